@@ -1,0 +1,39 @@
+# Every target sets itself up: only Python 3.10+ and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= out
+
+.PHONY: demo test lint types bench figures clean setup
+setup: $(STAMP)
+
+# torch comes first and pinned, so that nothing else pulls a build with CUDA packages.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/whence demo --out $(OUT)/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+# Peers are installed into environments of their own under benchmarks/.envs.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py --out $(OUT)/bench
+
+figures: $(STAMP)
+	$(BIN)/python examples/koh_liang_2017/all_figures.py --out $(OUT)/figures
+
+clean:
+	rm -rf $(VENV) $(OUT) benchmarks/.envs

@@ -1,0 +1,49 @@
+"""Every exception Whence raises on purpose; each message names what was found, what was expected and the fix."""
+
+from __future__ import annotations
+
+
+class WhenceError(Exception):
+    """Base of all errors raised by Whence."""
+
+
+class InputError(WhenceError, ValueError):
+    """An argument, a model, a loss or a data set that cannot be used as given."""
+
+
+class NonFiniteError(InputError):
+    """NaN or infinity in data, parameters, outputs or losses."""
+
+
+class BatchDependenceError(InputError):
+    """An example's loss changes with the other examples of its batch, or from call to call."""
+
+
+class UnsupportedError(InputError):
+    """A combination that is well defined but that Whence does not compute; never approximated in silence."""
+
+
+class NotPositiveDefiniteError(WhenceError, ArithmeticError):
+    """The damped curvature is not positive definite, so `C_λ⁻¹` is no influence.
+
+    Attributes:
+        eigenvalue: the most negative eigenvalue found, or an upper bound of it.
+        damping: the damping that would repair it.
+    """
+
+    def __init__(self, message: str, *, eigenvalue: float, damping: float):
+        super().__init__(message)
+        self.eigenvalue = eigenvalue
+        self.damping = damping
+
+
+class DivergenceError(WhenceError, ArithmeticError):
+    """An iteration grew instead of converging."""
+
+
+class OutOfMemoryError(WhenceError, MemoryError):
+    """Memory ran out; the message names the stage and the setting that lowers its use."""
+
+
+class StoreError(WhenceError, OSError):
+    """A run directory that cannot be read, written or does not belong to this model and data."""
