@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.errors import UnsupportedError
+
 
 class Loss(ABC):
     """A per-example loss `ℓ(f, y)` as a function of the outputs `f`, apart from the model that made them.
 
-    Outputs have shape `(b, ...)`. The curvature `S_i = ∇²_f ℓ_i` is block diagonal: `to_blocks` views the outputs
-    of an example as `s` independent positions of `c` coupled values (`s` tokens of `c` class scores, `s`
-    independent regression targets with `c = 1`, one block of `c` logits …).
+    Outputs have shape `(b, ...)`. The curvature `S_i = ∇²_f ℓ_i` is block diagonal: `to_blocks` views the
+    outputs of an example as `s` independent positions of `c` coupled values (`s` tokens of `c` class scores,
+    `s` independent regression targets with `c = 1`, one block of `c` logits …).
 
     Attributes:
         name: short name used in reports and manifests.
@@ -27,7 +29,11 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, outputs: Tensor, targets: Any) -> Float[Tensor, " b"]:
-        """Losses of shape `(b,)`, one per example, never averaged over the batch. Differentiable, vmap-able."""
+        """Losses of shape `(b,)`, one per example, never averaged over the batch.
+
+        Differentiable twice, in both modes, and vmap-able: what it does depends on shapes only, never on
+        values.
+        """
 
     @abstractmethod
     def validate(self, outputs: Tensor, targets: Any) -> None:
@@ -54,35 +60,46 @@ class Loss(ABC):
         """
 
     def hessian_apply(self, vectors: Tensor, outputs: Tensor, targets: Any) -> Tensor:
-        """`∇²_f ℓ_i v_i` for `vectors` of shape `(*k, *outputs.shape)`. Closed forms override this default."""
+        """`∇²_f ℓ_i v_i`, `vectors` of shape `(*k, *outputs.shape)`; closed forms override this default."""
         blocks = self.to_blocks(vectors, outputs, targets)
         product = torch.einsum("bscd,...bsd->...bsc", self.hessian_blocks(outputs, targets), blocks)
         return self.from_blocks(product, outputs, targets)
 
     def fisher_sqrt_blocks(self, outputs: Tensor, targets: Any) -> Float[Tensor, "b s c r"]:
-        """`L` with `L Lᵀ = E_{y ~ model}[∇_f ℓ ∇_f ℓᵀ]`: the exact expectation over the model's own labels.
+        """`L` with `L Lᵀ` the Fisher information of each position, in the scale of the Hessian.
+
+        The expectation over the model's own labels is exact: `L Lᵀ = r E_{ỹ ~ model}[u uᵀ]`, `u = ∇_f log
+        p(ỹ|f)`, for a loss `ℓ = Σ_positions r (−log p(y|f))`. The weight `r` (`1` for a sum over positions,
+        `1/T` for a mean over `T` tokens) enters once, like the `1/n` of the mean over examples, so that the
+        Fisher equals the generalised Gauss-Newton matrix (Martens 2020, "New insights and perspectives on the
+        natural gradient method", §9). Different positions are independent given the outputs: there are no
+        cross terms.
 
         Raises:
             UnsupportedError: the loss is not the negative logarithm of a likelihood.
         """
-        from whence.errors import UnsupportedError
-
-        raise UnsupportedError(
-            f"loss {self.name!r} is not the negative logarithm of a likelihood, so labels cannot be drawn from the "
-            "model. Use curvature='ggn' or curvature='empirical_fisher'."
-        )
+        raise self._not_a_likelihood()
 
     def sample_gradients(
         self, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> Float[Tensor, "b s c"]:
-        """`∇_f ℓ(f, ỹ)` for labels `ỹ` drawn from the model, in blocks, positions drawn independently.
+        """`√r ∇_f (−log p(ỹ|f))` for labels `ỹ` drawn from the model, each position independently.
+
+        The expectation of its outer product is the Fisher of `fisher_sqrt_blocks`; for `r = 1` it is the
+        gradient of the loss at the drawn label.
 
         Raises:
             UnsupportedError: the loss is not the negative logarithm of a likelihood.
         """
-        self.fisher_sqrt_blocks(outputs, targets)
-        raise AssertionError("a likelihood defines both fisher_sqrt_blocks and sample_gradients")
+        raise self._not_a_likelihood()
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Everything that defines the loss, as JSON values, for manifests and fingerprints."""
+
+    def _not_a_likelihood(self, because: str = "") -> UnsupportedError:
+        reason = f" ({because})" if because else ""
+        return UnsupportedError(
+            f"loss {self.name!r} is not the negative logarithm of a likelihood{reason}, so labels cannot be "
+            "drawn from the model. Use curvature='ggn' or curvature='empirical_fisher'."
+        )

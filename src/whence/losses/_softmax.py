@@ -1,0 +1,50 @@
+"""`S(p) = diag(p) − p pᵀ` and its factors, accurate also where one probability is close to one.
+
+Writing `1 − p_c` as a subtraction loses all digits for a confident prediction in float32, and confident
+predictions are what a trained classifier makes. The sum of the other probabilities is used there instead.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def softmax_complement(p: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+    """`1 − p` without cancellation: at most one `p_c` exceeds ½; its complement is the sum of the others."""
+    large = p > 0.5
+    others = torch.where(large, 0.0, p).sum(-1, keepdim=True)
+    return torch.where(large, others, 1.0 - p)
+
+
+def softmax_curvature(p: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c c"]:
+    """`S(p)`, a `c × c` matrix for each row of probabilities."""
+    diagonal = torch.diag_embed(p * softmax_complement(p))
+    off_diagonal = 1.0 - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+    return diagonal - p.unsqueeze(-1) * p.unsqueeze(-2) * off_diagonal
+
+
+def softmax_curvature_apply(
+    p: Float[Tensor, "*b c"], vectors: Float[Tensor, "*kb c"]
+) -> Float[Tensor, "*kb c"]:
+    """`S(p) v` in `O(c)`; `vectors` may have more leading dimensions than `p`.
+
+    `S 1 = 0`, so `v` is first shifted to be zero at the likeliest class, which removes the cancellation.
+    """
+    top = p.argmax(-1, keepdim=True).expand(*vectors.shape[:-1], 1)
+    shifted = vectors - vectors.gather(-1, top)
+    return p * (shifted - (p * shifted).sum(-1, keepdim=True))
+
+
+def softmax_curvature_sqrt(p: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c c"]:
+    """`L` with `L Lᵀ = S(p)`: column `c` is `√p_c (e_c − p)`."""
+    eye = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+    columns = torch.diag_embed(softmax_complement(p)) - p.unsqueeze(-1) * (1.0 - eye)
+    return columns * p.sqrt().unsqueeze(-2)
+
+
+def softmax_residual(p: Float[Tensor, "*b c"], labels: Int[Tensor, "*b"]) -> Float[Tensor, "*b c"]:
+    """`p − y` for the one-hot `y` of integer labels: the gradient of cross-entropy in the logits."""
+    at_label = torch.nn.functional.one_hot(labels, p.shape[-1]).bool()
+    return torch.where(at_label, -softmax_complement(p), p)
