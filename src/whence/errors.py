@@ -47,3 +47,7 @@ class OutOfMemoryError(WhenceError, MemoryError):
 
 class StoreError(WhenceError, OSError):
     """A run directory that cannot be read, written or does not belong to this model and data."""
+
+
+class ConvergenceError(WhenceError, ArithmeticError):
+    """A training or retraining that did not reach its optimum; raise it from a recipe to have the run left out and reported."""

@@ -1,0 +1,25 @@
+"""Whence: where did this prediction come from?
+
+`Influence` traces a trained model's predictions to its training examples, with an error beside each score, and `verify` proves it by
+retraining.
+"""
+
+from whence.api import Influence
+from whence.evaluation import FullBatch, Verification
+from whence.influence import Measurement, MinimumCheck, Scores, SelfScores
+from whence.solvers import CG, Exact, LiSSA
+
+__version__ = "0.1.0"
+__all__ = [
+    "CG",
+    "Exact",
+    "FullBatch",
+    "Influence",
+    "LiSSA",
+    "Measurement",
+    "MinimumCheck",
+    "Scores",
+    "SelfScores",
+    "Verification",
+    "__version__",
+]

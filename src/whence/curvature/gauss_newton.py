@@ -1,0 +1,152 @@
+"""`(1/n) Σ J_iᵀ S_i J_i` as an operator: GGN, Fisher and empirical Fisher differ only in `S`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from whence.curvature.metrics import OutputMetric
+from whence.curvature.softmax import blockwise_head_hessian
+from whence.gradients import GradientEngine
+from whence.gradients.linear_head import LinearHeadLinearisation
+from whence.linalg import FactoredOperator, LinearOperator
+
+
+class GaussNewtonOperator(FactoredOperator):
+    """A Gauss-Newton matrix of the mean loss over the training set.
+
+    `matmat` costs one forward product, one output-space product and one backward product per column and pass, on graphs
+    kept between calls when they fit the memory budget. `to_dense` costs `(s·c)·n·p²` operations, or `c²·n·d²/2` for a linear
+    head. It is `F Fᵀ / n` with one column `J_iᵀ l_ir` of `F` for every example and root of `S_i`.
+    """
+
+    def __init__(self, engine: GradientEngine, metric: OutputMetric):
+        objective = engine.objective
+        bound = 0.0 if metric.semidefinite else -math.inf
+        super().__init__(objective.p, objective.dtype, objective.device, bound)
+        self.engine = engine
+        self.metric = metric
+        self.n_examples = objective.n
+
+    def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        if vectors.shape[1] > self.engine.columns:
+            return torch.cat([self.matmat(part) for part in vectors.split(self.engine.columns, dim=1)], dim=1)
+        total = torch.zeros(vectors.shape[1], self.size, dtype=self.dtype, device=self.device).T
+        for where, at in self.engine.training_passes():
+            total += at.vjp(self.metric.apply(at.jvp(vectors), at, where))
+        return total / self.engine.objective.n
+
+    def sampled(self, indices: Int[Tensor, " b"]) -> LinearOperator:
+        return _MinibatchGaussNewton(self, indices)
+
+    def to_dense(self) -> Float[Tensor, "p p"]:
+        """The matrix, accumulated in float64 and returned in it."""
+        if self.engine.head is not None and not (self.metric.couples_positions and self._positions() > 1):
+            return self._head_dense()
+        dense = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
+        for rows in self._factor_rows():
+            wide = rows.double()
+            dense.addmm_(wide.T, wide)
+        return dense / self.engine.objective.n
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        """Columns of the factor: `n` times the roots per example."""
+        where = slice(0, 1)
+        at = self.engine.linearise(self.engine.objective.examples, where)
+        return self.engine.objective.n * self.metric.cotangents(at, where).shape[0]
+
+    def factor_apply(self, coefficients: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
+        total = torch.zeros(coefficients.shape[1], self.size, dtype=self.dtype, device=self.device).T
+        start = 0
+        for where, at in self.engine.training_passes():
+            roots = self.metric.cotangents(at, where)
+            r, b = roots.shape[:2]
+            part = coefficients[start : start + b * r].view(b, r, -1).to(self.dtype)
+            mixed = torch.einsum("brk,rbo->kbo", part, roots.flatten(2)).view(-1, *roots.shape[1:])
+            total += at.vjp(mixed)
+            start += b * r
+        return total
+
+    def factor_adjoint(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
+        parts = []
+        for where, at in self.engine.training_passes():
+            roots = self.metric.cotangents(at, where).flatten(2)
+            inner = torch.einsum("rbo,kbo->brk", roots, at.jvp(vectors).flatten(2))
+            parts.append(inner.reshape(-1, vectors.shape[1]))
+        return torch.cat(parts)
+
+    def factor_gram(self, scale: Float[Tensor, " p"]) -> Float[Tensor, "m m"]:
+        blocks = [rows for rows in self._factor_rows()]
+        total = sum(block.shape[0] for block in blocks)
+        gram = torch.empty(total, total, dtype=torch.float64, device=self.device)
+        row = 0
+        for block in blocks:
+            scaled = block.double() * scale.double()
+            column = 0
+            for other in blocks:
+                if column <= row:
+                    product = scaled @ other.double().T
+                    gram[row : row + block.shape[0], column : column + other.shape[0]] = product
+                    gram[column : column + other.shape[0], row : row + block.shape[0]] = product.T
+                column += other.shape[0]
+            row += block.shape[0]
+        return gram
+
+    def _factor_rows(self):
+        """Explicit rows `l_irᵀ J_i`, example by example, in chunks that fit the working memory."""
+        examples = self.engine.objective.examples
+        roots_each = self.rank // self.engine.objective.n
+        size = self.engine.rows_per_batch(roots_each)
+        for start in range(0, len(examples), size):
+            where = slice(start, min(start + size, len(examples)))
+            at = self.engine.linearise(examples, where)
+            yield at.vjp_each(self.metric.cotangents(at, where)).flatten(0, 1)
+
+    def _positions(self) -> int:
+        at = self.engine.linearise(self.engine.objective.examples, slice(0, 1))
+        assert isinstance(at, LinearHeadLinearisation)
+        return at.features.shape[1]
+
+    def _head_dense(self) -> Float[Tensor, "p p"]:
+        dense: Tensor | None = None
+        head = self.engine.head
+        assert head is not None
+        for where, at in self.engine.training_passes():
+            assert isinstance(at, LinearHeadLinearisation)
+            b, s, d = at.features.shape
+            width = at.width
+            units = torch.eye(width, dtype=self.dtype, device=self.device)
+            spread = units[:, None, None].expand(width, b, s, width).reshape(width, *at.outputs.shape)
+            blocks = self.metric.apply(spread, at, where).reshape(width, b * s, width).permute(1, 0, 2)
+            features = at.features.reshape(b * s, d)
+            if head.has_bias:
+                features = torch.cat([features, features.new_ones(b * s, 1)], dim=1)
+            part = blockwise_head_hessian(features.double(), blocks.double()) * (b * s)
+            dense = part if dense is None else dense.add_(part)
+        assert dense is not None
+        dense = dense / self.engine.objective.n
+        if not head.has_bias:
+            return dense
+        # From class-major (c, d+1) to the parameters' order: all weights, then all biases.
+        order = torch.arange(self.size, device=self.device).view(-1, head.module.in_features + 1)
+        order = torch.cat([order[:, :-1].reshape(-1), order[:, -1]])
+        return dense[order][:, order]
+
+
+class _MinibatchGaussNewton(LinearOperator):
+    """The same matrix averaged over a few examples."""
+
+    def __init__(self, full: GaussNewtonOperator, indices: Int[Tensor, " b"]):
+        super().__init__(full.size, full.dtype, full.device, full.lower_bound)
+        self._metric = full.metric
+        self._indices = indices
+        self._at = full.engine.linearise(full.engine.objective.examples, indices)
+        self.n_examples = len(indices)
+
+    def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        at = self._at
+        return at.vjp(self._metric.apply(at.jvp(vectors), at, self._indices)) / len(self._indices)

@@ -1,0 +1,118 @@
+"""Output-space curvatures `S_i`: what stands in the middle of `(1/n) Σ J_iᵀ S_i J_i`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.gradients import Linearisation
+from whence.losses import Loss
+
+
+class OutputMetric(ABC):
+    """A symmetric matrix per example in the space of the model's outputs.
+
+    Attributes:
+        name: of the curvature it makes, as users write it.
+        semidefinite: whether it is positive semi-definite for sure.
+        couples_positions: whether `S_i` has entries between different positions (tokens) of one example.
+    """
+
+    name: str
+    semidefinite = True
+    couples_positions = False
+
+    def __init__(self, loss: Loss):
+        self.loss = loss
+
+    @abstractmethod
+    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+        """`r` vectors per example whose outer products add up to `S_i`; `where` names the examples."""
+
+    def apply(self, vectors: Tensor, at: Linearisation, where: slice | Tensor) -> Tensor:
+        """`S_i v_i` for vectors of shape `(k, *outputs.shape)`."""
+        roots = self.cotangents(at, where).flatten(2)
+        inner = torch.einsum("rbo,kbo->krb", roots, vectors.flatten(2))
+        return torch.einsum("krb,rbo->kbo", inner, roots).view_as(vectors)
+
+
+class LossHessianMetric(OutputMetric):
+    """`S_i = ∇²_f ℓ_i`: the generalised Gauss-Newton matrix (Schraudolph 2002)."""
+
+    name = "ggn"
+
+    def __init__(self, loss: Loss):
+        super().__init__(loss)
+        self.semidefinite = loss.convex
+
+    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+        return _spread(self.loss, self.loss.hessian_sqrt_blocks(at.outputs, at.targets), at)
+
+    def apply(self, vectors: Tensor, at: Linearisation, where: slice | Tensor) -> Tensor:
+        return self.loss.hessian_apply(vectors, at.outputs, at.targets)
+
+
+class ExactFisherMetric(OutputMetric):
+    """`S_i = E_{y~model}[∇_f ℓ ∇_f ℓᵀ]`, the expectation taken exactly over the model's labels."""
+
+    name = "fisher"
+
+    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+        return _spread(self.loss, self.loss.fisher_sqrt_blocks(at.outputs, at.targets), at)
+
+
+class SampledFisherMetric(OutputMetric):
+    """The same expectation over `draws` labels per example, the same draws at every product.
+
+    Labels depend on the seed and the example's number only, not on how examples are batched.
+    """
+
+    name = "sampled_fisher"
+    couples_positions = True
+
+    def __init__(self, loss: Loss, draws: int, seed: int):
+        super().__init__(loss)
+        self.draws = draws
+        self.seed = seed
+
+    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+        numbers = range(where.start, where.stop) if isinstance(where, slice) else where.tolist()
+        rows = []
+        for position in range(at.outputs.shape[0]):
+            generator = torch.Generator().manual_seed((self.seed << 32) + int(numbers[position]))
+            outputs = at.outputs[position : position + 1]
+            targets = at.targets[position : position + 1]
+            drawn = [self.loss.sample_gradients(outputs, targets, generator) for _ in range(self.draws)]
+            rows.append(self.loss.from_blocks(torch.stack(drawn), outputs, targets))
+        return torch.cat(rows, dim=1) / self.draws**0.5
+
+
+class EmpiricalFisherMetric(OutputMetric):
+    """`S_i = ∇_f ℓ_i ∇_f ℓ_iᵀ` at the training label: the *empirical* Fisher, no approximation of the Hessian in general."""
+
+    name = "empirical_fisher"
+    couples_positions = True
+
+    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+        leaf = at.outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self.loss(leaf, at.targets).sum(), leaf)
+        return gradient[None]
+
+
+def _spread(
+    loss: Loss, roots: Float[Tensor, "b s c r"], at: Linearisation
+) -> Float[Tensor, "rs b *outputs"]:
+    """One cotangent per column and position: blocks of different positions do not mix."""
+    b, s, c, r = roots.shape
+    if s == 1:
+        blocks = roots.permute(3, 0, 1, 2)
+    else:
+        blocks = torch.zeros(s, r, b, s, c, dtype=roots.dtype, device=roots.device)
+        diagonal = torch.arange(s, device=roots.device)
+        blocks[diagonal, :, :, diagonal] = roots.permute(1, 3, 0, 2)
+        blocks = blocks.view(s * r, b, s, c)
+    return loss.from_blocks(blocks, at.outputs, at.targets)

@@ -1,0 +1,129 @@
+"""A ready-made recipe: full-batch minimisation to the optimum, for models small enough for it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import optimize
+from torch import Tensor, nn
+
+from whence.errors import ConvergenceError, InputError
+from whence.task import Objective
+
+_BATCH = 4096
+
+
+class FullBatch:
+    """`recipe(train, seed)`: L-BFGS on the whole training objective in float64, until the gradient vanishes.
+
+    Args:
+        model: gives the architecture and, with `warm_start`, the starting point.
+        loss, weight_decay, parameters: of the objective, as for `Influence`.
+        warm_start: start from `model`'s parameters: the optimum nearby. Otherwise from a fresh initialisation with the seed given.
+        gradient_tolerance: stop when `‖∇J‖_∞` is below it; a run that stops earlier raises `ConvergenceError`.
+        max_iterations: of L-BFGS.
+
+    For a convex objective the result does not depend on start or seed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: Any,
+        weight_decay: float | Mapping[str, float] = 0.0,
+        parameters: Any = None,
+        warm_start: bool = True,
+        gradient_tolerance: float = 1e-7,
+        max_iterations: int = 5000,
+    ):
+        if gradient_tolerance <= 0 or max_iterations < 1:
+            raise InputError(
+                f"gradient_tolerance={gradient_tolerance!r}, max_iterations={max_iterations!r}: expected a positive tolerance and at least 1 "
+                "iteration"
+            )
+        self.model = model
+        self.loss = loss
+        self.weight_decay = weight_decay
+        self.parameters = parameters
+        self.warm_start = warm_start
+        self.gradient_tolerance = gradient_tolerance
+        self.max_iterations = max_iterations
+
+    def settings(self) -> dict[str, Any]:
+        """JSON values that define the recipe."""
+        return {
+            "warm_start": self.warm_start,
+            "gradient_tolerance": self.gradient_tolerance,
+            "max_iterations": self.max_iterations,
+            "weight_decay": self.weight_decay if isinstance(self.weight_decay, float) else dict(self.weight_decay),  # type: ignore[arg-type]
+        }
+
+    def __call__(self, train: Any, seed: int) -> nn.Module:
+        """Train.
+
+        Raises:
+            ConvergenceError: the gradient did not vanish.
+        """
+        model = copy.deepcopy(self.model)
+        if not self.warm_start:
+            _reinitialise(model, seed)
+        objective = Objective(
+            model,
+            train,
+            loss=self.loss,
+            parameters=self.parameters,
+            weight_decay=self.weight_decay,
+            dtype=torch.float64,
+        )
+        parameters = objective.parameters
+        decay = objective.regulariser.hessian().diagonal  # type: ignore[attr-defined]
+
+        def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            theta = torch.from_numpy(flat).requires_grad_()
+            total = 0.5 * (decay * theta.square()).sum()
+            for _, batch in objective.examples.batches(_BATCH):
+                total = total + objective.losses(parameters.unflatten(theta), batch).sum() / objective.n
+            (gradient,) = torch.autograd.grad(total, theta)
+            return float(total), gradient.numpy()
+
+        start: Tensor = parameters.flat()
+        result = optimize.minimize(
+            value_and_gradient,
+            start.numpy(),
+            jac=True,
+            method="L-BFGS-B",
+            options={
+                "maxiter": self.max_iterations,
+                "maxfun": 2 * self.max_iterations,
+                "maxcor": 40,
+                "gtol": self.gradient_tolerance,
+                "ftol": 0.0,
+            },
+        )
+        left = float(np.abs(result.jac).max())
+        if not left <= self.gradient_tolerance:
+            raise ConvergenceError(
+                f"L-BFGS stopped with a largest gradient entry of {left:.2g} after {result.nit} iterations, above gradient_tolerance="
+                f"{self.gradient_tolerance:g}: {result.message}"
+            )
+        with torch.no_grad():
+            found = parameters.unflatten(torch.from_numpy(np.asarray(result.x)))
+            for name, value in model.named_parameters():
+                if name in found:
+                    value.copy_(found[name])
+        # Kept in double precision: effects of one example may be smaller than float32 resolves.
+        return model.double()
+
+
+def _reinitialise(model: nn.Module, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()

@@ -1,0 +1,16 @@
+"""Derivatives of the objective on batches: Jacobian products, per-example gradients, Hessian products."""
+
+from whence.gradients.engine import MAX_COLUMNS, GradientEngine
+from whence.gradients.hvp import HvpMode, fastest_hvp_mode, hessian_product
+from whence.gradients.linearisation import Linearisation
+from whence.gradients.per_example import ExampleGradients
+
+__all__ = [
+    "MAX_COLUMNS",
+    "ExampleGradients",
+    "GradientEngine",
+    "HvpMode",
+    "Linearisation",
+    "fastest_hvp_mode",
+    "hessian_product",
+]

@@ -1,0 +1,124 @@
+"""Linearisation of any `nn.Module` by autograd, its graphs kept so that repeated products cost no forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import vjp, vmap
+from torch.utils._pytree import tree_flatten, tree_map
+
+from whence.gradients.linearisation import Linearisation
+from whence.task import Objective, differentiable_attention
+
+
+class AutogradLinearisation(Linearisation):
+    """Reverse mode for `Jᵀu`; forward products as the transpose of it (`J v = ∂(Jᵀu)ᵀv/∂u`), both on kept graphs.
+
+    The second backward costs about what forward mode costs and, unlike it, works for every operation that has a double
+    backward. Cost of `k` products: about `2k` forward passes; memory: the activations of the batch, plus `k` copies
+    while a product runs.
+    """
+
+    def __init__(self, objective: Objective, batch: Any, *, each: Callable[[Any, Tensor], Tensor]):
+        self._parameters = objective.parameters
+        self._batch = batch
+        self._each = each
+        leaves = {name: value.clone().requires_grad_() for name, value in objective.parameters.values.items()}
+        self._leaves = list(leaves.values())
+        with torch.enable_grad(), differentiable_attention():
+            self._graph_outputs = objective.outputs(leaves, batch)
+        self.outputs = self._graph_outputs.detach()
+        self.targets = objective.targets(batch)
+        self._probe: Tensor | None = None
+        self._pulled: list[Tensor] = []
+
+    def jvp(self, vectors: Float[Tensor, "p k"]) -> Tensor:
+        if self._probe is None:
+            self._probe = torch.zeros_like(self.outputs, requires_grad=True)
+            with torch.enable_grad(), differentiable_attention():
+                pulled = torch.autograd.grad(
+                    self._graph_outputs, self._leaves, self._probe, create_graph=True, materialize_grads=True
+                )
+            self._pulled = list(pulled)
+        rows = self._parameters.unflatten_rows(vectors.T)
+        # A parameter that the outputs do not depend on contributes nothing and has no graph.
+        live = [(part, row) for part, row in zip(self._pulled, rows) if part.requires_grad]
+        with differentiable_attention():
+            (tangents,) = torch.autograd.grad(
+                [part for part, _ in live],
+                self._probe,
+                [row for _, row in live],
+                is_grads_batched=True,
+                retain_graph=True,
+            )
+        return tangents
+
+    def vjp(self, cotangents: Tensor) -> Float[Tensor, "p k"]:
+        with differentiable_attention():
+            parts = torch.autograd.grad(
+                self._graph_outputs,
+                self._leaves,
+                cotangents,
+                is_grads_batched=True,
+                retain_graph=True,
+                materialize_grads=True,
+            )
+        return self._parameters.flatten_rows(parts).T
+
+    def vjp_each(self, cotangents: Tensor) -> Float[Tensor, "b k p"]:
+        return self._each(self._batch, cotangents)
+
+
+def vmapped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], Tensor]:
+    """Per-example pull-backs with `torch.vmap` over the examples: one pass for the whole batch."""
+    values = {name: value.detach() for name, value in objective.parameters.values.items()}
+
+    def pull_one(example: Any, cotangents: Tensor) -> Tensor:
+        batch_of_one = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, example)
+        _, pull = vjp(lambda at: objective.outputs(at, batch_of_one)[0], values)
+        (parts,) = vmap(pull)(cotangents)
+        return objective.parameters.flatten_rows([parts[name] for name in objective.parameters.names])
+
+    def pull(batch: Any, cotangents: Tensor) -> Tensor:
+        axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
+        with differentiable_attention():
+            return vmap(pull_one, in_dims=(axes, 1))(batch, cotangents).detach()
+
+    return pull
+
+
+def looped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], Tensor]:
+    """Per-example pull-backs by one backward pass per example: for models that `torch.vmap` cannot trace."""
+    leaves = {name: value.clone().requires_grad_() for name, value in objective.parameters.values.items()}
+
+    def pull(batch: Any, cotangents: Tensor) -> Tensor:
+        with torch.enable_grad(), differentiable_attention():
+            outputs = objective.outputs(leaves, batch)
+            rows = []
+            for i in range(outputs.shape[0]):
+                for u in cotangents[:, i]:
+                    parts = torch.autograd.grad(
+                        outputs[i], list(leaves.values()), u, retain_graph=True, materialize_grads=True
+                    )
+                    rows.append(torch.cat([part.reshape(-1) for part in parts]))
+        return torch.stack(rows).view(outputs.shape[0], cotangents.shape[0], -1)
+
+    return pull
+
+
+def vmap_failure(objective: Objective) -> str | None:
+    """Why per-example gradients cannot be taken with `torch.vmap` on this model; `None` if they can."""
+    batch = objective.examples.batch(range(min(2, objective.n)))
+    if not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in tree_flatten(batch)[0]):
+        return "batches hold something other than tensors with a first dimension of examples"
+    with torch.no_grad():
+        outputs = objective.outputs(objective.parameters.values, batch)
+    try:
+        vmapped_vjp_each(objective)(batch, torch.ones_like(outputs)[None])
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return str(error).strip().splitlines()[0]
+    return None

@@ -1,0 +1,164 @@
+"""One object that linearises batches of an objective, in the cheapest way its structure allows, within memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each, vmap_failure, vmapped_vjp_each
+from whence.gradients.linear_head import LinearHeadLinearisation, find_linear_head
+from whence.gradients.linearisation import Linearisation
+from whence.task import Examples, Objective
+
+# At most this many columns are applied together.
+MAX_COLUMNS = 64
+# Share of the budget for graphs kept between products, and for one product's working memory.
+_KEEP_SHARE = 0.4
+_WORK_SHARE = 0.25
+# Beyond this many bytes of working memory a product leaves the caches and gains nothing from a larger batch.
+_WORK_CEILING = 128 * 2**20
+# A product over fewer examples than this is mostly overhead: fewer columns go together instead.
+_GOOD_BATCH = 64
+_FEATURE_BATCH = 512
+_PROBE = 8
+
+
+@dataclass(frozen=True)
+class _HeadCache:
+    features: Tensor
+    outputs: Tensor
+    targets: Any
+
+
+class GradientEngine:
+    """Linearisations of an objective at `θ̂`, per-example gradients included.
+
+    Attributes:
+        structure: `"linear head"` (outputs affine in the parameters: Hessian and GGN coincide for a convex loss) or
+            `"autograd"`.
+        per_example: how per-example gradients are taken, with the reason where it is the slow way.
+        columns, batch_size: columns and examples that go through one product together; results depend on them only by
+            rounding.
+    """
+
+    def __init__(self, objective: Objective, batch_size: int | None = None):
+        self.objective = objective
+        self.head = find_linear_head(objective)
+        self._heads: dict[int, tuple[Examples, _HeadCache]] = {}
+        self._kept: list[tuple[slice, Linearisation]] | None = None
+        if self.head is not None:
+            self.structure, self.per_example = "linear head", "closed form"
+            width = self.head.module.out_features
+            self._bytes_per_example = 4 * width * objective.dtype.itemsize
+        else:
+            self.structure = "autograd"
+            reason = vmap_failure(objective)
+            self.per_example = "vmap" if reason is None else f"one by one ({reason})"
+            self._each = vmapped_vjp_each(objective) if reason is None else looped_vjp_each(objective)
+            self._bytes_per_example = _graph_bytes(objective)
+        self.columns, self.batch_size = self._sizes(batch_size)
+
+    @property
+    def affine(self) -> bool:
+        """Whether the outputs are proved affine in the studied parameters."""
+        return self.head is not None
+
+    def _sizes(self, given: int | None) -> tuple[int, int]:
+        """Columns and examples that go through one product together, within the working memory."""
+        n = self.objective.n
+        work = min(self.objective.memory * _WORK_SHARE, _WORK_CEILING)
+        per_example = max(1, self._bytes_per_example)
+        wanted = min(n, given or _GOOD_BATCH)
+        columns = int(min(MAX_COLUMNS, max(1, work // (per_example * wanted) - 2)))
+        batch = given or max(1, work // (per_example * (2 + columns)))
+        return columns, int(min(n, batch))
+
+    def graph_bytes(self) -> int:
+        """Estimated bytes of the graphs of the whole training set, kept for repeated second-order products."""
+        return 0 if self.head is not None else self._bytes_per_example * 3 * len(self.objective.examples)
+
+    def rows_per_batch(self, rows_each: int = 1) -> int:
+        """Examples whose `rows_each` explicit `p`-vectors fit the working memory."""
+        per_example = self.objective.p * rows_each * self.objective.dtype.itemsize * 2
+        work = min(self.objective.memory * _WORK_SHARE, _WORK_CEILING)
+        return int(max(1, min(self.batch_size, work // max(per_example, 1))))
+
+    def linearise(self, examples: Examples, where: slice | Tensor) -> Linearisation:
+        """The linearisation of these examples."""
+        if self.head is None:
+            return AutogradLinearisation(self.objective, examples.batch(where), each=self._each)
+        cache = self._head_cache(examples)
+        if cache is None:
+            batch = examples.batch(where)
+            features, outputs = self.head.features(batch)
+            targets = self.objective.targets(batch)
+        else:
+            features, outputs = cache.features[where], cache.outputs[where]
+            targets = self.objective.targets(examples.batch(where))
+        return LinearHeadLinearisation(features, outputs, targets, has_bias=self.head.has_bias)
+
+    def training_passes(self) -> Iterator[tuple[slice, Linearisation]]:
+        """Linearisations that cover the training set once; graphs are kept between calls when they fit."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        examples = self.objective.examples
+        keep = self.graph_bytes() <= self.objective.memory * _KEEP_SHARE
+        kept = []
+        for start in range(0, len(examples), self.batch_size):
+            where = slice(start, min(start + self.batch_size, len(examples)))
+            linearisation = self.linearise(examples, where)
+            if keep:
+                kept.append((where, linearisation))
+            yield where, linearisation
+        if keep:
+            self._kept = kept
+
+    def release(self) -> None:
+        """Drop the kept graphs."""
+        self._kept = None
+
+    def _head_cache(self, examples: Examples) -> _HeadCache | None:
+        """Features and outputs of a whole data set, computed once if they fit."""
+        assert self.head is not None
+        if id(examples) in self._heads:
+            return self._heads[id(examples)][1]
+        first, _ = self.head.features(examples.batch([0]))
+        if first.numel() * first.element_size() * len(examples) > self.objective.memory * _KEEP_SHARE:
+            return None
+        parts = [self.head.features(batch) for _, batch in examples.batches(_FEATURE_BATCH)]
+        if len({features.shape[1:] for features, _ in parts}) > 1:
+            return None  # sequences of different lengths in different batches
+        cache = _HeadCache(torch.cat([f for f, _ in parts]), torch.cat([o for _, o in parts]), None)
+        self._heads = {key: entry for key, entry in self._heads.items() if entry[0] is self.objective.examples}
+        self._heads[id(examples)] = (examples, cache)
+        return cache
+
+
+def _graph_bytes(objective: Objective) -> int:
+    """Bytes that autograd saves per example for a first and a second derivative, measured on a few examples."""
+    count = min(_PROBE, objective.n)
+    batch = objective.examples.batch(range(count))
+    fixed = {value.data_ptr() for value in objective.parameters.values.values()}
+    fixed |= {leaf.data_ptr() for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in fixed:
+            seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    leaves = {name: value.requires_grad_() for name, value in objective.parameters.values.items()}
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = objective.outputs(leaves, batch)
+    finally:
+        for value in leaves.values():
+            value.requires_grad_(False)
+    largest = outputs.numel() * outputs.element_size()
+    return (sum(seen.values()) + 2 * largest) // count + 1

@@ -1,0 +1,119 @@
+"""When the studied parameters are one final linear map, the Jacobian is the features: two GEMMs a product, no autograd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from whence.gradients.linearisation import Linearisation
+from whence.task import Objective
+
+
+class LinearHeadLinearisation(Linearisation):
+    """`f = W a (+ c)` with fixed features `a`: `J v = V a (+ v_c)`, `Jᵀu = Σ u aᵀ`.
+
+    `s` positions share the weights (tokens of a sequence); `s = 1` otherwise.
+    """
+
+    def __init__(self, features: Float[Tensor, "b s d"], outputs: Tensor, targets: Any, *, has_bias: bool):
+        self.features = features
+        self.outputs = outputs
+        self.targets = targets
+        self.has_bias = has_bias
+        self.width = outputs.numel() // (features.shape[0] * features.shape[1])  # C
+
+    def jvp(self, vectors: Float[Tensor, "p k"]) -> Tensor:
+        b, s, d = self.features.shape
+        k, width = vectors.shape[1], self.width
+        weight = vectors[: width * d].T.reshape(k * width, d)
+        tangents = (self.features.reshape(b * s, d) @ weight.T).view(b, s, k, width)
+        if self.has_bias:
+            tangents = tangents + vectors[width * d :].T.reshape(k, width)
+        # Strides stay (b, s, k, c): the next product reads them without a copy.
+        return tangents.permute(2, 0, 1, 3).reshape(k, *self.outputs.shape)
+
+    def vjp(self, cotangents: Tensor) -> Float[Tensor, "p k"]:
+        b, s, d = self.features.shape
+        k, width = cotangents.shape[0], self.width
+        columns = cotangents.reshape(k, b * s, width).permute(1, 0, 2).reshape(b * s, k * width)
+        weight = (columns.T @ self.features.reshape(b * s, d)).view(k, width * d)
+        if self.has_bias:
+            weight = torch.cat([weight, columns.sum(0).view(k, width)], dim=1)
+        return weight.T
+
+    def vjp_each(self, cotangents: Tensor) -> Float[Tensor, "b k p"]:
+        b, s, _ = self.features.shape
+        k, width = cotangents.shape[0], self.width
+        u = cotangents.reshape(k, b, s, width)
+        rows = torch.einsum("kbsc,bsd->bkcd", u, self.features).reshape(b, k, -1)
+        if self.has_bias:
+            rows = torch.cat([rows, u.sum(2).permute(1, 0, 2)], dim=2)
+        return rows
+
+
+class LinearHead:
+    """The final linear layer that holds all studied parameters, and how to read its features.
+
+    Attributes:
+        module: the layer.
+        has_bias: whether its bias is studied too.
+    """
+
+    def __init__(self, objective: Objective, module: nn.Linear, has_bias: bool):
+        self._objective = objective
+        self.module = module
+        self.has_bias = has_bias
+
+    def features(self, batch: Any) -> tuple[Float[Tensor, "b s d"], Tensor]:
+        """The layer's input `(b, s, d)` and the model's outputs on a batch."""
+        with torch.no_grad():
+            calls, outputs = _captured(self._objective, self.module, self._objective.parameters.values, batch)
+        inputs = calls[0][0]
+        return inputs.reshape(inputs.shape[0], -1, inputs.shape[-1]), outputs
+
+
+def find_linear_head(objective: Objective) -> LinearHead | None:
+    """The layer, if all studied parameters are those of one `nn.Linear` whose output is the model's output; else `None`.
+
+    The structure is proved on a probe batch with other parameter values: the layer runs once, its input does not depend on
+    the studied parameters, and the model's output is the layer's, up to its shape.
+    """
+    owners = {name.rpartition(".")[0] for name in objective.parameters.names}
+    fields = {name.rpartition(".")[2] for name in objective.parameters.names}
+    if len(owners) != 1 or "weight" not in fields:
+        return None
+    module = objective.model.get_submodule(owners.pop())
+    if type(module) is not nn.Linear or fields - {"weight", "bias"}:
+        return None
+    batch = objective.examples.batch(range(min(2, objective.n)))
+    values = objective.parameters.values
+    generator = torch.Generator().manual_seed(0)
+    other = {
+        name: value + torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value) for name, value in values.items()
+    }
+    with torch.no_grad():
+        calls, _ = _captured(objective, module, values, batch)
+        moved, outputs = _captured(objective, module, other, batch)
+    if len(calls) != 1 or len(moved) != 1 or not torch.equal(calls[0][0], moved[0][0]):
+        return None
+    inputs, made = moved[0]
+    if inputs.ndim < 2 or inputs.shape[0] != outputs.shape[0] or made.numel() != outputs.numel():
+        return None
+    if not torch.equal(made.reshape(outputs.shape), outputs):
+        return None
+    return LinearHead(objective, module, has_bias="bias" in fields)
+
+
+def _captured(
+    objective: Objective, module: nn.Linear, values: dict[str, Tensor], batch: Any
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    calls: list[tuple[Tensor, Tensor]] = []
+    handle = module.register_forward_hook(lambda _, args, made: calls.append((args[0].detach(), made.detach())))
+    try:
+        outputs = objective.outputs(values, batch)
+    finally:
+        handle.remove()
+    return calls, outputs

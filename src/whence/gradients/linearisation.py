@@ -1,0 +1,33 @@
+"""The model's outputs on one batch, linearised at `θ̂`: products with the Jacobian `J` from both sides."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Linearisation(ABC):
+    """`f(θ̂ + v) ≈ f + J v` on a batch of `b` examples.
+
+    Attributes:
+        outputs: `f`, shape `(b, …)`, detached.
+        targets: the batch's targets, as the loss takes them.
+    """
+
+    outputs: Tensor
+    targets: Any
+
+    @abstractmethod
+    def jvp(self, vectors: Float[Tensor, "p k"]) -> Tensor:
+        """`J v` for `k` columns, shape `(k, *outputs.shape)`."""
+
+    @abstractmethod
+    def vjp(self, cotangents: Tensor) -> Float[Tensor, "p k"]:
+        """`Jᵀ u` summed over the batch, for cotangents of shape `(k, *outputs.shape)`."""
+
+    @abstractmethod
+    def vjp_each(self, cotangents: Tensor) -> Float[Tensor, "b k p"]:
+        """`J_iᵀ u_i` for every example apart: with `u = ∇_f ℓ` and `k = 1`, the per-example gradients."""

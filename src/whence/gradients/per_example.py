@@ -1,0 +1,73 @@
+"""Per-example gradients of a measurement, used in passes and never all held at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.gradients.engine import GradientEngine
+from whence.gradients.linear_head import LinearHeadLinearisation
+from whence.gradients.linearisation import Linearisation
+from whence.task import Examples
+
+Measure = Callable[[Tensor, Any], Tensor]  # (outputs, targets) -> (b,)
+
+
+class ExampleGradients:
+    """`g_i = ∇_θ m(z_i, θ̂)` for every example of a set.
+
+    Args:
+        engine: of the objective.
+        examples: training examples or queries.
+        measure: one number per example from outputs and targets; the loss is the usual one.
+    """
+
+    def __init__(self, engine: GradientEngine, examples: Examples, measure: Measure):
+        self.engine = engine
+        self.examples = examples
+        self.measure = measure
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def rows(self, where: slice | Tensor) -> Float[Tensor, "b p"]:
+        """The gradients of these examples, explicitly: `b · p` numbers."""
+        at = self.engine.linearise(self.examples, where)
+        return at.vjp_each(self._cotangent(at)[None])[:, 0]
+
+    def products(self, directions: Float[Tensor, "p k"]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """For consecutive examples: `(which, g_iᵀ V (b, k), ‖g_i‖ (b,))`."""
+        size = self.engine.rows_per_batch()
+        if self.engine.head is not None:
+            size = max(1, self.engine.batch_size * self.engine.columns // max(directions.shape[1], 1))
+        for start in range(0, len(self.examples), size):
+            where = slice(start, min(start + size, len(self.examples)))
+            at = self.engine.linearise(self.examples, where)
+            cotangent = self._cotangent(at)
+            if isinstance(at, LinearHeadLinearisation) and at.features.shape[1] == 1:
+                inner = torch.einsum("kbo,bo->bk", at.jvp(directions).flatten(2), cotangent.flatten(1))
+                squares = at.features.square().sum((1, 2)) + (1.0 if at.has_bias else 0.0)
+                yield where, inner, cotangent.flatten(1).norm(dim=1) * squares.sqrt()
+            else:
+                rows = at.vjp_each(cotangent[None])[:, 0]
+                yield where, rows @ directions, rows.norm(dim=1)
+
+    def mean(self) -> Float[Tensor, " p"]:
+        """`(1/n) Σ g_i` in float64."""
+        total = torch.zeros(self.engine.objective.p, dtype=torch.float64, device=self.engine.objective.device)
+        for start in range(0, len(self.examples), self.engine.batch_size):
+            where = slice(start, min(start + self.engine.batch_size, len(self.examples)))
+            at = self.engine.linearise(self.examples, where)
+            total += at.vjp(self._cotangent(at)[None])[:, 0].double()
+        return total / len(self.examples)
+
+    def _cotangent(self, at: Linearisation) -> Tensor:
+        """`∇_f m`, shaped like the outputs."""
+        leaf = at.outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            (cotangent,) = torch.autograd.grad(self.measure(leaf, at.targets).sum(), leaf)
+        return cotangent

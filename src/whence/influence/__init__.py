@@ -1,0 +1,24 @@
+"""Influence of training examples: scores with errors, self-influence, parameters, and whether `θ̂` is a minimum."""
+
+from whence.influence.compute import compute_scores, compute_self_scores, parameter_influence
+from whence.influence.fitted import FitOptions, FittedInfluence
+from whence.influence.measurements import Measurement, resolve_measurement
+from whence.influence.minimum import MinimumCheck
+from whence.influence.scores import Scores, check_indices
+from whence.influence.self_scores import SelfScores
+from whence.influence.tables import Ranking
+
+__all__ = [
+    "FitOptions",
+    "FittedInfluence",
+    "Measurement",
+    "MinimumCheck",
+    "Ranking",
+    "Scores",
+    "SelfScores",
+    "check_indices",
+    "compute_scores",
+    "compute_self_scores",
+    "parameter_influence",
+    "resolve_measurement",
+]

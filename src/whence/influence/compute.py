@@ -1,0 +1,180 @@
+"""From a fitted influence function to scores, self-influence and parameter changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.errors import InputError, OutOfMemoryError
+from whence.influence.fitted import FittedInfluence, SolvedBlock
+from whence.influence.measurements import Measurement, resolve_measurement
+from whence.influence.scores import Scores, check_indices
+from whence.influence.self_scores import SelfScores
+from whence.memory import available_memory, memory_errors
+from whence.progress import progress_bar
+from whence.solvers import Solution
+
+# values, estimate and bound of one query against all training examples, in float64 at most.
+_NUMBERS_PER_SCORE = 3
+
+
+def compute_scores(
+    fitted: FittedInfluence,
+    queries: Any,
+    measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+    *,
+    refine: int = 0,
+) -> Scores:
+    """Scores of every training example for every query: `∇mᵀ C_λ⁻¹ g_i`.
+
+    Args:
+        fitted: the fitted influence function.
+        queries: examples, in any form the training data may have.
+        measurement: what is measured on a query.
+        refine: for the `refine` most helpful and most harmful training examples of each query, solve for the training side too
+            and correct the score: with residuals `r` (query) and `s` (training), what is left is `rᵀC_λ⁻¹s`, a product of two
+            small numbers.
+
+    Raises:
+        InputError, NonFiniteError: bad queries.
+        OutOfMemoryError: the score matrix does not fit.
+    """
+    if refine < 0:
+        raise InputError(f"refine={refine}: expected 0 or more training examples")
+    measured = resolve_measurement(measurement, fitted.objective.loss)
+    gradients = fitted.measure_gradients(queries, measured)
+    q, n = len(gradients), fitted.objective.n
+    needed = q * n * _NUMBERS_PER_SCORE * fitted.objective.dtype.itemsize
+    if needed > 0.9 * available_memory(torch.device("cpu")):
+        raise OutOfMemoryError(
+            f"{q:,} queries × {n:,} training examples need {needed / 1e9:.1f} GB for scores and errors, more than is free. Pass fewer "
+            "queries at a time."
+        )
+    values, estimate, bound = (torch.empty(q, n, dtype=fitted.objective.dtype) for _ in range(_NUMBERS_PER_SCORE))
+    solutions: list[Solution] = []
+    with progress_bar("scoring", q, enabled=fitted.options.progress) as bar:
+        for block in fitted.solve_queries(gradients):
+            _score_block(fitted, block, values, estimate, bound)
+            if refine:
+                _refine_block(fitted, block, min(refine, n), values, estimate, bound)
+            solutions.append(_without_vectors(block.solution))
+            bar.advance(block.where.stop - block.where.start)
+    return Scores(
+        values=values,
+        estimate=estimate,
+        bound=bound,
+        bound_proven=fitted.prepared.lower_bound_proven,
+        converged=torch.cat([solution.converged for solution in solutions]),
+        reason=" ".join(sorted({solution.reason for solution in solutions if solution.reason})),
+        relative_residual=torch.cat([solution.relative_residual for solution in solutions]).cpu(),
+        measurement=measured.name,
+        higher_is_better=measured.higher_is_better,
+        settings={**fitted.settings(), "measurement": measured.name, "refine": refine},
+    )
+
+
+def compute_self_scores(fitted: FittedInfluence, indices: Sequence[int] | Tensor | None = None) -> SelfScores:
+    """Self-influence `g_iᵀ C_λ⁻¹ g_i` of training examples (all of them, or `indices`)."""
+    index = torch.arange(fitted.objective.n) if indices is None else check_indices(indices, fitted.objective.n)
+    gradients = fitted.train_gradients
+    values, estimate, bound, converged, reasons = [], [], [], [], set()
+    size = min(fitted.block_size(), fitted.engine.rows_per_batch())
+    with progress_bar("self-influence", len(index), enabled=fitted.options.progress) as bar:
+        for part in index.split(size):
+            with memory_errors("computing self-influence", "Lower memory=."):
+                rows = gradients.rows(part)
+                solution = fitted.solve(rows.T)
+            values.append((rows.T * solution.x).sum(0).cpu())
+            errors = torch.einsum("kp,rpk->rk", rows, solution.error_directions)
+            estimate.append(errors.norm(dim=0).cpu())
+            bound.append(fitted.score_bound(solution, rows.norm(dim=1)).diagonal().to(rows.dtype).cpu())
+            converged.append(solution.converged)
+            reasons.add(solution.reason)
+            bar.advance(len(part))
+    return SelfScores(
+        index=index,
+        values=torch.cat(values),
+        estimate=torch.cat(estimate),
+        bound=torch.cat(bound),
+        converged=torch.cat(converged),
+        reason=" ".join(sorted(reason for reason in reasons if reason)),
+        settings=fitted.settings(),
+    )
+
+
+def parameter_influence(fitted: FittedInfluence, indices: Sequence[int] | Tensor) -> Float[Tensor, "k p"]:
+    """`I_up,params(z_i) = dθ̂/dε = −C_λ⁻¹ g_i` for training examples: up-weighting by `ε` moves `θ̂` by `ε` times this.
+
+    Removing example `i` moves the parameters by `−1/n` times row `i` (MATH: Koh & Liang 2017, §2.1).
+    """
+    index = check_indices(indices, fitted.objective.n)
+    parts = [
+        -fitted.solve(fitted.train_gradients.rows(part).T).x.T for part in index.split(fitted.block_size())
+    ]
+    return torch.cat(parts)
+
+
+def _score_block(fitted: FittedInfluence, block: SolvedBlock, values: Tensor, estimate: Tensor, bound: Tensor) -> None:
+    """One pass over the training set: products with the solutions and with their error directions together."""
+    solution = block.solution
+    r, p, k = solution.error_directions.shape
+    directions = torch.cat([solution.x, solution.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
+    for where, inner, norms in fitted.train_gradients.products(directions):
+        values[block.where, where] = inner[:, :k].T.cpu()
+        errors = inner[:, k:].reshape(-1, r, k).norm(dim=1)
+        estimate[block.where, where] = errors.T.cpu()
+        bound[block.where, where] = fitted.score_bound(solution, norms).to(values.dtype).cpu()
+
+
+def _refine_block(
+    fitted: FittedInfluence, block: SolvedBlock, k: int, values: Tensor, estimate: Tensor, bound: Tensor
+) -> None:
+    """Correct the extreme scores of each query by the training side: `score ← xᵀg + rᵀy` with `y ≈ C_λ⁻¹ g`."""
+    own = values[block.where]
+    order = own.argsort(dim=1, stable=True)
+    extreme = torch.cat([order[:, :k], order[:, -k:]], dim=1)
+    chosen = extreme.unique()
+    residual = block.gradients - fitted.prepared.operator.matmat(block.solution.x)
+    for part in chosen.split(fitted.block_size()):
+        rows = fitted.train_gradients.rows(part)
+        other = fitted.solve(rows.T)
+        corrected = (block.solution.x.T @ rows.T + residual.T @ other.x).cpu()
+        left = torch.einsum("pq,rpb->rqb", residual, other.error_directions).norm(dim=0).cpu()
+        rounding = fitted.score_bound(_exactly(block.solution), rows.norm(dim=1))
+        both = residual.norm(dim=0).double()[:, None] * other.residual_norm.double()[None] / fitted.prepared.lower_bound
+        limit = (both + rounding).to(values.dtype).cpu()
+        column = {int(i): position for position, i in enumerate(part)}
+        for row in range(extreme.shape[0]):
+            for i in extreme[row].unique().tolist():
+                if i in column:
+                    at = (block.where.start + row, i)
+                    values[at] = corrected[row, column[i]]
+                    estimate[at] = left[row, column[i]]
+                    bound[at] = torch.minimum(bound[at], limit[row, column[i]])
+
+
+def _exactly(solution: Solution) -> Solution:
+    """The same solution as if its residual were zero: what is left of the bound is rounding."""
+    zero = torch.zeros_like(solution.residual_norm)
+    return Solution(
+        solution.x, solution.converged, "", solution.iterations, zero, solution.rhs_norm, solution.error_directions
+    )
+
+
+def _without_vectors(solution: Solution) -> Solution:
+    """Drop the `p`-vectors once the scores are computed."""
+    return Solution(
+        solution.x[:0],
+        solution.converged,
+        solution.reason,
+        solution.iterations,
+        solution.residual_norm,
+        solution.rhs_norm,
+        solution.error_directions[:, :0],
+    )
+
+

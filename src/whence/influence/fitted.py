@@ -1,0 +1,179 @@
+"""A fitted influence function: curvature, damping and solver bound to one objective, ready for queries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.curvature import Curvature, choose_curvature
+from whence.errors import NonFiniteError
+from whence.gradients import ExampleGradients, GradientEngine, HvpMode
+from whence.influence.measurements import Measurement
+from whence.influence.minimum import MinimumCheck, check_minimum
+from whence.linalg import Spectrum, lanczos_spectrum
+from whence.memory import memory_errors
+from whence.solvers import Damping, PreparedSolver, Solution, Solver, choose_damping, choose_solver
+from whence.task import Objective, check_batch_independence, check_examples, check_model
+
+# Vectors of size p held per query while a block of queries is solved.
+_VECTORS_PER_QUERY = 10
+_SOLVE_SHARE = 0.5
+_LANCZOS_STEPS = 20
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What the user may choose; every field has a default that works."""
+
+    curvature: str = "auto"
+    solver: Solver | str = "auto"
+    damping: float | Literal["auto"] = "auto"
+    batch_size: int | None = None
+    hvp_mode: HvpMode | Literal["auto"] = "auto"
+    fisher_draws: int = 1
+    seed: int = 0
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class SolvedBlock:
+    """Query gradients and their solutions for a block of queries."""
+
+    where: slice
+    gradients: Float[Tensor, "p k"]
+    solution: Solution
+
+
+class FittedInfluence:
+    """Everything computed once: checks, curvature, spectrum, damping, factorisation.
+
+    Attributes:
+        objective, engine, curvature, damping, solver, prepared: the pieces in use.
+        spectrum: of `C` without damping.
+        minimum: whether `θ̂` is a minimum.
+    """
+
+    def __init__(self, objective: Objective, options: FitOptions):
+        self.objective = objective
+        self.options = options
+        check_model(objective.model)
+        self.engine = GradientEngine(objective, options.batch_size)
+        check_examples(
+            objective, objective.examples, batch_size=max(self.engine.batch_size, 256), progress=options.progress
+        )
+        check_batch_independence(objective)
+        self.curvature: Curvature = choose_curvature(
+            self.engine,
+            options.curvature,
+            hvp_mode=options.hvp_mode,
+            fisher_draws=options.fisher_draws,
+            seed=options.seed,
+        )
+        self.train_gradients = ExampleGradients(self.engine, objective.examples, objective.loss)
+        self.damping: Damping = choose_damping(
+            self.curvature.operator,
+            options.damping,
+            exact_curvature=self.curvature.is_hessian and self.engine.affine,
+            seed=options.seed,
+        )
+        self.spectrum: Spectrum = self.damping.spectrum or lanczos_spectrum(
+            self.curvature.operator, steps=_LANCZOS_STEPS, seed=options.seed
+        )
+        operator = self.curvature.operator.damped(self.damping.value)
+        self.solver, self.solver_reason = choose_solver(options.solver, operator, memory=objective.memory)
+        with memory_errors("preparing the solver", "Lower memory=, attribute fewer parameters, or use solver=CG()."):
+            self.prepared: PreparedSolver = self.solver.prepare(operator, seed=options.seed)
+        norms = torch.cat([norm for _, _, norm in self.train_gradients.products(self._no_directions())])
+        self.minimum: MinimumCheck = check_minimum(
+            objective, self.curvature, self.spectrum, self.train_gradients, float(norms.double().square().mean().sqrt())
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that defines the scores, as JSON values."""
+        objective = self.objective
+        return {
+            "loss": objective.loss.settings(),
+            **self.curvature.settings,
+            "curvature_reason": self.curvature.reason,
+            "damping": self.damping.value,
+            "damping_reason": self.damping.reason,
+            **self.solver.settings(),
+            "solver_reason": self.solver_reason,
+            "solver_notes": dict(self.prepared.notes),
+            "n": objective.n,
+            "p": objective.p,
+            "parameters": list(objective.parameters.names),
+            "frozen": list(objective.parameters.frozen),
+            "unselected": list(objective.parameters.unselected),
+            "dtype": str(objective.dtype).removeprefix("torch."),
+            "device": str(objective.device),
+            "structure": self.engine.structure,
+            "per_example_gradients": self.engine.per_example,
+            "batch_size": self.engine.batch_size,
+            "memory": objective.memory,
+            "seed": self.options.seed,
+            "torch": torch.__version__,
+        }
+
+    def solve_queries(self, gradients: ExampleGradients) -> Iterator[SolvedBlock]:
+        """Query gradients and `C_λ⁻¹` of them, in blocks that fit the memory budget."""
+        size = self.block_size()
+        for start in range(0, len(gradients), size):
+            where = slice(start, min(start + size, len(gradients)))
+            with memory_errors("solving for a block of queries", "Lower memory= or pass fewer queries at once."):
+                rhs = self._rows(gradients, where).T
+                solution = self.solve(rhs)
+            yield SolvedBlock(where, rhs, solution)
+
+    def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        """`C_λ⁻¹ v`, refused if it is not finite."""
+        if not bool(torch.isfinite(rhs).all()):
+            raise NonFiniteError("a gradient holds NaN or infinity: the loss is not differentiable at these parameters")
+        solution = self.prepared.solve(rhs)
+        if not bool(torch.isfinite(solution.x).all()):
+            raise NonFiniteError(
+                f"solver {self.solver.name!r} returned NaN or infinity: raise damping (now {self.damping.value:g}) or use dtype=torch.float64"
+            )
+        return solution
+
+    def block_size(self) -> int:
+        """Queries solved together."""
+        bytes_each = self.objective.p * self.objective.dtype.itemsize * _VECTORS_PER_QUERY
+        return int(max(1, min(1024, self.objective.memory * _SOLVE_SHARE // bytes_each)))
+
+    def score_bound(self, solution: Solution, gradient_norms: Float[Tensor, " b"]) -> Float[Tensor, "k b"]:
+        """`|score error| ≤ ‖r‖ ‖g‖ / λ_min`, plus an allowance for rounding in the operator, the gradients and the dot product.
+
+        MATH: `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`.
+        """
+        gamma = torch.finfo(self.objective.dtype).eps * (32 + math.sqrt(self.objective.p))
+        largest = max(self.spectrum.largest_upper, 0.0) + self.damping.value
+        size = solution.x.norm(dim=0)
+        residual = solution.residual_norm + gamma * (solution.rhs_norm + largest * size)
+        floor = self.prepared.lower_bound
+        per_gradient = residual / floor + gamma * size if floor > 0 else torch.full_like(residual, math.inf)
+        return per_gradient.double()[:, None] * gradient_norms.double()[None]
+
+    def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:
+        """Checked queries and the gradients of a measurement on them."""
+        examples = self.objective.read(queries, role="queries")
+        check_examples(self.objective, examples, batch_size=max(self.engine.batch_size, 256), progress=False)
+        return ExampleGradients(self.engine, examples, measurement.function)
+
+    def _rows(self, gradients: ExampleGradients, where: slice) -> Float[Tensor, "k p"]:
+        """Explicit gradients, taken in pieces so that graphs stay within the working memory."""
+        size = self.engine.rows_per_batch()
+        parts = [
+            gradients.rows(slice(start, min(start + size, where.stop))) for start in range(where.start, where.stop, size)
+        ]
+        return torch.cat(parts)
+
+    def _no_directions(self) -> Tensor:
+        return torch.zeros(self.objective.p, 1, dtype=self.objective.dtype, device=self.objective.device)
+

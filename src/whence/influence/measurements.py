@@ -1,0 +1,85 @@
+"""Measurements `m(θ)`: what about a query is traced back to the training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whence.errors import InputError, UnsupportedError
+from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number per query, differentiable in the outputs.
+
+    Attributes:
+        name: for tables and reports.
+        function: `(outputs, targets) -> (b,)`.
+        higher_is_better: a loss is better low, a margin or a logit better high; decides what "helpful" means.
+    """
+
+    name: str
+    function: Callable[[Tensor, Any], Tensor]
+    higher_is_better: bool = False
+
+
+def resolve_measurement(measurement: str | Measurement | Callable[[Tensor, Any], Tensor], loss: Loss) -> Measurement:
+    """A measurement from its name or from a function of `(outputs, targets)`.
+
+    `"loss"` is the training loss; `"margin"` is `log p_y/(1 − p_y)` for class scores and the signed score `y·f` for a single one;
+    `"logit"` is the score of the target class.
+
+    Raises:
+        InputError: an unknown name.
+        UnsupportedError: a margin or logit for a loss without classes, or for token targets.
+    """
+    if isinstance(measurement, Measurement):
+        return measurement
+    if callable(measurement):
+        return Measurement(getattr(measurement, "__name__", "measurement"), measurement)
+    if measurement == "loss":
+        return Measurement("loss", loss)
+    if measurement not in ("margin", "logit"):
+        raise InputError(
+            f"measurement={measurement!r}: expected 'loss', 'margin', 'logit', a Measurement, or a function of (outputs, targets)"
+        )
+    if isinstance(loss, CrossEntropy):
+        return Measurement(measurement, _class_margin if measurement == "margin" else _class_logit, True)
+    if isinstance(loss, (Logistic, SmoothHinge)):
+        return Measurement(measurement, _signed_margin, True)
+    if isinstance(loss, BinaryCrossEntropy):
+        return Measurement(measurement, _binary_margin, True)
+    raise UnsupportedError(
+        f"measurement={measurement!r} needs class scores, and loss {loss.name!r} has none. Pass a function of (outputs, targets)."
+    )
+
+
+def _class_logit(outputs: Tensor, targets: Tensor) -> Tensor:
+    if outputs.ndim != 2 or targets.ndim != 1:
+        raise UnsupportedError(
+            f"a margin or logit needs outputs (b, classes) and class indices (b,); found {tuple(outputs.shape)} and "
+            f"{tuple(targets.shape)}. Pass a function of (outputs, targets)."
+        )
+    return outputs.gather(1, targets[:, None])[:, 0]
+
+
+def _class_margin(outputs: Tensor, targets: Tensor) -> Tensor:
+    correct = _class_logit(outputs, targets)
+    own = torch.nn.functional.one_hot(targets, outputs.shape[1]).bool()
+    return correct - outputs.masked_fill(own, -torch.inf).logsumexp(1)
+
+
+def _signed_margin(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.reshape(targets.shape) * targets).flatten(1).sum(1) if targets.ndim > 1 else outputs.reshape(-1) * targets
+
+
+def _binary_margin(outputs: Tensor, targets: Tensor) -> Tensor:
+    flat = outputs.reshape(outputs.shape[0], -1)
+    if flat.shape[1] != 1:
+        raise UnsupportedError(f"a margin needs one output per example; found {flat.shape[1]}. Pass a function instead.")
+    return flat[:, 0] * (2 * targets.reshape(-1) - 1)

@@ -1,0 +1,164 @@
+"""Scores of training examples for queries, each with its error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from whence.errors import InputError
+from whence.influence.tables import Ranking
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`score(z_i, m_q) = ∇m_qᵀ C_λ⁻¹ g_i`, queries × train.
+
+    With `m` a loss, a positive score means *helpful*: removing `z_i` raises the query's loss, by about `score / n`.
+
+    Attributes:
+        values: `(q, n)`, on the CPU.
+        estimate: `(q, n)`: the size of the solver's error expected in each score.
+        bound: `(q, n)`: what that error cannot exceed, from `‖r‖ ‖g_i‖ / λ_min` plus an allowance for rounding.
+        bound_proven: whether `λ_min` in the bound is proven, or estimated from Ritz values.
+        converged: `(q,)`, and `reason` for those that are not.
+        relative_residual: `(q,)`.
+        measurement: name of `m`.
+        higher_is_better: `m` is a margin or a logit rather than a loss.
+        settings: everything that defines the run, as JSON values.
+
+    Neither error says how well the linear model predicts retraining: that is measured by `verify`.
+    """
+
+    values: Float[Tensor, "q n"]
+    estimate: Float[Tensor, "q n"]
+    bound: Float[Tensor, "q n"]
+    bound_proven: bool
+    converged: Bool[Tensor, " q"]
+    reason: str
+    relative_residual: Float[Tensor, " q"]
+    measurement: str
+    higher_is_better: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def n_train(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def predicted_change(self) -> Float[Tensor, "q n"]:
+        """`m(θ̂_{−i}) − m(θ̂) ≈ score / n`, the weights `1/n` of the others kept."""
+        return self.values / self.n_train
+
+    def helpful(self, k: int = 5, query: int | None = None) -> Ranking:
+        """The `k` most helpful training examples of each query (or of one): without them the query would be served worse."""
+        return self._ranked(k, query, helpful=True)
+
+    def harmful(self, k: int = 5, query: int | None = None) -> Ranking:
+        """The `k` most harmful training examples of each query (or of one): without them the query would be served better."""
+        return self._ranked(k, query, helpful=False)
+
+    def group(self, indices: Sequence[int] | Tensor) -> Float[Tensor, " q"]:
+        """First-order score of a group of training examples: the sum of their scores.
+
+        Raises:
+            InputError: an empty group, an index outside the training set or named twice.
+        """
+        return self.values[:, check_indices(indices, self.n_train)].sum(1)
+
+    def to_numpy(self) -> np.ndarray:
+        """The values as a `(q, n)` array."""
+        return self.values.numpy()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per query and training example: `query, train, score, estimate, bound, predicted_change`."""
+        import pandas
+
+        q, n = self.values.shape
+        return pandas.DataFrame(
+            {
+                "query": np.repeat(np.arange(q), n),
+                "train": np.tile(np.arange(n), q),
+                "score": self.values.numpy().ravel(),
+                "estimate": self.estimate.numpy().ravel(),
+                "bound": self.bound.numpy().ravel(),
+                "predicted_change": self.predicted_change.numpy().ravel(),
+            }
+        )
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Variables `score, estimate, bound` over the dimensions `query, train`; settings as attributes."""
+        import xarray
+
+        dims = ("query", "train")
+        return xarray.Dataset(
+            {
+                "score": (dims, self.values.numpy()),
+                "estimate": (dims, self.estimate.numpy()),
+                "bound": (dims, self.bound.numpy()),
+            },
+            attrs={"measurement": self.measurement, **{key: str(value) for key, value in self.settings.items()}},
+        )
+
+    def _ranked(self, k: int, query: int | None, *, helpful: bool) -> Ranking:
+        if k < 1:
+            raise InputError(f"k={k}: expected at least 1")
+        if query is not None and not 0 <= query < len(self):
+            raise InputError(f"query={query}: expected 0..{len(self) - 1}")
+        queries = range(len(self)) if query is None else [query]
+        sign = 1.0 if helpful != self.higher_is_better else -1.0
+        # A stable sort on the CPU, so that ties keep the order of the training set whatever the batch size.
+        order = {q: torch.argsort(self.values[q] * sign, descending=True, stable=True)[:k] for q in queries}
+        query_column = torch.cat([torch.full((len(order[q]),), q) for q in queries])
+        train_column = torch.cat([order[q] for q in queries])
+        pick = (query_column, train_column)
+        return Ranking(
+            kind="helpful" if helpful else "harmful",
+            query=query_column.numpy(),
+            train=train_column.numpy(),
+            score=self.values[pick].double().numpy(),
+            estimate=self.estimate[pick].double().numpy(),
+            bound=self.bound[pick].double().numpy(),
+            predicted_change=self.predicted_change[pick].double().numpy(),
+        )
+
+    def __repr__(self) -> str:
+        worst = float(self.relative_residual.max())
+        state = "all converged" if bool(self.converged.all()) else f"{int((~self.converged).sum())} NOT converged"
+        return (
+            f"Scores(queries={len(self)}, train={self.n_train}, measurement={self.measurement!r}, "
+            f"solver={self.settings.get('solver')!r}, {state}, worst relative residual {worst:.1e})"
+        )
+
+    def _repr_html_(self) -> str:
+        top = self.helpful(3)._repr_html_() + self.harmful(3)._repr_html_()
+        return f"<div><code>{self!r}</code>{top}</div>"
+
+
+def check_indices(indices: Sequence[int] | Tensor, n: int) -> Tensor:
+    """Training indices as a tensor.
+
+    Raises:
+        InputError: none at all, one outside `0..n-1`, or one named twice.
+    """
+    index = torch.as_tensor(indices, dtype=torch.long).reshape(-1)
+    if index.numel() == 0:
+        raise InputError("indices is empty: expected at least one training example")
+    if int(index.min()) < 0 or int(index.max()) >= n:
+        bad = int(index[(index < 0) | (index >= n)][0])
+        raise InputError(f"indices: {bad} is outside the training set, 0..{n - 1}")
+    if index.unique().numel() != index.numel():
+        raise InputError("indices: some training example is named twice")
+    return index

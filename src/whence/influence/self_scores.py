@@ -1,0 +1,38 @@
+"""Self-influence: how much each training example rests on itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SelfScores:
+    """`g_iᵀ C_λ⁻¹ g_i ≥ 0`: how much the loss of example `i` would rise without it, times `n`.
+
+    Attributes:
+        index: training indices, shape `(k,)`.
+        values, estimate, bound: score, expected solver error, and its bound, each `(k,)`.
+        converged: per example; `reason` for those that are not.
+        settings: as in `Scores`.
+    """
+
+    index: Int[Tensor, " k"]
+    values: Float[Tensor, " k"]
+    estimate: Float[Tensor, " k"]
+    bound: Float[Tensor, " k"]
+    converged: Bool[Tensor, " k"]
+    reason: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def top(self, k: int = 10) -> list[tuple[int, float]]:
+        """The `k` examples that rest most on themselves, `(training index, self-influence)`: the place to look for wrong labels."""
+        order = torch.argsort(self.values, descending=True, stable=True)[:k]
+        return [(int(self.index[i]), float(self.values[i])) for i in order]

@@ -1,0 +1,63 @@
+"""Small tables of ranked training examples, readable in a terminal, a notebook and pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+
+COLUMNS = ("query", "train", "score", "estimate", "bound", "predicted_change")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Training examples in order, most helpful (or harmful) first, query after query.
+
+    Attributes:
+        kind: `"helpful"` or `"harmful"`.
+        query, train: indices.
+        score, estimate, bound, predicted_change: as in `Scores`.
+    """
+
+    kind: str
+    query: np.ndarray
+    train: np.ndarray
+    score: np.ndarray
+    estimate: np.ndarray
+    bound: np.ndarray
+    predicted_change: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in zip(*(getattr(self, column).tolist() for column in COLUMNS)):
+            yield dict(zip(COLUMNS, row))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The same table as a data frame."""
+        import pandas
+
+        return pandas.DataFrame({column: getattr(self, column) for column in COLUMNS})
+
+    def __repr__(self) -> str:
+        lines = [f"{self.kind} training examples", f"{'query':>6} {'train':>7} {'score':>12} {'± error':>9}  predicted change"]
+        for row in self:
+            lines.append(
+                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {row['estimate']:>9.1e}  {row['predicted_change']:>+.3e}"
+            )
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        body = "".join(
+            f"<tr><td>{row['query']}</td><td>{row['train']}</td><td>{row['score']:.5g}</td><td>{row['estimate']:.1e}</td>"
+            f"<td>{row['predicted_change']:+.3e}</td></tr>"
+            for row in self
+        )
+        head = "<tr><th>query</th><th>train</th><th>score</th><th>± error</th><th>predicted change</th></tr>"
+        return f"<table><caption>{self.kind}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"

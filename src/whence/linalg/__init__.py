@@ -1,0 +1,22 @@
+"""Symmetric linear operators and their spectra: no networks here, everything can be tested on plain matrices."""
+
+from whence.linalg.lanczos import Spectrum, lanczos_spectrum
+from whence.linalg.operators import (
+    DenseOperator,
+    DiagonalOperator,
+    FactoredOperator,
+    LinearOperator,
+    SumOperator,
+    split_diagonal,
+)
+
+__all__ = [
+    "DenseOperator",
+    "DiagonalOperator",
+    "FactoredOperator",
+    "LinearOperator",
+    "Spectrum",
+    "SumOperator",
+    "lanczos_spectrum",
+    "split_diagonal",
+]

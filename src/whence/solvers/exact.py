@@ -1,0 +1,191 @@
+"""Dense factorisation in float64, in the smaller of two spaces."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
+from whence.linalg import DenseOperator, FactoredOperator, LinearOperator, lanczos_spectrum, split_diagonal
+from whence.memory import memory_errors
+from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+
+Space = Literal["auto", "primal", "dual"]
+Method = Literal["cholesky", "eigh"]
+# Residual corrections after the factorisation: the factors are float64, the operator may be float32.
+_REFINEMENTS = 2
+# A proof of λ_min > μ by factorising C − μI uses this share of the estimate.
+_PROOF_SHARE = 0.5
+
+
+class Exact(Solver):
+    """`C_λ⁻¹` from a Cholesky factorisation or an eigendecomposition in float64.
+
+    Args:
+        method: `"cholesky"`, or `"eigh"`, which costs about ten times more and knows every eigenvalue.
+        space: `"primal"` factorises the `p × p` matrix. `"dual"` uses `C = D + FFᵀ/n` with `D` the diagonal of damping
+            and weight decay (Woodbury): an `m × m` matrix, `m` = examples × outputs, whatever `p` is. `"auto"` takes the
+            smaller one that exists.
+
+    Cost: `p³/3` operations and `8p²` bytes (primal), `m³/3` and `8m²` plus the rows of `F` (dual).
+    """
+
+    name = "exact"
+
+    def __init__(self, method: Method = "cholesky", space: Space = "auto"):
+        if method not in ("cholesky", "eigh"):
+            raise InputError(f"method={method!r}: expected 'cholesky' or 'eigh'")
+        if space not in ("auto", "primal", "dual"):
+            raise InputError(f"space={space!r}: expected 'auto', 'primal' or 'dual'")
+        self.method = method
+        self.space = space
+
+    def settings(self) -> dict[str, Any]:
+        return {"solver": self.name, "method": self.method, "space": self.space}
+
+    def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
+        factor, diagonal = dual_form(operator)
+        if self.space == "dual" and factor is None:
+            raise UnsupportedError(
+                "space='dual' needs C = diagonal + FFᵀ/n with a positive diagonal: a GGN or Fisher with damping or weight decay "
+                "on every parameter. Use curvature='ggn' with damping > 0, or space='primal'."
+            )
+        if factor is not None and (self.space == "dual" or (self.space == "auto" and factor.rank < operator.size)):
+            return _Dual(operator, factor, diagonal)
+        return _PrimalEigh(operator) if self.method == "eigh" else _PrimalCholesky(operator)
+
+
+def dual_form(operator: LinearOperator) -> tuple[FactoredOperator | None, Float[Tensor, " p"]]:
+    """`(F, D)` if `operator = D + FFᵀ/n` with `D > 0` diagonal and `FFᵀ` semi-definite; `(None, D)` otherwise."""
+    rest, diagonal = split_diagonal(operator)
+    if len(rest) == 1 and isinstance(rest[0], FactoredOperator) and rest[0].lower_bound >= 0 and bool((diagonal > 0).all()):
+        return rest[0], diagonal
+    return None, diagonal
+
+
+class _Direct(PreparedSolver):
+    """A factorisation, refined against the operator's own products."""
+
+    def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        raise AssertionError("every direct solver applies its own inverse")
+
+    def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        x = self._apply_inverse(rhs)
+        residual = rhs - self.operator.matmat(x)
+        for _ in range(_REFINEMENTS):
+            better = x + self._apply_inverse(residual)
+            left = rhs - self.operator.matmat(better)
+            if not bool((left.norm(dim=0) < 0.5 * residual.norm(dim=0)).any()):
+                break
+            keep = left.norm(dim=0) < residual.norm(dim=0)
+            x, residual = torch.where(keep, better, x), torch.where(keep, left, residual)
+        k = rhs.shape[1]
+        return solution_from(
+            self.operator,
+            rhs,
+            x,
+            converged=torch.ones(k, dtype=torch.bool),
+            reason="",
+            iterations=torch.zeros(k, dtype=torch.long),
+            error_directions=self._apply_inverse(residual)[None],
+            residual=residual,
+        )
+
+
+class _PrimalCholesky(_Direct):
+    def __init__(self, operator: LinearOperator):
+        with memory_errors("factorising the dense curvature", "Use solver=CG(), or attribute fewer parameters."):
+            dense = operator.to_dense().double()
+            factor, info = torch.linalg.cholesky_ex(dense)
+            if int(info) != 0:
+                raise _indefinite(torch.linalg.eigvalsh(dense)[0].item())
+            bound, proven = _proven_lower_bound(operator, dense, factor)
+        super().__init__(operator, bound, proven)
+        self._factor = factor
+        self.notes = {"space": "primal", "method": "cholesky", "size": operator.size}
+
+    def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        return torch.cholesky_solve(rhs.double(), self._factor).to(rhs.dtype)
+
+
+class _PrimalEigh(_Direct):
+    def __init__(self, operator: LinearOperator):
+        with memory_errors("decomposing the dense curvature", "Use solver=CG(), or attribute fewer parameters."):
+            values, self._vectors = torch.linalg.eigh(operator.to_dense().double())
+        if values[0] <= 0:
+            raise _indefinite(float(values[0]))
+        # eigh is backward stable: each eigenvalue is right to a small multiple of eps·‖C‖ (Weyl).
+        rounding = operator.size * torch.finfo(torch.float64).eps * float(values[-1])
+        super().__init__(operator, max(operator.lower_bound, float(values[0]) - rounding), True)
+        self._values = values
+        self.notes = {
+            "space": "primal",
+            "method": "eigh",
+            "size": operator.size,
+            "smallest_eigenvalue": float(values[0]),
+            "largest_eigenvalue": float(values[-1]),
+        }
+
+    def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        return (self._vectors @ ((self._vectors.T @ rhs.double()) / self._values[:, None])).to(rhs.dtype)
+
+
+class _Dual(_Direct):
+    """`(D + FFᵀ/n)⁻¹ = D⁻¹ − D⁻¹F (nI + FᵀD⁻¹F)⁻¹ FᵀD⁻¹`."""
+
+    def __init__(self, operator: LinearOperator, factor: FactoredOperator, diagonal: Float[Tensor, " p"]):
+        super().__init__(operator, max(operator.lower_bound, float(diagonal.min())), True)
+        self._operator_factor = factor
+        self._diagonal = diagonal
+        with memory_errors(
+            "factorising the Gram matrix of the dual space", "Use solver=CG(), fewer training examples, or a higher memory=."
+        ):
+            gram = factor.factor_gram(1 / diagonal)
+            assert factor.n_examples is not None
+            gram.diagonal().add_(factor.n_examples)
+            self._factor = torch.linalg.cholesky(gram)
+        self.notes = {"space": "dual", "method": "cholesky", "size": gram.shape[0]}
+
+    def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        scaled = rhs / self._diagonal[:, None]
+        inner = torch.cholesky_solve(self._operator_factor.factor_adjoint(scaled).double(), self._factor)
+        return scaled - self._operator_factor.factor_apply(inner) / self._diagonal[:, None]
+
+
+def _indefinite(smallest: float) -> NotPositiveDefiniteError:
+    repair = -smallest * 1.1 if smallest < 0 else 1e-6
+    return NotPositiveDefiniteError(
+        f"the curvature is not positive definite: its most negative eigenvalue is {smallest:.4g}. The model is not at a strict "
+        f"minimum of this objective. Add at least damping={repair:.3g} to what is set now, use curvature='ggn', or train to "
+        "convergence.",
+        eigenvalue=smallest,
+        damping=repair,
+    )
+
+
+def _proven_lower_bound(
+    operator: LinearOperator, dense: Float[Tensor, "p p"], factor: Float[Tensor, "p p"]
+) -> tuple[float, bool]:
+    """A lower bound of the eigenvalues: the operator's own, or one proved by factorising `C − μI`."""
+    if operator.lower_bound > 0:
+        return operator.lower_bound, True
+    spectrum = lanczos_spectrum(_Inverse(dense, factor), steps=20)
+    bound = _PROOF_SHARE / max(spectrum.largest_upper, torch.finfo(torch.float64).tiny)
+    shifted = dense.clone()
+    shifted.diagonal().sub_(bound)
+    _, info = torch.linalg.cholesky_ex(shifted)
+    return (bound, True) if int(info) == 0 else (bound / 10, False)
+
+
+class _Inverse(DenseOperator):
+    """`C⁻¹` from its Cholesky factor, for a Lanczos run on it."""
+
+    def __init__(self, dense: Float[Tensor, "p p"], factor: Float[Tensor, "p p"]):
+        super().__init__(dense)
+        self._factor = factor
+
+    def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        return torch.cholesky_solve(vectors, self._factor)

@@ -1,0 +1,177 @@
+"""LiSSA: a stochastic Neumann series on mini-batch curvature."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.errors import DivergenceError, InputError, NotPositiveDefiniteError
+from whence.linalg import LinearOperator, lanczos_spectrum
+from whence.progress import progress_bar
+from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+
+# Mini-batches whose largest eigenvalue is measured to choose the scale, and the margin above the largest seen.
+_PROBED_BATCHES = 8
+_SCALE_MARGIN = 1.25
+# Growth of the iterate beyond what a convergent series can reach from its start: certain divergence.
+_GROWTH = 1e6
+_CHECK_EVERY = 50
+
+
+class LiSSA(Solver):
+    """`s_j = v + s_{j−1} − C̃_λ s_{j−1} / σ` with a fresh mini-batch in `C̃` each step; the result is `s_J / σ`.
+
+    Args:
+        scale: `σ`, above the largest eigenvalue of every mini-batch's `C̃_λ`. `None`: measured on a few mini-batches.
+        depth: `J`, steps. `None`: enough for a bias of `bias`, from the smallest eigenvalue.
+        repeats: independent runs that are averaged; at least 2 are needed for a standard error.
+        batch_size: examples per mini-batch.
+        bias: relative bias `(1 − λ_min/σ)^J` that an automatic depth aims at.
+        max_depth: limit of an automatic depth; reaching it is reported as not converged.
+
+    Damping is part of the operator, in the units of the curvature: it is *not* multiplied by the scale, unlike in
+    implementations that add it after scaling. Cost: `repeats · depth` mini-batch products per column.
+
+    Source: Agarwal, Bullins & Hazan 2017; Koh & Liang 2017, §3.
+    """
+
+    name = "lissa"
+
+    def __init__(
+        self,
+        scale: float | None = None,
+        depth: int | None = None,
+        repeats: int = 4,
+        batch_size: int = 64,
+        bias: float = 1e-3,
+        max_depth: int = 20_000,
+    ):
+        if scale is not None and not (math.isfinite(scale) and scale > 0):
+            raise InputError(f"scale={scale!r}: expected a positive number above the largest eigenvalue, or None")
+        if depth is not None and depth < 1:
+            raise InputError(f"depth={depth!r}: expected at least 1 step, or None")
+        if repeats < 1 or batch_size < 1 or max_depth < 1:
+            raise InputError(f"repeats={repeats}, batch_size={batch_size}, max_depth={max_depth}: all must be at least 1")
+        if not 0 < bias < 1:
+            raise InputError(f"bias={bias!r}: expected a number between 0 and 1")
+        self.scale = scale
+        self.depth = depth
+        self.repeats = repeats
+        self.batch_size = batch_size
+        self.bias = bias
+        self.max_depth = max_depth
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "solver": self.name,
+            "scale": self.scale,
+            "depth": self.depth,
+            "repeats": self.repeats,
+            "batch_size": self.batch_size,
+            "bias": self.bias,
+            "max_depth": self.max_depth,
+        }
+
+    def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
+        if operator.n_examples is None:
+            raise InputError("LiSSA draws mini-batches of training examples; this operator has none. Use CG or Exact.")
+        return _PreparedLiSSA(operator, self, seed)
+
+
+class _PreparedLiSSA(PreparedSolver):
+    def __init__(self, operator: LinearOperator, settings: LiSSA, seed: int):
+        assert operator.n_examples is not None
+        self.settings = settings
+        self._seed = seed
+        self._batch = min(settings.batch_size, operator.n_examples)
+        proven = operator.lower_bound > 0
+        smallest = operator.lower_bound
+        if not proven:
+            spectrum = lanczos_spectrum(operator, seed=seed)
+            if spectrum.smallest <= 0:
+                raise NotPositiveDefiniteError(
+                    f"the curvature has the eigenvalue {spectrum.smallest:.4g} or lower, so the Neumann series diverges. Add at least "
+                    f"damping={-1.1 * spectrum.smallest_lower:.3g}, or use curvature='ggn'.",
+                    eigenvalue=spectrum.smallest,
+                    damping=-1.1 * spectrum.smallest_lower,
+                )
+            smallest = max(spectrum.smallest_lower, 0.1 * spectrum.smallest)
+        super().__init__(operator, smallest, proven)
+        self.scale = settings.scale if settings.scale is not None else self._measured_scale()
+        wanted = math.ceil(math.log(settings.bias) / math.log1p(-min(smallest / self.scale, 0.999)))
+        self.depth = settings.depth if settings.depth is not None else min(max(wanted, 1), settings.max_depth)
+        self._short = settings.depth is None and wanted > settings.max_depth
+        self._wanted = wanted
+        self.notes = {
+            "scale": self.scale,
+            "depth": self.depth,
+            "repeats": settings.repeats,
+            "batch_size": self._batch,
+            "bias_bound": (1 - min(smallest / self.scale, 1.0)) ** self.depth,
+        }
+
+    def _measured_scale(self) -> float:
+        generator = torch.Generator().manual_seed(self._seed)
+        largest = 0.0
+        for _ in range(_PROBED_BATCHES):
+            spectrum = lanczos_spectrum(self._draw(generator), steps=10, starts=1, seed=self._seed)
+            largest = max(largest, spectrum.largest_upper)
+        return _SCALE_MARGIN * largest
+
+    def _draw(self, generator: torch.Generator) -> LinearOperator:
+        assert self.operator.n_examples is not None
+        indices = torch.randint(self.operator.n_examples, (self._batch,), generator=generator)
+        return self.operator.sampled(indices.to(self.operator.device))
+
+    def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        repeats = self.settings.repeats
+        runs = []
+        with progress_bar("LiSSA", repeats * self.depth) as bar:
+            for repeat in range(repeats):
+                generator = torch.Generator().manual_seed(self._seed * 1_000_003 + repeat)
+                runs.append(self._run(rhs, generator, bar))
+        stacked = torch.stack(runs)
+        mean = stacked.mean(0)
+        if repeats > 1:
+            directions = (stacked - mean) / math.sqrt(repeats * (repeats - 1))
+        else:
+            # One run knows nothing of its own spread: a step of refinement stands in for it.
+            directions = ((rhs - self.operator.matmat(mean)) / self.scale)[None]
+        k = rhs.shape[1]
+        reason = (
+            f"depth is limited to max_depth={self.settings.max_depth}, but a bias of {self.settings.bias:g} needs {self._wanted} steps: "
+            "allow more, or add damping"
+            if self._short
+            else ""
+        )
+        return solution_from(
+            self.operator,
+            rhs,
+            mean,
+            converged=torch.full((k,), not self._short),
+            reason=reason,
+            iterations=torch.full((k,), repeats * self.depth),
+            error_directions=directions,
+        )
+
+    def _run(self, rhs: Float[Tensor, "p k"], generator: torch.Generator, bar: Any) -> Float[Tensor, "p k"]:
+        state = rhs.clone()
+        # A convergent series is bounded by ‖v‖ σ/λ_min; with λ_min unknown to be small, by the depth.
+        limit = _GROWTH * float(rhs.norm(dim=0).max())
+        limit = max(limit, 10 * float(rhs.norm(dim=0).max()) * min(self.scale / max(self.lower_bound, 1e-30), self.depth))
+        for step in range(self.depth):
+            state = rhs + state - self._draw(generator).matmat(state) / self.scale
+            if step % _CHECK_EVERY == 0 or step == self.depth - 1:
+                size = float(state.norm(dim=0).max())
+                if not size <= limit:
+                    raise DivergenceError(
+                        f"LiSSA diverged: after {step + 1} of {self.depth} steps the iterate has norm {size:.3g}. The scale "
+                        f"{self.scale:.4g} is below the largest eigenvalue of some mini-batch. Leave scale=None to have it measured, "
+                        f"raise it (try {4 * self.scale:.3g}), or use a larger batch_size than {self._batch}."
+                    )
+                bar.advance(min(_CHECK_EVERY, self.depth - step))
+        return state / self.scale

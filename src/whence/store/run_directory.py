@@ -1,0 +1,86 @@
+"""A directory that keeps what took long: JSON records written atomically, under a manifest that names what they belong to."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from whence.errors import StoreError
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+
+
+class RunDirectory:
+    """Records of one run, kept across processes.
+
+    A record is there whole or not at all: it is written to a temporary file beside its place and renamed, so a run killed at any point
+    resumes from the records it finished.
+
+    Args:
+        path: created if absent.
+        identity: fingerprints of model, data and everything else the records depend on, as JSON values.
+
+    Raises:
+        StoreError: the directory belongs to a run with another identity (the message lists what differs), is not a run directory, or
+            cannot be read or written.
+    """
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any]):
+        self.path = Path(path)
+        wanted = {"format": _FORMAT, **identity}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            occupied = any(self.path.iterdir())
+        except OSError as error:
+            raise StoreError(f"run directory {self.path} cannot be created or read: {error}") from error
+        manifest = self.path / _MANIFEST
+        if manifest.exists():
+            found = self._load(manifest)
+            differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+            if differing:
+                raise StoreError(
+                    f"run directory {self.path} belongs to another run: {', '.join(differing)} differ"
+                    f"{'s' if len(differing) == 1 else ''}. Use a new directory, or delete this one if its results are no longer needed."
+                )
+        elif occupied:
+            raise StoreError(f"{self.path} is not empty and has no {_MANIFEST}: it is no run directory. Use a new one.")
+        else:
+            self._write(manifest, wanted)
+
+    def read(self, name: str) -> Any | None:
+        """The record `name`, or `None` if it was never finished."""
+        file = self.path / f"{name}.json"
+        return self._load(file) if file.exists() else None
+
+    def write(self, name: str, record: Any) -> None:
+        """Keep a record of JSON values, replacing one of the same name."""
+        self._write(self.path / f"{name}.json", record)
+
+    def _load(self, file: Path) -> Any:
+        try:
+            return json.loads(file.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise StoreError(f"{file} cannot be read ({error}). Delete it to compute its content again.") from error
+
+    def _write(self, file: Path, record: Any) -> None:
+        temporary = None
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as stream:
+                temporary = stream.name
+                json.dump(record, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, file)
+        except OSError as error:
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            raise StoreError(
+                f"{file} could not be written ({error}). Nothing was half-written; free some space or choose another directory, then run again "
+                "to resume."
+            ) from error

@@ -1,0 +1,183 @@
+"""Examples by index: any map-style data set, tensors, or a dict of tensors, read in batches and kept when they fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.data import IterableDataset, TensorDataset, default_collate
+
+from whence.errors import InputError, NonFiniteError
+
+# Examples read at once while a data set is loaded into memory.
+_LOAD_CHUNK = 512
+
+
+class Examples:
+    """`n` examples that can be read again and again, in any order, as batches on the computation's device.
+
+    Args:
+        data: a `torch.utils.data.Dataset` with `__getitem__` and `__len__`; a tuple, list or dict of tensors whose
+            first dimension is the example; or a list of items.
+        role: what the argument is called in errors (`"train"`, `"queries"`).
+        collate: makes a batch of a list of items; torch's default otherwise.
+        dtype: floating-point tensors are cast to it.
+        device: batches are moved there.
+        keep_bytes: a data set whose batches are plain tensors is read once and kept if it takes no more than this.
+
+    Raises:
+        InputError: no examples, an iterable-only data set, tensors of different lengths, items that change between reads.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        role: str,
+        collate: Callable[[list[Any]], Any] | None = None,
+        dtype: torch.dtype,
+        device: torch.device,
+        keep_bytes: int,
+    ):
+        self.role = role
+        self.dtype = dtype
+        self.device = device
+        self._collate = collate or default_collate
+        self._tensors: Any = None
+        self._items: Any = None
+        if isinstance(data, Examples):
+            raise InputError(f"{role}: pass the data set itself")
+        if isinstance(data, TensorDataset) and collate is None:
+            data = data.tensors
+        if isinstance(data, (np.ndarray, tuple, dict)):
+            data = tree_map(lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, data)
+        if _is_tensor_tree(data) and collate is None:
+            self._tensors = self._cast(data)
+            self.n = self._common_length(data)
+        else:
+            self._items, self.n = self._check_items(data), len(data)
+        if self.n == 0:
+            raise InputError(f"{role} is empty: expected at least one example")
+        if self._items is not None:
+            self._check_repeatable()
+            self._keep_if_small(keep_bytes)
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether batches are slices of tensors that are kept (no item is read again)."""
+        return self._tensors is not None
+
+    def batch(self, indices: Tensor | Sequence[int] | slice) -> Any:
+        """The batch of these examples, cast and moved."""
+        if isinstance(indices, slice):
+            if self._tensors is not None:
+                return tree_map(lambda leaf: leaf[indices], self._tensors)
+            indices = range(*indices.indices(self.n))
+        listed = indices.tolist() if isinstance(indices, Tensor) else list(indices)
+        if self._tensors is not None:
+            index = torch.as_tensor(listed, device=self.device, dtype=torch.long)
+            return tree_map(lambda leaf: leaf[index], self._tensors)
+        return self._cast(self._collate([self._items[i] for i in listed]))
+
+    def batches(self, size: int) -> Iterator[tuple[slice, Any]]:
+        """Consecutive batches of `size` examples (the last one may be short), with the slice each covers."""
+        for start in range(0, self.n, size):
+            where = slice(start, min(start + size, self.n))
+            yield where, self.batch(where)
+
+    def check_finite(self, batch: Any, where: slice) -> None:
+        """Raise `NonFiniteError` if a tensor of the batch holds NaN or infinity, naming the first such example."""
+        for leaf in tree_flatten(batch)[0]:
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+                bad = (~torch.isfinite(leaf)).reshape(leaf.shape[0], -1).any(1).nonzero()[0, 0] if leaf.ndim else 0
+                raise NonFiniteError(
+                    f"{self.role}: example {where.start + int(bad)} holds NaN or infinity. Fill in or drop missing values "
+                    "before training; a model that has seen them has no meaningful gradients."
+                )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the number of examples and of every tensor's content (for kept data), or of 64 spread items."""
+        digest = hashlib.sha256(str(self.n).encode())
+        spread = range(0, self.n, max(1, self.n // 64))
+        tree = self._tensors if self._tensors is not None else self.batch(spread)
+        for leaf in tree_flatten(tree)[0]:
+            if isinstance(leaf, Tensor):
+                digest.update(f"{tuple(leaf.shape)}{leaf.dtype}".encode())
+                digest.update(leaf.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            else:
+                digest.update(repr(leaf).encode())
+        return digest.hexdigest()
+
+    def _cast(self, batch: Any) -> Any:
+        def one(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor):
+                return leaf.to(self.device, self.dtype if leaf.is_floating_point() else leaf.dtype)
+            return leaf.to(self.device) if hasattr(leaf, "to") else leaf
+
+        if isinstance(batch, Mapping) and not isinstance(batch, dict):
+            batch = dict(batch)  # e.g. a tokenizer's BatchEncoding: torch's trees know only plain containers
+        return tree_map(one, batch)
+
+    def _check_items(self, data: Any) -> Any:
+        if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+            raise InputError(
+                f"{self.role}: {type(data).__name__} can only be iterated. Influence names training examples and reads them "
+                "many times, so it needs a map-style data set with __getitem__(i) and __len__(), or tensors. Put the items "
+                "in a list, or wrap the source in a Dataset that reads item i."
+            )
+        return data
+
+    def _common_length(self, data: Any) -> int:
+        leaves = tree_flatten(data)[0]
+        lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+        if len(lengths) != 1 or None in lengths:
+            raise InputError(
+                f"{self.role}: tensors of shapes {[tuple(leaf.shape) for leaf in leaves]}; expected one first dimension, the "
+                "number of examples"
+            )
+        return int(leaves[0].shape[0])
+
+    def _check_repeatable(self) -> None:
+        first, again = (tree_flatten(self.batch([0]))[0] for _ in range(2))
+        for a, b in zip(first, again):
+            if isinstance(a, Tensor) and not torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)):
+                raise InputError(
+                    f"{self.role}: example 0 changes from one read to the next (random augmentation?). Influence needs fixed "
+                    "examples: pass the data set without random transforms."
+                )
+
+    def _keep_if_small(self, keep_bytes: int) -> None:
+        """Concatenate the collated items if that is possible and small; otherwise items are read on demand."""
+        one = self.batch([0])
+        leaves = tree_flatten(one)[0]
+        if not all(isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == 1 for leaf in leaves):
+            return
+        if self.n * sum(leaf.numel() * leaf.element_size() for leaf in leaves) > keep_bytes:
+            return
+        chunks, shapes = [], [leaf.shape[1:] for leaf in leaves]
+        for start in range(0, self.n, _LOAD_CHUNK):
+            chunk = self.batch(range(start, min(start + _LOAD_CHUNK, self.n)))
+            if [leaf.shape[1:] for leaf in tree_flatten(chunk)[0]] != shapes:
+                return  # padded to the longest of its batch: must be collated anew for every batch
+            chunks.append(chunk)
+        self._tensors = tree_map(lambda *parts: torch.cat(parts), *chunks)
+        self._items = None
+
+
+def _is_tensor_tree(data: Any) -> bool:
+    """A tensor, or a tuple or dict of tensors; a list of items is a data set instead."""
+    if isinstance(data, Tensor):
+        return True
+    if isinstance(data, tuple):
+        return len(data) > 0 and all(_is_tensor_tree(part) for part in data)
+    if isinstance(data, dict):
+        return len(data) > 0 and all(_is_tensor_tree(part) for part in data.values())
+    return False
