@@ -107,9 +107,7 @@ def head_hessian(
         device=features.device,
         workspace=workspace,
     )
-    p = torch.softmax(logits.to(head.dtype), dim=-1)
-    scaled = p if weights is None else p * weights.to(head.dtype).unsqueeze(1)
-    head.add_rows(features, lambda where, c: -scaled[where, c : c + 1] * p[where, c:])
+    head.add_softmax(features, torch.softmax(logits.to(head.dtype), dim=-1), weights)
     return head.dense(_positive(n))
 
 
