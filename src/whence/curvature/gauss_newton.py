@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,9 @@ from whence.curvature.softmax import blockwise_head_hessian
 from whence.gradients import GradientEngine
 from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.linalg import FactoredOperator, LinearOperator
+
+# Rows of the factor held at once while its Gram matrix is formed, as a share of the memory budget.
+_PANEL_SHARE = 0.4
 
 
 class GaussNewtonOperator(FactoredOperator):
@@ -80,29 +84,31 @@ class GaussNewtonOperator(FactoredOperator):
         return torch.cat(parts)
 
     def factor_gram(self, scale: Float[Tensor, " p"]) -> Float[Tensor, "m m"]:
-        blocks = [rows for rows in self._factor_rows()]
-        total = sum(block.shape[0] for block in blocks)
+        """`Fᵀ diag(scale) F` in panels: as many rows of `Fᵀ` as fit are held while the others are made again beside them."""
+        objective = self.engine.objective
+        each = self.rank // objective.n
+        total = self.rank
         gram = torch.empty(total, total, dtype=torch.float64, device=self.device)
-        row = 0
-        for block in blocks:
-            scaled = block.double() * scale.double()
-            column = 0
-            for other in blocks:
-                if column <= row:
-                    product = scaled @ other.double().T
-                    gram[row : row + block.shape[0], column : column + other.shape[0]] = product
-                    gram[column : column + other.shape[0], row : row + block.shape[0]] = product.T
-                column += other.shape[0]
-            row += block.shape[0]
+        held = max(1, int(objective.memory * _PANEL_SHARE) // (8 * self.size * each))
+        for first in range(0, objective.n, held):
+            last = min(first + held, objective.n)
+            panel = torch.cat(list(self._factor_rows(first, last))).double() * scale.double()
+            column = first * each
+            for rows in self._factor_rows(first, objective.n):
+                product = panel @ rows.double().T
+                here, there = slice(first * each, last * each), slice(column, column + rows.shape[0])
+                gram[here, there] = product
+                gram[there, here] = product.T
+                column += rows.shape[0]
         return gram
 
-    def _factor_rows(self):
-        """Explicit rows `l_irᵀ J_i`, example by example, in chunks that fit the working memory."""
+    def _factor_rows(self, first: int = 0, last: int | None = None) -> Iterator[Float[Tensor, "r p"]]:
+        """Explicit rows `l_irᵀ J_i`, example by example from `first` to `last`, in chunks that fit the working memory."""
         examples = self.engine.objective.examples
-        roots_each = self.rank // self.engine.objective.n
-        size = self.engine.rows_per_batch(roots_each)
-        for start in range(0, len(examples), size):
-            where = slice(start, min(start + size, len(examples)))
+        last = len(examples) if last is None else last
+        size = self.engine.rows_per_batch(self.rank // len(examples))
+        for start in range(first, last, size):
+            where = slice(start, min(start + size, last))
             at = self.engine.linearise(examples, where)
             yield at.vjp_each(self.metric.cotangents(at, where)).flatten(0, 1)
 

@@ -23,7 +23,7 @@ class AutogradLinearisation(Linearisation):
     while a product runs.
     """
 
-    def __init__(self, objective: Objective, batch: Any, *, each: Callable[[Any, Tensor], Tensor]):
+    def __init__(self, objective: Objective, batch: Any, *, each: Callable[[Any, Tensor], list[Tensor]]):
         self._parameters = objective.parameters
         self._batch = batch
         self._each = each
@@ -69,43 +69,43 @@ class AutogradLinearisation(Linearisation):
             )
         return self._parameters.flatten_rows(parts).T
 
-    def vjp_each(self, cotangents: Tensor) -> Float[Tensor, "b k p"]:
+    def vjp_each_parts(self, cotangents: Tensor) -> list[Tensor]:
         return self._each(self._batch, cotangents)
 
 
-def vmapped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], Tensor]:
+def vmapped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tensor]]:
     """Per-example pull-backs with `torch.vmap` over the examples: one pass for the whole batch."""
     values = {name: value.detach() for name, value in objective.parameters.values.items()}
 
-    def pull_one(example: Any, cotangents: Tensor) -> Tensor:
+    def pull_one(example: Any, cotangents: Tensor) -> list[Tensor]:
         batch_of_one = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, example)
         _, pull = vjp(lambda at: objective.outputs(at, batch_of_one)[0], values)
         (parts,) = vmap(pull)(cotangents)
-        return objective.parameters.flatten_rows([parts[name] for name in objective.parameters.names])
+        return [parts[name].flatten(1) for name in objective.parameters.names]
 
-    def pull(batch: Any, cotangents: Tensor) -> Tensor:
+    def pull(batch: Any, cotangents: Tensor) -> list[Tensor]:
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
         with differentiable_attention():
-            return vmap(pull_one, in_dims=(axes, 1))(batch, cotangents).detach()
+            return [part.detach() for part in vmap(pull_one, in_dims=(axes, 1))(batch, cotangents)]
 
     return pull
 
 
-def looped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], Tensor]:
+def looped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tensor]]:
     """Per-example pull-backs by one backward pass per example: for models that `torch.vmap` cannot trace."""
     leaves = {name: value.clone().requires_grad_() for name, value in objective.parameters.values.items()}
 
-    def pull(batch: Any, cotangents: Tensor) -> Tensor:
+    def pull(batch: Any, cotangents: Tensor) -> list[Tensor]:
         with torch.enable_grad(), differentiable_attention():
             outputs = objective.outputs(leaves, batch)
-            rows = []
+            rows: list[tuple[Tensor, ...]] = []
             for i in range(outputs.shape[0]):
                 for u in cotangents[:, i]:
                     parts = torch.autograd.grad(
                         outputs[i], list(leaves.values()), u, retain_graph=True, materialize_grads=True
                     )
-                    rows.append(torch.cat([part.reshape(-1) for part in parts]))
-        return torch.stack(rows).view(outputs.shape[0], cotangents.shape[0], -1)
+                    rows.append(parts)
+        return [torch.stack(part).view(outputs.shape[0], cotangents.shape[0], -1) for part in zip(*rows)]
 
     return pull
 

@@ -44,14 +44,14 @@ class LinearHeadLinearisation(Linearisation):
             weight = torch.cat([weight, columns.sum(0).view(k, width)], dim=1)
         return weight.T
 
-    def vjp_each(self, cotangents: Tensor) -> Float[Tensor, "b k p"]:
+    def vjp_each_parts(self, cotangents: Tensor) -> list[Tensor]:
         b, s, _ = self.features.shape
         k, width = cotangents.shape[0], self.width
         u = cotangents.reshape(k, b, s, width)
-        rows = torch.einsum("kbsc,bsd->bkcd", u, self.features).reshape(b, k, -1)
+        parts = [torch.einsum("kbsc,bsd->bkcd", u, self.features).reshape(b, k, -1)]
         if self.has_bias:
-            rows = torch.cat([rows, u.sum(2).permute(1, 0, 2)], dim=2)
-        return rows
+            parts.append(u.sum(2).permute(1, 0, 2))
+        return parts
 
 
 class LinearHead:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,5 +30,10 @@ class Linearisation(ABC):
         """`Jᵀ u` summed over the batch, for cotangents of shape `(k, *outputs.shape)`."""
 
     @abstractmethod
+    def vjp_each_parts(self, cotangents: Tensor) -> list[Tensor]:
+        """`J_iᵀ u_i` for every example apart, one `(b, k, p_j)` tensor per parameter: with `u = ∇_f ℓ` and `k = 1`, the per-example
+        gradients. Parts spare the copy into one vector where they are only multiplied with something."""
+
     def vjp_each(self, cotangents: Tensor) -> Float[Tensor, "b k p"]:
-        """`J_iᵀ u_i` for every example apart: with `u = ∇_f ℓ` and `k = 1`, the per-example gradients."""
+        """The parts of `vjp_each_parts` as vectors."""
+        return torch.cat(self.vjp_each_parts(cotangents), dim=2)

@@ -53,8 +53,11 @@ class ExampleGradients:
                 squares = at.features.square().sum((1, 2)) + (1.0 if at.has_bias else 0.0)
                 yield where, inner, cotangent.flatten(1).norm(dim=1) * squares.sqrt()
             else:
-                rows = at.vjp_each(cotangent[None])[:, 0]
-                yield where, rows @ directions, rows.norm(dim=1)
+                parts = [part[:, 0] for part in at.vjp_each_parts(cotangent[None])]
+                pieces = directions.split([part.shape[1] for part in parts])
+                inner = sum((part @ piece for part, piece in zip(parts[1:], pieces[1:])), start=parts[0] @ pieces[0])
+                squares = torch.stack([part.square().sum(1) for part in parts]).sum(0)
+                yield where, inner, squares.sqrt()
 
     def mean(self) -> Float[Tensor, " p"]:
         """`(1/n) Σ g_i` in float64."""

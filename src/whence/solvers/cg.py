@@ -17,6 +17,8 @@ from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
 # The estimate of the error compares the result with the last iterate whose residual was this much larger.
 _LOOK_BACK = 3.0
 _RESTARTS = 3
+# Columns less independent than this are left to Householder's QR: CholeskyQR2 is stable up to a condition of about eps^(-1/2).
+_SAFE_SPREAD = 1e-2
 
 
 class CG(Solver):
@@ -185,8 +187,8 @@ class _PreparedCG(PreparedSolver):
     def _orthonormalise(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`block = Q R` with `QᵀM⁻¹Q = I`: returns `Q`, `M⁻¹Q` and `R` (float64)."""
         if self.settings.preconditioner is None:
-            q, r = torch.linalg.qr(block)
-            return q, q, r.double()
+            q, r = _thin_qr(block)
+            return q, q, r
         # Two passes of a symmetric square root instead of Cholesky: nearly dependent columns do no harm.
         total = torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
         for _ in range(2):
@@ -229,6 +231,20 @@ class _PreparedCG(PreparedSolver):
             eigenvalue=smallest,
             damping=repair,
         )
+
+
+def _thin_qr(block: Float[Tensor, "p k"]) -> tuple[Float[Tensor, "p k"], Float[Tensor, "k k"]]:
+    """`Q` and `R` (float64) by two Cholesky passes, a third of the time of Householder's; that where columns are nearly dependent."""
+    q, total = block, torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
+    for _ in range(2):
+        factor, failed = torch.linalg.cholesky_ex((q.T @ q).double())
+        spread = factor.diagonal()
+        if int(failed) != 0 or float(spread.min()) < _SAFE_SPREAD * float(spread.max()):
+            q, r = torch.linalg.qr(block)
+            return q, r.double()
+        q = q @ torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T.to(q.dtype)
+        total = factor.T @ total
+    return q, total
 
 
 @dataclass(frozen=True)

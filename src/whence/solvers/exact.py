@@ -17,6 +17,8 @@ Space = Literal["auto", "primal", "dual"]
 Method = Literal["cholesky", "eigh"]
 # Residual corrections after the factorisation: the factors are float64, the operator may be float32.
 _REFINEMENTS = 2
+# A residual of this many units of rounding cannot be improved.
+_ROUNDING = 100
 # A proof of λ_min > μ by factorising C − μI uses this share of the estimate.
 _PROOF_SHARE = 0.5
 
@@ -75,7 +77,10 @@ class _Direct(PreparedSolver):
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         x = self._apply_inverse(rhs)
         residual = rhs - self.operator.matmat(x)
+        enough = _ROUNDING * torch.finfo(rhs.dtype).eps * rhs.norm(dim=0)
         for _ in range(_REFINEMENTS):
+            if bool((residual.norm(dim=0) <= enough).all()):
+                break
             better = x + self._apply_inverse(residual)
             left = rhs - self.operator.matmat(better)
             if not bool((left.norm(dim=0) < 0.5 * residual.norm(dim=0)).any()):
