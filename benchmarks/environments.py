@@ -1,0 +1,49 @@
+"""Each library in a virtual environment of its own, with its pinned release from PyPI."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENTS = Path(__file__).resolve().parent / ".envs"
+# The CPU build of torch is pinned and named first, so that no library pulls one with CUDA packages.
+TORCH = "torch==2.13.0"
+REQUIREMENTS: dict[str, tuple[str, ...]] = {
+    "pydvl": ("pyDVL[influence]==0.10.0",),
+    "dattri": ("dattri==0.3.0",),
+    "curvlinops": ("curvlinops-for-pytorch==3.0.1",),
+}
+LEFT_OUT = {
+    "torch-influence": "not on PyPI; its method (SciPy's CG, one query at a time) is `curvlinops scipy-cg`",
+}
+
+
+def python(environment: str) -> Path:
+    """The interpreter of a peer's environment; whence runs in the one that runs the benchmark."""
+    if environment == "whence":
+        return Path(sys.executable)
+    return ENVIRONMENTS / environment / "bin" / "python"
+
+
+def prepare(environment: str, tell: Callable[[str], None]) -> None:
+    """Creates and fills the environment unless it holds exactly these requirements already."""
+    if environment == "whence":
+        return
+    wanted = (TORCH, *REQUIREMENTS[environment])
+    stamp = ENVIRONMENTS / environment / ".installed"
+    if stamp.exists() and stamp.read_text().split() == list(wanted):
+        return
+    tell(f"installing {', '.join(wanted)}")
+    folder = ENVIRONMENTS / environment
+    if not python(environment).exists():
+        venv.create(folder, with_pip=True)
+    pip = [str(python(environment)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for step in ((TORCH,), wanted):
+        done = subprocess.run([*pip, *step], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"{environment}: pip install {' '.join(step)} failed:\n{done.stderr[-2000:]}")
+    stamp.write_text("\n".join(wanted))
