@@ -14,6 +14,7 @@ AUTO_CONDITION = 1e3
 # Where C is proved positive definite, damping only guards against rounding: this condition number is still solvable.
 _SAFE_CONDITION = 1e6
 _MARGIN = 1.5
+_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,16 @@ def choose_damping(
             )
         value = largest / _SAFE_CONDITION
         return Damping(value, f"brings the condition number from {condition:.3g} to {_SAFE_CONDITION:.0e}", spectrum)
+    # A proven bound counts; otherwise what was seen, and never better than zero.
     floor = operator.lower_bound if math.isfinite(operator.lower_bound) else min(spectrum.smallest_lower, 0.0)
     by_condition = largest / AUTO_CONDITION - max(floor, 0.0)
-    by_sign = -_MARGIN * min(floor, 0.0)
-    value = max(by_condition, by_sign, 0.0)
-    if value == 0.0 and floor <= 0.0:
-        value = 1e-6
-    why = (
-        f"{_MARGIN:g} times the most negative eigenvalue seen ({floor:.3g})"
-        if by_sign >= by_condition and by_sign > 0
-        else f"a condition number of {AUTO_CONDITION:.0e} for the largest eigenvalue {largest:.3g}"
-    )
-    return Damping(value, why, spectrum)
+    by_sign = _MARGIN * max(-floor, 0.0)
+    if max(by_condition, by_sign) <= 0.0:
+        if floor > 0.0:
+            condition = largest / floor
+            return Damping(0.0, f"none needed: the condition number is at most {condition:.3g} by the weight decay", spectrum)
+        return Damping(_SMALLEST, "the curvature vanishes: a token amount keeps it invertible", spectrum)
+    if by_sign >= by_condition:
+        return Damping(by_sign, f"{_MARGIN:g} times the most negative eigenvalue seen ({floor:.3g})", spectrum)
+    reason = f"brings the condition number to {AUTO_CONDITION:.0e} for the largest eigenvalue {largest:.3g}"
+    return Damping(by_condition, reason, spectrum)
