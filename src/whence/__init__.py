@@ -6,7 +6,7 @@ retraining.
 
 from whence.api import Influence
 from whence.evaluation import FullBatch, Verification
-from whence.influence import Measurement, MinimumCheck, Scores, SelfScores
+from whence.influence import Measurement, MinimumCheck, Scores, SelfScores, load_scores, save_scores
 from whence.solvers import CG, Exact, LiSSA
 
 __version__ = "0.1.0"
@@ -22,4 +22,6 @@ __all__ = [
     "SelfScores",
     "Verification",
     "__version__",
+    "load_scores",
+    "save_scores",
 ]

@@ -141,9 +141,9 @@ class Influence:
         """Self-influence of training examples; see `compute_self_scores`."""
         return compute_self_scores(self.fitted, indices)
 
-    def parameters(self, indices: Sequence[int] | Tensor) -> Float[Tensor, "k p"]:
-        """Influence of training examples on the parameters, `−C_λ⁻¹ g_i`; see `parameter_influence`."""
-        return parameter_influence(self.fitted, indices)
+    def parameters(self, examples: Any) -> Float[Tensor, "k p"]:
+        """Influence on the parameters, `−C_λ⁻¹ g_z`, of training indices or of any examples; see `parameter_influence`."""
+        return parameter_influence(self.fitted, examples)
 
     def verify(
         self,

@@ -5,6 +5,7 @@ from whence.influence.fitted import FitOptions, FittedInfluence
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.minimum import MinimumCheck
 from whence.influence.scores import Scores, check_indices
+from whence.influence.scores_file import load_scores, save_scores
 from whence.influence.self_scores import SelfScores
 from whence.influence.tables import Ranking
 
@@ -19,6 +20,8 @@ __all__ = [
     "check_indices",
     "compute_scores",
     "compute_self_scores",
+    "load_scores",
     "parameter_influence",
     "resolve_measurement",
+    "save_scores",
 ]

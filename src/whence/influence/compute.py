@@ -106,16 +106,28 @@ def compute_self_scores(fitted: FittedInfluence, indices: Sequence[int] | Tensor
     )
 
 
-def parameter_influence(fitted: FittedInfluence, indices: Sequence[int] | Tensor) -> Float[Tensor, "k p"]:
-    """`I_up,params(z_i) = dθ̂/dε = −C_λ⁻¹ g_i` for training examples: up-weighting by `ε` moves `θ̂` by `ε` times this.
+def parameter_influence(fitted: FittedInfluence, examples: Any) -> Float[Tensor, "k p"]:
+    """`I_up,params(z) = dθ̂/dε = −C_λ⁻¹ g_z`: up-weighting `z` by `ε` moves `θ̂` by `ε` times this.
 
-    Removing example `i` moves the parameters by `−1/n` times row `i` (MATH: Koh & Liang 2017, §2.1).
+    Removing training example `i` moves the parameters by `−1/n` times its row (Koh & Liang 2017, §2.1).
+
+    Args:
+        fitted: the fitted influence function.
+        examples: training indices (an integer, or a list or 1-D tensor of integers), or examples in any form the training data may have.
     """
-    index = check_indices(indices, fitted.objective.n)
-    parts = [
-        -fitted.solve(fitted.train_gradients.rows(part).T).x.T for part in index.split(fitted.block_size())
-    ]
-    return torch.cat(parts)
+    if _are_indices(examples):
+        index = check_indices([examples] if isinstance(examples, int) else examples, fitted.objective.n)
+        gradients = fitted.train_gradients
+    else:
+        gradients = fitted.measure_gradients(examples, resolve_measurement("loss", fitted.objective.loss))
+        index = torch.arange(len(gradients))
+    return torch.cat([-fitted.solve(gradients.rows(part).T).x.T for part in index.split(fitted.block_size())])
+
+
+def _are_indices(examples: Any) -> bool:
+    if isinstance(examples, Tensor):
+        return examples.ndim == 1 and not examples.is_floating_point()
+    return isinstance(examples, int) or (isinstance(examples, (list, range)) and all(isinstance(i, int) for i in examples))
 
 
 def _score_block(fitted: FittedInfluence, block: SolvedBlock, values: Tensor, estimate: Tensor, bound: Tensor) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from whence.errors import StoreError
+from whence.store.files import write_atomically
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -68,19 +67,4 @@ class RunDirectory:
             raise StoreError(f"{file} cannot be read ({error}). Delete it to compute its content again.") from error
 
     def _write(self, file: Path, record: Any) -> None:
-        temporary = None
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as stream:
-                temporary = stream.name
-                json.dump(record, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-        except OSError as error:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-            raise StoreError(
-                f"{file} could not be written ({error}). Nothing was half-written; free some space or choose another directory, then run again "
-                "to resume."
-            ) from error
+        write_atomically(file, json.dumps(record))

@@ -1,0 +1,43 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from whence.errors import StoreError
+
+
+def write_atomically(path: str | Path, content: bytes | str) -> None:
+    """Write `content` beside `path` and rename it into place, so that a kill or a full disk leaves no half-written file.
+
+    Raises:
+        StoreError: the file cannot be written; what was there before is still there.
+    """
+    file = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary: Path | None = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("wb", dir=file.parent, suffix=".tmp", delete=False) as stream:
+            temporary = Path(stream.name)
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # NamedTemporaryFile makes files only their owner can read; these are ordinary ones.
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, file)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"{file} could not be written ({error}). Nothing was half-written; free some space or choose another directory, then run "
+            "again to resume."
+        ) from error
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
