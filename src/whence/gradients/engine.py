@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 
 from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each, vmap_failure, vmapped_vjp_each
 from whence.gradients.linear_head import LinearHeadLinearisation, find_linear_head
@@ -99,7 +99,7 @@ class GradientEngine:
             targets = self.objective.targets(batch)
         else:
             features, outputs = cache.features[where], cache.outputs[where]
-            targets = self.objective.targets(examples.batch(where))
+            targets = tree_map(lambda leaf: leaf[where], cache.targets)
         return LinearHeadLinearisation(features, outputs, targets, has_bias=self.head.has_bias)
 
     def training_passes(self) -> Iterator[tuple[slice, Linearisation]]:
@@ -134,7 +134,14 @@ class GradientEngine:
         parts = [self.head.features(batch) for _, batch in examples.batches(_FEATURE_BATCH)]
         if len({features.shape[1:] for features, _ in parts}) > 1:
             return None  # sequences of different lengths in different batches
-        cache = _HeadCache(torch.cat([f for f, _ in parts]), torch.cat([o for _, o in parts]), None)
+        targets = [self.objective.targets(batch) for _, batch in examples.batches(_FEATURE_BATCH)]
+        if not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in tree_flatten(targets)[0]):
+            return None
+        cache = _HeadCache(
+            torch.cat([f for f, _ in parts]),
+            torch.cat([o for _, o in parts]),
+            tree_map(lambda *leaves: torch.cat(leaves), *targets),
+        )
         self._heads = {key: entry for key, entry in self._heads.items() if entry[0] is self.objective.examples}
         self._heads[id(examples)] = (examples, cache)
         return cache

@@ -81,10 +81,10 @@ class Examples:
             if self._tensors is not None:
                 return tree_map(lambda leaf: leaf[indices], self._tensors)
             indices = range(*indices.indices(self.n))
-        listed = indices.tolist() if isinstance(indices, Tensor) else list(indices)
         if self._tensors is not None:
-            index = torch.as_tensor(listed, device=self.device, dtype=torch.long)
+            index = torch.as_tensor(indices, device=self.device, dtype=torch.long)
             return tree_map(lambda leaf: leaf[index], self._tensors)
+        listed = indices.tolist() if isinstance(indices, Tensor) else list(indices)
         return self._cast(self._collate([self._items[i] for i in listed]))
 
     def batches(self, size: int) -> Iterator[tuple[slice, Any]]:
