@@ -25,7 +25,7 @@ def comparison(results: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
             "figure": "2",
             "what": f"predicted against actual, {label}: Pearson (Spearman)",
             "paper": "on the diagonal; replication 0.998 (0.989)" if name == "exact" else "on the diagonal",
-            "here": "{pearson:.4f} ({spearman:.4f}), slope {slope:.3f}".format(**two[name]),
+            "here": "{pearson:.5f} ({spearman:.5f}), slope {slope:.3f}".format(**two[name]),
         }
         for name, label in (("exact", "exact"), ("cg", "CG"), ("lissa", "LiSSA"))
     ]

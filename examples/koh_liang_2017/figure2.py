@@ -172,7 +172,7 @@ def cross_check(
     differences, norms = [0.0], [0.0]
     for position in chosen:
         say(f"cross-check by L-BFGS from zero without example {removed[position]}")
-        again = softmax.fit_lbfgs(problem, without=int(removed[position]), gradient_tolerance=1e-10)
+        again = softmax.fit_lbfgs(problem, without=int(removed[position]), gradient_tolerance=5e-9)
         change = softmax.losses(x, y, again.weights.unsqueeze(0))[0, 0] - before
         differences.append(abs(float(change) - actual[position]) / abs(actual[position]))
         norms.append(again.gradient_norm)
@@ -189,7 +189,7 @@ def draw(result: dict[str, Any], points: dict[str, np.ndarray]) -> plotting.Figu
     fig, axes = plotting.figure(1, 3, 12.6, 4.7)
     for axis, (name, title) in zip(axes[0], titles.items()):
         numbers = result[name]
-        note = "Pearson {pearson:.4f}\nSpearman {spearman:.4f}\nslope {slope:.3f}".format(**numbers)
+        note = "Pearson {pearson:.5f}\nSpearman {spearman:.5f}\nslope {slope:.3f}".format(**numbers)
         error = points.get("lissa_estimate") if name == "lissa" else None
         plotting.predicted_against_actual(axis, points["actual"], points[name], title, note, error=error)
     axes[0, 0].set_ylabel("predicted change of loss")

@@ -46,20 +46,20 @@ class Svm:
     steps: int
 
 
-def fit(x: np.ndarray, y: np.ndarray, alpha: float, *, max_steps: int = 20_000) -> Svm:
-    """The optimum on all examples: x (n, d) float64, y (n,) of −1 and +1."""
-    n = len(y)
+def fit(signed: np.ndarray, alpha: float, *, max_steps: int = 20_000) -> Svm:
+    """The optimum on all examples, given their rows y_j x_j, (n, d) float64."""
+    n, d = signed.shape
+    labels = np.where(np.arange(n) % 2, 1.0, -1.0)  # any signs do: the rows carry the true ones
     first = LinearSVC(
         loss="hinge", C=1.0 / (alpha * n), fit_intercept=False, tol=1e-6, max_iter=20_000, random_state=0
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # only a starting point: whether it converged does not matter
-        first.fit(x, y)
-    signed = x * y[:, None]
+        first.fit(signed * labels[:, None], labels)
     margins = signed @ first.coef_[0]
     # A guess of the three sets; free ones start in the middle, the rest at the bound they are surely at.
     near = np.abs(margins - 1.0)
-    free = np.argsort(near)[: min(n, x.shape[1] // 2)]
+    free = np.argsort(near)[: min(n, d // 2)]
     free = free[near[free] < 1e-3]
     dual = (margins < 1.0).astype(np.float64)
     dual[free] = 0.5
@@ -67,12 +67,12 @@ def fit(x: np.ndarray, y: np.ndarray, alpha: float, *, max_steps: int = 20_000) 
 
 
 def refit_without(
-    x: np.ndarray, y: np.ndarray, alpha: float, full: Svm, removed: int, *, max_steps: int = 5_000
+    signed: np.ndarray, alpha: float, full: Svm, removed: int, *, max_steps: int = 5_000
 ) -> Svm:
     """The optimum without one example, weights 1/n kept, started from the full optimum."""
     dual = full.dual.copy()
     dual[removed] = 0.0
-    return _solve(x * y[:, None], alpha, dual, full.on_margin[full.on_margin != removed], removed, max_steps)
+    return _solve(signed, alpha, dual, full.on_margin[full.on_margin != removed], removed, max_steps)
 
 
 def hinge(margins: np.ndarray) -> np.ndarray:
@@ -83,36 +83,35 @@ def hinge(margins: np.ndarray) -> np.ndarray:
 def _solve(
     signed: np.ndarray, alpha: float, dual: np.ndarray, free: np.ndarray, removed: int | None, max_steps: int
 ) -> Svm:
-    """Primal active-set method on the dual: `signed` are the rows y_j x_j, `dual` any feasible start."""
+    """Primal active-set method on the dual, from any feasible `dual`."""
     n = len(signed)
     scale = 1.0 / (alpha * n)
     allowed = np.ones(n, dtype=bool)
     if removed is not None:
         allowed[removed] = False
     free = np.asarray(free, dtype=np.int64)
-    margins = signed @ (scale * (signed.T @ dual))
+    weights = _weights(signed, dual, scale)
     steps, converged = 0, False
     while steps < max_steps:
         steps += 1
         if len(free):
+            # The change of the free u_j that puts them all exactly on the margin, as far as 0 ≤ u ≤ 1 allows.
             rows = signed[free]
-            target = _newton_target(scale * rows @ rows.T, 1.0 - margins[free])
+            target = scipy.linalg.solve(scale * rows @ rows.T, 1.0 - rows @ weights, assume_a="pos")
             share, blocking = _longest_step(dual[free], target)
-            change = share * target
-            dual[free] += change
+            dual[free] += share * target
+            weights += scale * share * (target @ rows)
             if blocking is not None:
-                dual[free[blocking]] = round(float(dual[free[blocking]]))
+                dual[free[blocking]] = 1.0 if target[blocking] > 0 else 0.0
                 free = np.delete(free, blocking)
-                margins = signed @ (scale * (signed.T @ dual))
                 continue
-            margins = signed @ (scale * (signed.T @ dual))
-        violation = _violations(margins, dual, free, allowed)
+        violation = _violations(signed @ weights, dual, free, allowed)
         worst = int(np.argmax(violation))
         if violation[worst] <= SLACK:
             converged = True
             break
         free = np.append(free, worst)
-    weights = scale * (signed.T @ dual)
+    weights = _weights(signed, dual, scale)
     margins = signed @ weights
     primal = hinge(margins[allowed]).sum() / n + 0.5 * alpha * weights @ weights
     gap = float(primal - (dual.sum() / n - 0.5 * alpha * weights @ weights))
@@ -121,9 +120,10 @@ def _solve(
     return Svm(weights, dual, np.sort(free), gap, float(violation.max()), converged, steps)
 
 
-def _newton_target(gram: np.ndarray, slack: np.ndarray) -> np.ndarray:
-    """The change of the free u_j that puts them all exactly on the margin."""
-    return scipy.linalg.solve(gram, slack, assume_a="pos")
+def _weights(signed: np.ndarray, dual: np.ndarray, scale: float) -> np.ndarray:
+    """`w(u)`, from the support vectors alone."""
+    support = np.flatnonzero(dual)
+    return scale * (dual[support] @ signed[support])
 
 
 def _longest_step(dual: np.ndarray, change: np.ndarray) -> tuple[float, int | None]:

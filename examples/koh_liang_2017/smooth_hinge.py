@@ -40,10 +40,10 @@ def experiment(
         ArithmeticError: the support vector machine did not reach its optimum.
     """
     say(f"training a support vector machine on {len(train):,} examples")
-    svm = linear_svm.fit(train.x, train.y, ALPHA)
+    signed = train.x * train.y[:, None]
+    svm = linear_svm.fit(signed, ALPHA)
     if not svm.converged:
         raise ArithmeticError(f"the support vector machine did not reach its optimum in {svm.steps} steps")
-    margins = train.y * (train.x @ svm.weights)
     asked = test.take(slice(query, query + 1))
     test_margin = asked.y * (asked.x @ svm.weights)
     predicted = {}
@@ -61,7 +61,7 @@ def experiment(
     # As in the paper, the removals are those of largest absolute influence at t = 0.
     removed = np.argsort(-np.abs(predicted[0.0]), kind="stable")[:removals]
     say(f"retraining without each of {len(removed)} examples")
-    refits = [linear_svm.refit_without(train.x, train.y, ALPHA, svm, int(row)) for row in removed]
+    refits = [linear_svm.refit_without(signed, ALPHA, svm, int(row)) for row in removed]
     kept = np.array([refit.converged for refit in refits])
     if not kept.all():
         say(f"{(~kept).sum()} retrainings did not converge and are left out: rows {removed[~kept].tolist()}")
@@ -97,7 +97,7 @@ def experiment(
         },
     }
     points = {f"t={t:g}": values[removed][kept] for t, values in predicted.items()}
-    points |= {"actual": actual[kept], "margins": margins}
+    points["actual"] = actual[kept]
     return result, points
 
 
