@@ -55,10 +55,10 @@ def comparison(results: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
                 f"({one['influence']['helpful_share_of_same_label']:.0%})",
             },
         ]
-    return rows
+    return sorted(rows, key=lambda row: row["figure"])
 
 
-def page(results: dict[str, dict[str, Any]], folder: Path) -> str:
+def page(results: dict[str, dict[str, Any]], folder: Path, *, quick: bool = False) -> str:
     """The page as HTML, images embedded: it needs no other file and no network."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -71,7 +71,9 @@ def page(results: dict[str, dict[str, Any]], folder: Path) -> str:
         "figure2": figure2.__doc__ or "",
         "smooth_hinge": smooth_hinge.__doc__ or "",
     }
-    return template.render(rows=comparison(results), images=images, numbers=numbers, captions=captions)
+    return template.render(
+        rows=comparison(results), images=images, numbers=numbers, captions=captions, quick=quick
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         say(f"== {module.__name__}")
         results[module.__name__] = module.experiment_from(module.command().parse_args(shared))
     (options.out / "figures.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (options.out / "index.html").write_text(page(results, options.out), encoding="utf-8")
+    (options.out / "index.html").write_text(page(results, options.out, quick=options.quick), encoding="utf-8")
     if options.json:
         print(json.dumps(results, indent=2))
     else:

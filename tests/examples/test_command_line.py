@@ -86,3 +86,4 @@ def test_the_page_is_self_contained_and_shows_every_number(tmp_path):
     html = all_figures.page(results, tmp_path)
     assert html.count("data:image/png;base64,") == 3
     assert "0.99912" in html and "0.901" in html and "http" not in html
+    assert "A quick run" not in html and "A quick run" in all_figures.page(results, tmp_path, quick=True)
