@@ -153,6 +153,7 @@ class Influence:
         remove: int = 20,
         seeds: Sequence[int] = (0,),
         reduction: Literal["mean", "sum"] = "mean",
+        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
         scores: Scores | None = None,
     ) -> Verification:
         """Leave examples out one by one, retrain with `recipe`, and compare with what the scores predicted; see `verify_removals`."""
@@ -164,6 +165,7 @@ class Influence:
             remove=remove,
             seeds=seeds,
             reduction=reduction,
+            measurement=measurement,
             scores=scores,
             run_dir=self._run_dir,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -34,17 +35,17 @@ def memory_budget(memory: str | int | float, device: torch.device) -> int:
     """Bytes from `"auto"` (a quarter of what is free, at most 4 GiB), a number, or text such as `"2GB"`, `"512MiB"`.
 
     Raises:
-        InputError: text that is no size, or a budget that is not positive.
+        InputError: text that is no size, or a budget below one byte.
     """
     if memory == "auto":
         return min(int(available_memory(device) * _AUTO_FRACTION), _AUTO_CEILING)
     if isinstance(memory, str):
-        found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]i?)?b?\s*", memory.lower())
+        found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]i?)?b?\s*", memory.lower())
         if found is None:
             raise InputError(f"memory={memory!r}: expected 'auto', bytes as a number, or text like '2GB' or '512MiB'")
         memory = float(found.group(1)) * _UNITS[found.group(2) or ""]
-    if not memory > 0:
-        raise InputError(f"memory={memory!r}: expected a positive number of bytes")
+    if not isinstance(memory, (int, float)) or not (math.isfinite(memory) and memory >= 1):
+        raise InputError(f"memory={memory!r}: expected 'auto', text like '2GB', or at least one byte as a finite number")
     return int(memory)
 
 
@@ -62,5 +63,6 @@ def memory_errors(stage: str, remedy: str) -> Iterator[None]:
 def _is_allocation_failure(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
+    # torch's CPU allocator raises a plain RuntimeError, worded differently on Linux, Windows and with CUDA.
     text = str(error)
-    return "not enough memory" in text or "out of memory" in text
+    return any(words in text for words in ("can't allocate memory", "not enough memory", "out of memory"))

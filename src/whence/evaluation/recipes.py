@@ -12,7 +12,8 @@ from scipy import optimize
 from torch import Tensor, nn
 
 from whence.errors import ConvergenceError, InputError
-from whence.task import Objective
+from whence.losses import resolve_loss
+from whence.task import Objective, check_model
 
 _BATCH = 4096
 
@@ -60,7 +61,8 @@ class FullBatch:
             "warm_start": self.warm_start,
             "gradient_tolerance": self.gradient_tolerance,
             "max_iterations": self.max_iterations,
-            "weight_decay": self.weight_decay if isinstance(self.weight_decay, float) else dict(self.weight_decay),  # type: ignore[arg-type]
+            "weight_decay": dict(self.weight_decay) if isinstance(self.weight_decay, Mapping) else float(self.weight_decay),
+            "loss": resolve_loss(self.loss).settings(),
         }
 
     def __call__(self, train: Any, seed: int) -> nn.Module:
@@ -68,8 +70,10 @@ class FullBatch:
 
         Raises:
             ConvergenceError: the gradient did not vanish.
+            InputError: the model's forward pass is random (dropout in training mode).
         """
         model = copy.deepcopy(self.model)
+        check_model(model)
         if not self.warm_start:
             _reinitialise(model, seed)
         objective = Objective(

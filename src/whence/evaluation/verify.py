@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -10,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from whence.errors import ConvergenceError, InputError, NonFiniteError
 from whence.evaluation.removal import without
@@ -33,8 +35,8 @@ def verify_removals(
     remove: int = 20,
     seeds: Sequence[int] = (0,),
     reduction: Literal["mean", "sum"] = "mean",
+    measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
     scores: Scores | None = None,
-    measurement: str | Measurement = "loss",
     run_dir: Path | None = None,
 ) -> Verification:
     """Leave-one-out retraining of the most influential examples: predicted against actual change.
@@ -52,7 +54,7 @@ def verify_removals(
         seeds: every retraining is done once per seed, and compared with the full-data run of the same seed.
         reduction: what the recipe minimises.
         scores: of these queries, if they were computed already.
-        measurement: what to compare when `scores` is not given.
+        measurement: what is compared; that of `scores` if they are given.
         run_dir: keeps finished retrainings, so that a killed run resumes.
 
     Raises:
@@ -66,9 +68,14 @@ def verify_removals(
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
     objective = fitted.objective
+    measured = resolve_measurement(measurement, objective.loss)
     if scores is None:
-        scores = compute_scores(fitted, queries, measurement)
-    measured = resolve_measurement(measurement if scores.measurement == "loss" else scores.measurement, objective.loss)
+        scores = compute_scores(fitted, queries, measured)
+    if scores.measurement != measured.name:
+        raise InputError(
+            f"scores are of the measurement {scores.measurement!r}, but measurement={measured.name!r} is to be verified. Pass the same "
+            "measurement here as to scores()."
+        )
     examples = objective.read(queries, role="queries")
     if len(examples) != len(scores):
         raise InputError(f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same")
@@ -156,16 +163,28 @@ def _check_architecture(given: nn.Module, made: Any) -> None:
 
 
 def _measure(fitted: FittedInfluence, model: nn.Module, examples: Examples, measured: Measurement) -> np.ndarray:
-    """`m` of every query under another model's parameters and buffers, in the dtype of the computation."""
+    """`m` of every query under another model's parameters and buffers, in the wider of its dtype and the computation's.
+
+    A recipe that trains in float64 is measured in float64: the effect of one example may be smaller than float32 resolves.
+    """
     objective = fitted.objective
-    values = {
-        name: tensor.detach().to(objective.device, objective.dtype if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-    }
+    named = [*model.named_parameters(), *model.named_buffers()]
+    dtype = objective.dtype
+    for _, tensor in named:
+        if tensor.is_floating_point():
+            dtype = torch.promote_types(dtype, tensor.dtype)
+
+    def cast(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.detach().to(objective.device, dtype if leaf.is_floating_point() else leaf.dtype)
+
+    values = {name: cast(tensor) for name, tensor in named}
     parts = []
     with torch.no_grad():
         for _, batch in examples.batches(max(fitted.engine.batch_size, 256)):
-            parts.append(measured.function(objective.outputs(values, batch, everything=True), objective.targets(batch)))
+            wide = tree_map(cast, batch)
+            parts.append(measured.function(objective.outputs(values, wide, everything=True), objective.targets(wide)))
     result = torch.cat(parts).double().cpu().numpy()
     if not np.isfinite(result).all():
         raise NonFiniteError("the recipe's model gives NaN or infinity on the queries: its training diverged")
@@ -181,6 +200,7 @@ class _Records:
             return
         objective = fitted.objective
         identity = {
+            "model": _model_fingerprint(objective.model),
             "parameters": objective.parameters.fingerprint(),
             "train": objective.examples.fingerprint(),
             "queries": examples.fingerprint(),
@@ -202,8 +222,23 @@ class _Records:
         return result
 
 
+def _model_fingerprint(model: nn.Module) -> str:
+    """SHA-256 of every parameter and buffer, the frozen and unselected ones too."""
+    digest = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _source_fingerprint(recipe: Recipe) -> str:
-    """SHA-256 of the recipe's own source, or of its name where there is no source; settings on an object count too."""
+    """SHA-256 of the recipe's own source, or of its name where there is no source; settings on an object count too.
+
+    Values that a function closes over are not seen: give them to an object with `settings()`, or use another directory.
+    """
+    if isinstance(recipe, functools.partial):
+        bound = f"{_source_fingerprint(recipe.func)}{recipe.args!r}{sorted(recipe.keywords.items())!r}"
+        return hashlib.sha256(bound.encode()).hexdigest()
     subject = recipe if inspect.isfunction(recipe) or inspect.ismethod(recipe) else type(recipe)
     try:
         text = inspect.getsource(subject)

@@ -164,9 +164,10 @@ def _refine_block(
             for i in extreme[row].unique().tolist():
                 if i in column:
                     at = (block.where.start + row, i)
-                    values[at] = corrected[row, column[i]]
-                    estimate[at] = left[row, column[i]]
-                    bound[at] = torch.minimum(bound[at], limit[row, column[i]])
+                    if limit[row, column[i]] < bound[at]:  # otherwise the training side was solved worse than the query's
+                        values[at] = corrected[row, column[i]]
+                        estimate[at] = left[row, column[i]]
+                        bound[at] = limit[row, column[i]]
 
 
 def _exactly(solution: Solution) -> Solution:

@@ -71,7 +71,7 @@ def choose_damping(
         return Damping(value, f"brings the condition number from {condition:.3g} to {_SAFE_CONDITION:.0e}", spectrum)
     # A proven bound counts; otherwise what was seen, and never better than zero.
     floor = operator.lower_bound if math.isfinite(operator.lower_bound) else min(spectrum.smallest_lower, 0.0)
-    by_condition = largest / AUTO_CONDITION - max(floor, 0.0)
+    by_condition = largest / AUTO_CONDITION - floor
     by_sign = _MARGIN * max(-floor, 0.0)
     if max(by_condition, by_sign) <= 0.0:
         if floor > 0.0:
