@@ -74,7 +74,7 @@ class HeadHessian:
             for c in range(self.classes - skip):
                 self._add_class(chunk, row(where, c)[:, skip:], c, buffer)
 
-    def dense(self, divide_by: float = 1.0) -> Float[Tensor, "p p"]:
+    def dense(self, divide_by: float | int = 1) -> Float[Tensor, "p p"]:
         """`H / divide_by`, symmetric to the last bit. The accumulated matrix is handed over: call it last."""
         result, d, cd = self._sum, self.width, self.classes * self.width
         for c, other in self._pairs():

@@ -34,7 +34,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
             together.
     """
 
-    pos_weight: Tensor | Sequence[float] | float | None = None
+    pos_weight: Tensor | Sequence[float | int] | float | int | None = None
     reduction_over_outputs: str | None = "sum"
     _pos_weight: Tensor | None = field(init=False, repr=False, default=None)
 

@@ -53,8 +53,8 @@ class CrossEntropy(Loss):
             together.
     """
 
-    class_weights: Tensor | Sequence[float] | None = None
-    label_smoothing: float = 0.0
+    class_weights: Tensor | Sequence[float | int] | None = None
+    label_smoothing: float | int = 0.0
     ignore_index: int | None = -100
     class_dim: int | None = None
     token_reduction: str | None = "mean"

@@ -29,7 +29,7 @@ class CustomLoss(Loss):
     checked for NaN.
 
     Args:
-        function: differentiable twice in the outputs, made of torch operations; called under
+        function: a callable, differentiable twice in the outputs, made of torch operations; called under
             `torch.func.vmap` with `b = 1`, so that what it does may depend on shapes, not on values.
         name: name in reports and manifests; the function's own by default. Values the function closes over
             are not visible to a manifest's fingerprint: put them into the name.
@@ -40,7 +40,7 @@ class CustomLoss(Loss):
         InputError: the function cannot be called, or, by any method, does not return one loss per example.
     """
 
-    function: Callable[[Any, Any], Any]
+    function: Any
     name: str = ""
     convex: bool = False
 

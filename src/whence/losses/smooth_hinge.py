@@ -28,14 +28,15 @@ class SmoothHinge(ElementwiseLoss):
     with `t > 0` at the parameters that the hinge gave (Koh & Liang 2017, §4.3).
 
     Args:
-        t: temperature, in units of the margin; zero or positive.
+        t: temperature, in units of the margin; zero or positive. Below the smallest normal number of the
+            outputs' dtype it counts as that number.
 
     Raises:
         InputError: `t` out of range; by any method, more than one output per example or targets whose shape
             does not fit.
     """
 
-    t: float
+    t: float | int
 
     name = "smooth_hinge"
     reduction_over_outputs = None
@@ -66,7 +67,7 @@ class SmoothHinge(ElementwiseLoss):
         curvature = logistic_curvature(torch.where(near, shortfall, 0.0) / t) / t
         return torch.where(near, curvature, 0.0)
 
-    def _representable(self, f: Tensor) -> float:
+    def _representable(self, f: Tensor) -> float | int:
         """`t`, or the smallest normal number of the outputs' dtype, so that it never divides as zero."""
         return max(self.t, torch.finfo(f.dtype).tiny)
 

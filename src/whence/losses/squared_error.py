@@ -32,7 +32,7 @@ class SquaredError(ElementwiseLoss):
             together.
     """
 
-    scale: float = 0.5
+    scale: float | int = 0.5
     reduction_over_outputs: str | None = "sum"
 
     name = "squared_error"

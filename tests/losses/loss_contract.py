@@ -1,0 +1,83 @@
+"""What every loss must satisfy, checked against float64 autograd of the loss itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.func import grad, jacfwd, jacrev, jvp, vmap
+
+from whence.losses import Loss
+
+
+def dense_hessian(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """`∇²_f ℓ_i` over all outputs of each example, `(b, m, m)`, by double reverse mode."""
+
+    def one(output: Tensor, target: Tensor) -> Tensor:
+        return jacrev(jacrev(lambda f: loss(f.view_as(output)[None], target[None])[0]))(output.reshape(-1))
+
+    return torch.stack([one(output, target) for output, target in zip(outputs, targets)])
+
+
+def block_diagonal(loss: Loss, blocks: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Blocks `(b, s, c, c)` as a matrix over all outputs of each example, in the outputs' own order."""
+    size = outputs[0].numel()
+    units = (
+        torch.eye(size, dtype=outputs.dtype).view(size, 1, *outputs.shape[1:]).expand(size, *outputs.shape)
+    )
+    columns = torch.einsum("bscd,kbsd->kbsc", blocks, loss.to_blocks(units, outputs, targets))
+    return loss.from_blocks(columns, outputs, targets).reshape(size, len(outputs), size).movedim(0, -1)
+
+
+def check_curvature(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
+    """Blocks, square root and product agree with the dense Hessian; the block view has its inverse."""
+    dense = dense_hessian(loss, outputs, targets)
+    blocks = loss.hessian_blocks(outputs, targets)
+    torch.testing.assert_close(block_diagonal(loss, blocks, outputs, targets), dense)
+    torch.testing.assert_close(blocks, blocks.mT)
+    vectors = torch.randn(3, 2, *outputs.shape, dtype=outputs.dtype)
+    expected = torch.einsum("bij,klbj->klbi", dense, vectors.reshape(3, 2, len(outputs), -1)).reshape(
+        vectors.shape
+    )
+    torch.testing.assert_close(loss.hessian_apply(vectors, outputs, targets), expected)
+    torch.testing.assert_close(
+        loss.hessian_apply(vectors[0, 0], outputs, targets), expected[0, 0], rtol=1e-7, atol=1e-12
+    )
+    there = loss.to_blocks(vectors, outputs, targets)
+    assert there.shape == (3, 2, *blocks.shape[:3])
+    torch.testing.assert_close(loss.from_blocks(there, outputs, targets), vectors, rtol=0, atol=0)
+    if loss.convex:
+        root = loss.hessian_sqrt_blocks(outputs, targets)
+        torch.testing.assert_close(root @ root.mT, blocks)
+        assert torch.linalg.eigvalsh(blocks).min() > -1e-12 * max(1.0, float(blocks.abs().max()))
+
+
+def check_differentiation(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
+    """One example at a time under vmap gives the batch's losses; every mode of second derivative agrees."""
+
+    def single(f: Tensor, y: Tensor) -> Tensor:
+        return loss(f[None], y[None])[0]
+
+    torch.testing.assert_close(vmap(single)(outputs, targets), loss(outputs, targets))
+    reverse = vmap(jacrev(jacrev(single)))(outputs, targets)
+    torch.testing.assert_close(vmap(jacfwd(jacrev(single)))(outputs, targets), reverse)
+    torch.testing.assert_close(vmap(jacfwd(jacfwd(single)))(outputs, targets), reverse)
+    tangent = torch.randn_like(outputs)
+    summed = grad(lambda f: loss(f, targets).sum())
+    product = jvp(summed, (outputs,), (tangent,))[1]
+    torch.testing.assert_close(product, loss.hessian_apply(tangent, outputs, targets))
+
+
+def check_fisher(loss: Loss, outputs: Tensor, targets: Tensor, draws: int = 2000) -> None:
+    """The Fisher's root gives the Hessian, and drawn gradients have its moments."""
+    root = loss.fisher_sqrt_blocks(outputs, targets)
+    fisher = root @ root.mT
+    torch.testing.assert_close(fisher, loss.hessian_blocks(outputs, targets))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([loss.sample_gradients(outputs, targets, generator) for _ in range(draws)])
+    spread = fisher.diagonal(dim1=-2, dim2=-1).sqrt() / draws**0.5
+    assert (drawn.mean(0).abs() <= 6 * spread + 1e-12).all()
+    products = drawn.unsqueeze(-1) * drawn.unsqueeze(-2)
+    allowed = 6 * products.std(0) / draws**0.5 + 1e-12
+    assert ((products.mean(0) - fisher).abs() <= allowed).all()
+    again = loss.sample_gradients(outputs, targets, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(again, drawn[0], rtol=0, atol=0)
