@@ -1,7 +1,7 @@
 """Whence: where did this prediction come from?
 
-`Influence` traces a trained model's predictions to its training examples, with an error beside each score, and `verify` proves it by
-retraining.
+`Influence` traces a trained model's predictions to its training examples, with an error beside each score,
+and `verify` proves it by retraining.
 """
 
 from whence.api import Influence

@@ -1,4 +1,5 @@
-"""`Influence`: the one class most users meet. It holds what they gave and hands it down; no mathematics here."""
+"""`Influence`: the one class most users meet. It holds what they gave and hands it down; no mathematics
+here."""
 
 from __future__ import annotations
 
@@ -33,28 +34,32 @@ class Influence:
 
     Args:
         model: any `torch.nn.Module`, trained, in evaluation mode. It is read, never changed.
-        train: what it was trained on: a map-style data set, a tuple or dict of tensors, or a list of items. Batches that are not
-            `(inputs, …, targets)` or a dict with a target need `forward` and `target`.
-        loss: the loss it was trained with: a name (`"cross_entropy"`, `"binary_cross_entropy"`, `"squared_error"`, …), a
-            `whence.losses` object, a `torch.nn` loss, or a function of `(outputs, targets)` that returns one loss per example.
-        parameters: which parameters are studied: names, globs, a submodule, or `None` for all that require gradients.
+        train: what it was trained on: a map-style data set, a tuple or dict of tensors, or a list of items.
+            Batches that are not `(inputs, …, targets)` or a dict with a target need `forward` and `target`.
+        loss: the loss it was trained with: a name (`"cross_entropy"`, `"binary_cross_entropy"`,
+            `"squared_error"`, …), a `whence.losses` object, a `torch.nn` loss, or a function of
+            `(outputs, targets)` that returns one loss per example.
+        parameters: which parameters are studied: names, globs, a submodule, or `None` for all that require
+            gradients.
         weight_decay: `α` of `R = (α/2)‖θ‖²`, one number or a mapping from names to numbers.
         regulariser: any other `R`, a function of `{name: tensor}`.
         curvature: `"auto"`, `"hessian"`, `"ggn"`, `"fisher"`, `"sampled_fisher"` or `"empirical_fisher"`.
         solver: `"auto"`, `"exact"`, `"cg"`, `"lissa"`, or a `whence.solvers` object.
         damping: `λ` in the units of the curvature, or `"auto"`: from the measured spectrum.
-        forward, target, collate: how a batch is fed to the model, where its target is, how items become a batch.
+        forward, target, collate: how a batch is fed to the model, where its target is, how items become a
+            batch.
         batch_size: examples per pass; from the memory budget when `None`.
         memory: budget for data, graphs and vectors: `"auto"`, bytes, or text such as `"2GB"`.
         dtype: of the computation; the model's own when `None`. `torch.float64` buys accuracy for time.
         hvp_mode: order of differentiation of Hessian products; `"auto"` times both once.
         fisher_draws: labels per example for `"sampled_fisher"`.
         seed: of everything random.
-        run_dir: a directory that keeps what took long (retrainings); a killed run resumes from it, a changed model or data set
-            is refused.
+        run_dir: a directory that keeps what took long (retrainings); a killed run resumes from it, a changed
+            model or data set is refused.
         progress: show progress bars when standard error is a terminal.
 
-    Scores are `∇mᵀ C_λ⁻¹ g_i`: positive means helpful when `m` is a loss, and `score / n` predicts the change on removal.
+    Scores are `∇mᵀ C_λ⁻¹ g_i`: positive means helpful when `m` is a loss, and `score / n` predicts the change
+    on removal.
 
     Raises:
         InputError: anything that cannot be used as given; the message names it and the fix.
@@ -66,7 +71,7 @@ class Influence:
         train: Any,
         *,
         loss: Any,
-        parameters: None | str | Sequence[str] | nn.Module = None,
+        parameters: str | Sequence[str] | nn.Module | None = None,
         weight_decay: float | Mapping[str, float] = 0.0,
         regulariser: Callable[[dict[str, Tensor]], Tensor] | None = None,
         curvature: str = "auto",
@@ -98,12 +103,15 @@ class Influence:
             dtype=dtype,
             memory=memory,
         )
-        self._options = FitOptions(curvature, solver, damping, batch_size, hvp_mode, fisher_draws, seed, progress)
+        self._options = FitOptions(
+            curvature, solver, damping, batch_size, hvp_mode, fisher_draws, seed, progress
+        )
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._fitted: FittedInfluence | None = None
 
     def fit(self) -> Influence:
-        """Check model and data, build the curvature, choose damping and solver, factorise what is factorised once."""
+        """Check model and data, build the curvature, choose damping and solver, factorise what is factorised
+        once."""
         self._fitted = FittedInfluence(self.objective, self._options)
         return self
 
@@ -142,7 +150,8 @@ class Influence:
         return compute_self_scores(self.fitted, indices)
 
     def parameters(self, examples: Any) -> Float[Tensor, "k p"]:
-        """Influence on the parameters, `−C_λ⁻¹ g_z`, of training indices or of any examples; see `parameter_influence`."""
+        """Influence on the parameters, `−C_λ⁻¹ g_z`, of training indices or of any examples; see
+        `parameter_influence`."""
         return parameter_influence(self.fitted, examples)
 
     def verify(
@@ -156,7 +165,8 @@ class Influence:
         measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
         scores: Scores | None = None,
     ) -> Verification:
-        """Leave examples out one by one, retrain with `recipe`, and compare with what the scores predicted; see `verify_removals`."""
+        """Leave examples out one by one, retrain with `recipe`, and compare with what the scores predicted;
+        see `verify_removals`."""
         return verify_removals(
             self.fitted,
             self.train,

@@ -1,4 +1,5 @@
-"""Every exception Whence raises on purpose; each message names what was found, what was expected and the fix."""
+"""Every exception Whence raises on purpose; each message names what was found, what was expected and the
+fix."""
 
 from __future__ import annotations
 
@@ -50,4 +51,5 @@ class StoreError(WhenceError, OSError):
 
 
 class ConvergenceError(WhenceError, ArithmeticError):
-    """A training or retraining that did not reach its optimum; raise it from a recipe to have the run left out and reported."""
+    """A training or retraining that did not reach its optimum; raise it from a recipe to have the run left
+    out and reported."""

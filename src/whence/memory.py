@@ -13,7 +13,17 @@ import torch
 
 from whence.errors import InputError, OutOfMemoryError
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
 # "auto" leaves room for the model, the scores and everything else that runs on the machine.
 _AUTO_FRACTION = 0.25
 _AUTO_CEILING = 4 * 2**30
@@ -32,7 +42,8 @@ def available_memory(device: torch.device) -> int:
 
 
 def memory_budget(memory: str | int | float, device: torch.device) -> int:
-    """Bytes from `"auto"` (a quarter of what is free, at most 4 GiB), a number, or text such as `"2GB"`, `"512MiB"`.
+    """Bytes from `"auto"` (a quarter of what is free, at most 4 GiB), a number, or text such as `"2GB"`,
+    `"512MiB"`.
 
     Raises:
         InputError: text that is no size, or a budget below one byte.
@@ -42,10 +53,14 @@ def memory_budget(memory: str | int | float, device: torch.device) -> int:
     if isinstance(memory, str):
         found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]i?)?b?\s*", memory.lower())
         if found is None:
-            raise InputError(f"memory={memory!r}: expected 'auto', bytes as a number, or text like '2GB' or '512MiB'")
+            raise InputError(
+                f"memory={memory!r}: expected 'auto', bytes as a number, or text like '2GB' or '512MiB'"
+            )
         memory = float(found.group(1)) * _UNITS[found.group(2) or ""]
     if not isinstance(memory, (int, float)) or not (math.isfinite(memory) and memory >= 1):
-        raise InputError(f"memory={memory!r}: expected 'auto', text like '2GB', or at least one byte as a finite number")
+        raise InputError(
+            f"memory={memory!r}: expected 'auto', text like '2GB', or at least one byte as a finite number"
+        )
     return int(memory)
 
 
@@ -57,7 +72,9 @@ def memory_errors(stage: str, remedy: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, OutOfMemoryError) or not _is_allocation_failure(error):
             raise
-        raise OutOfMemoryError(f"out of memory while {stage}. {remedy} ({str(error).splitlines()[0]})") from error
+        raise OutOfMemoryError(
+            f"out of memory while {stage}. {remedy} ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _is_allocation_failure(error: BaseException) -> bool:

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Bar:
@@ -26,7 +33,8 @@ class Bar:
 
 @contextmanager
 def progress_bar(label: str, total: int | None, *, enabled: bool = True) -> Iterator[Bar]:
-    """A bar over `total` steps (`None`: unknown), shown on standard error if that is a terminal and `enabled`."""
+    """A bar over `total` steps (`None`: unknown), shown on standard error if that is a terminal and
+    `enabled`."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),

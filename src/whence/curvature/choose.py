@@ -18,7 +18,6 @@ from whence.errors import InputError
 from whence.gradients import GradientEngine, HvpMode
 from whence.linalg import LinearOperator
 
-CurvatureName = Literal["auto", "hessian", "ggn", "fisher", "sampled_fisher", "empirical_fisher"]
 CURVATURES = ("auto", "hessian", "ggn", "fisher", "sampled_fisher", "empirical_fisher")
 
 
@@ -83,9 +82,13 @@ def choose_curvature(
     else:
         metric = _metric(name, engine, fisher_draws, seed)
         data, chosen, is_hessian = GaussNewtonOperator(engine, metric), metric.name, False
-        reason = (
-            "positive semi-definite also where the network is not at a minimum" if name == "auto" else "as asked"
-        )
+        reason = "as asked"
+        if name == "auto":
+            reason = (
+                "positive semi-definite also where the network is not at a minimum"
+                if loss.convex
+                else "it leaves out the network's own curvature; the loss is not declared convex, so it may be indefinite"
+            )
     operator = data + objective.regulariser.hessian()
     return Curvature(operator, chosen, reason, is_hessian, {"curvature": chosen, **objective.regulariser.settings()})
 

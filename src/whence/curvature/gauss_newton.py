@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.curvature.metrics import OutputMetric
+from whence.curvature.metrics import OutputMetric, by_example
 from whence.curvature.softmax import blockwise_head_hessian
 from whence.gradients import GradientEngine
 from whence.gradients.linear_head import LinearHeadLinearisation
@@ -48,13 +48,17 @@ class GaussNewtonOperator(FactoredOperator):
 
     def to_dense(self) -> Float[Tensor, "p p"]:
         """The matrix, accumulated in float64 and returned in it."""
-        if self.engine.head is not None and not (self.metric.couples_positions and self._positions() > 1):
+        if self.engine.head is not None and self._positions_apart():
             return self._head_dense()
         dense = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
         for rows in self._factor_rows():
             wide = rows.double()
             dense.addmm_(wide.T, wide)
         return dense / self.engine.objective.n
+
+    @property
+    def fixed_rank(self) -> bool:  # type: ignore[override]
+        return self.engine.objective.examples.uniform
 
     @property
     def rank(self) -> int:  # type: ignore[override]
@@ -70,7 +74,7 @@ class GaussNewtonOperator(FactoredOperator):
             roots = self.metric.cotangents(at, where)
             r, b = roots.shape[:2]
             part = coefficients[start : start + b * r].view(b, r, -1).to(self.dtype)
-            mixed = torch.einsum("brk,rbo->kbo", part, roots.flatten(2)).view(-1, *roots.shape[1:])
+            mixed = torch.einsum("brk,rbo->kbo", part, by_example(roots)).view(-1, *roots.shape[1:])
             total += at.vjp(mixed)
             start += b * r
         return total
@@ -78,8 +82,8 @@ class GaussNewtonOperator(FactoredOperator):
     def factor_adjoint(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
         parts = []
         for where, at in self.engine.training_passes():
-            roots = self.metric.cotangents(at, where).flatten(2)
-            inner = torch.einsum("rbo,kbo->brk", roots, at.jvp(vectors).flatten(2))
+            roots = by_example(self.metric.cotangents(at, where))
+            inner = torch.einsum("rbo,kbo->brk", roots, by_example(at.jvp(vectors)))
             parts.append(inner.reshape(-1, vectors.shape[1]))
         return torch.cat(parts)
 
@@ -112,10 +116,16 @@ class GaussNewtonOperator(FactoredOperator):
             at = self.engine.linearise(examples, where)
             yield at.vjp_each(self.metric.cotangents(at, where)).flatten(0, 1)
 
-    def _positions(self) -> int:
+    def _positions_apart(self) -> bool:
+        """Whether the output curvature couples only outputs of one position of the linear head."""
         at = self.engine.linearise(self.engine.objective.examples, slice(0, 1))
         assert isinstance(at, LinearHeadLinearisation)
-        return at.features.shape[1]
+        positions = at.features.shape[1]
+        if positions == 1 or self.metric.couples_positions:
+            return positions == 1
+        numbers = torch.arange(at.outputs.numel(), device=self.device) // at.width
+        blocks = self.metric.loss.to_blocks(numbers.to(self.dtype).view_as(at.outputs), at.outputs, at.targets)
+        return bool((blocks == blocks[..., :1]).all())
 
     def _head_dense(self) -> Float[Tensor, "p p"]:
         dense: Tensor | None = None

@@ -24,8 +24,9 @@ class HessianOperator(LinearOperator):
 
     Args:
         engine: of the objective.
-        mode: `"reverse_over_reverse"` (its graph is kept between products when it fits), `"forward_over_reverse"`, or `"auto"`:
-            both timed once on this model. Fix the mode where results must repeat to the bit.
+        mode: `"reverse_over_reverse"` (its graph is kept between products when it fits),
+            `"forward_over_reverse"`, or `"auto"`: both timed once on this model. Fix the mode where results
+            must repeat to the bit.
     """
 
     def __init__(self, engine: GradientEngine, mode: HvpMode | Literal["auto"] = "auto"):
@@ -74,7 +75,8 @@ class _MinibatchHessian(LinearOperator):
         super().__init__(full.size, full.dtype, full.device, full.lower_bound)
         objective = full.engine.objective
         self._product = hessian_product(objective, objective.examples.batch(indices), full.mode)
-        self.n_examples = len(indices)
+        self._count = len(indices)
+        self.n_examples = self._count
 
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        return self._product(vectors) / self.n_examples
+        return self._product(vectors) / self._count

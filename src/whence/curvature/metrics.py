@@ -12,6 +12,11 @@ from whence.gradients import Linearisation
 from whence.losses import Loss
 
 
+def by_example(values: Tensor) -> Float[Tensor, "k b o"]:
+    """Values shaped `(k, *outputs.shape)` with what belongs to an example in one dimension, also for outputs `(b,)`."""
+    return values.reshape(*values.shape[:2], -1)
+
+
 class OutputMetric(ABC):
     """A symmetric matrix per example in the space of the model's outputs.
 
@@ -34,8 +39,8 @@ class OutputMetric(ABC):
 
     def apply(self, vectors: Tensor, at: Linearisation, where: slice | Tensor) -> Tensor:
         """`S_i v_i` for vectors of shape `(k, *outputs.shape)`."""
-        roots = self.cotangents(at, where).flatten(2)
-        inner = torch.einsum("rbo,kbo->krb", roots, vectors.flatten(2))
+        roots = by_example(self.cotangents(at, where))
+        inner = torch.einsum("rbo,kbo->krb", roots, by_example(vectors))
         return torch.einsum("krb,rbo->kbo", inner, roots).view_as(vectors)
 
 

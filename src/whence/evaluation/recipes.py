@@ -24,8 +24,10 @@ class FullBatch:
     Args:
         model: gives the architecture and, with `warm_start`, the starting point.
         loss, weight_decay, parameters: of the objective, as for `Influence`.
-        warm_start: start from `model`'s parameters: the optimum nearby. Otherwise from a fresh initialisation with the seed given.
-        gradient_tolerance: stop when `‖∇J‖_∞` is below it; a run that stops earlier raises `ConvergenceError`.
+        warm_start: start from `model`'s parameters: the optimum nearby. Otherwise from a fresh initialisation
+            with the seed given.
+        gradient_tolerance: stop when `‖∇J‖_∞` is below it; a run that stops earlier raises
+            `ConvergenceError`.
         max_iterations: of L-BFGS.
 
     For a convex objective the result does not depend on start or seed.
@@ -44,7 +46,8 @@ class FullBatch:
     ):
         if gradient_tolerance <= 0 or max_iterations < 1:
             raise InputError(
-                f"gradient_tolerance={gradient_tolerance!r}, max_iterations={max_iterations!r}: expected a positive tolerance and at least 1 "
+                f"gradient_tolerance={gradient_tolerance!r}, max_iterations={max_iterations!r}: expected a "
+                "positive tolerance and at least 1 "
                 "iteration"
             )
         self.model = model
@@ -61,7 +64,9 @@ class FullBatch:
             "warm_start": self.warm_start,
             "gradient_tolerance": self.gradient_tolerance,
             "max_iterations": self.max_iterations,
-            "weight_decay": dict(self.weight_decay) if isinstance(self.weight_decay, Mapping) else float(self.weight_decay),
+            "weight_decay": dict(self.weight_decay)
+            if isinstance(self.weight_decay, Mapping)
+            else float(self.weight_decay),
             "loss": resolve_loss(self.loss).settings(),
         }
 
@@ -112,7 +117,8 @@ class FullBatch:
         left = float(np.abs(result.jac).max())
         if not left <= self.gradient_tolerance:
             raise ConvergenceError(
-                f"L-BFGS stopped with a largest gradient entry of {left:.2g} after {result.nit} iterations, above gradient_tolerance="
+                f"L-BFGS stopped with a largest gradient entry of {left:.2g} after {result.nit} iterations, "
+                "above gradient_tolerance="
                 f"{self.gradient_tolerance:g}: {result.message}"
             )
         with torch.no_grad():

@@ -13,7 +13,8 @@ from torch.utils.data import Subset
 
 
 def without(train: Any, removed: Sequence[int], n: int) -> Any:
-    """`train` without the examples `removed`: tensors stay tensors, tuples and dicts keep their shape, data sets become subsets.
+    """`train` without the examples `removed`: tensors stay tensors, tuples and dicts keep their shape, data
+    sets become subsets.
 
     A list, and a tuple that holds anything but tensors, is a sequence of items and loses those items.
     """
@@ -24,7 +25,9 @@ def without(train: Any, removed: Sequence[int], n: int) -> Any:
     if isinstance(train, (Tensor, np.ndarray, tuple, dict)):
         if all(isinstance(leaf, (Tensor, np.ndarray)) for leaf in tree_flatten(train)[0]):
             index = torch.as_tensor(kept)
-            return tree_map(lambda leaf: leaf[index.to(leaf.device)] if isinstance(leaf, Tensor) else leaf[kept], train)
+            return tree_map(
+                lambda leaf: leaf[index.to(leaf.device)] if isinstance(leaf, Tensor) else leaf[kept], train
+            )
         if isinstance(train, tuple):
             return tuple(train[i] for i in kept)
     return Subset(train, kept)

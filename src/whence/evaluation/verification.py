@@ -23,10 +23,12 @@ class Verification:
         actual: `(r, q)`: retrained without the example minus retrained with all, averaged over seeds.
         noise: `(r, q)`: standard error of `actual` over seeds; zeros for one seed.
         seeds: used for every retraining.
-        reduction: whether the recipe averages its loss over the examples left (`"mean"`) or keeps the weights `1/n` (`"sum"`).
-        baseline_gap: root mean square difference of the measurement between the given model and the recipe's on all data: a recipe that
-            does not reproduce the model shows here.
-        failed: removed examples whose retraining did not converge, with the reason; they are in none of the arrays.
+        reduction: whether the recipe averages its loss over the examples left (`"mean"`) or keeps the weights
+            `1/n` (`"sum"`).
+        baseline_gap: root mean square difference of the measurement between the given model and the recipe's
+            on all data: a recipe that does not reproduce the model shows here.
+        failed: removed examples whose retraining did not converge, with the reason; they are in none of the
+            arrays.
         measurement: what was measured.
         estimand: what is compared: the expected change over the seeds given.
     """
@@ -47,7 +49,8 @@ class Verification:
         return f"leave-one-out change of the {self.measurement}, {runs}"
 
     def pearson(self, query: int | None = None) -> float:
-        """Pearson correlation of predicted and actual, over all pairs or for one query; NaN if either is constant."""
+        """Pearson correlation of predicted and actual, over all pairs or for one query; NaN if either is
+        constant."""
         return _correlation(stats.pearsonr, *self._pairs(query))
 
     def spearman(self, query: int | None = None) -> float:
@@ -55,7 +58,8 @@ class Verification:
         return _correlation(stats.spearmanr, *self._pairs(query))
 
     def slope(self, query: int | None = None) -> float:
-        """Least-squares slope through the origin of actual against predicted: 1 means the sizes are right too."""
+        """Least-squares slope through the origin of actual against predicted: 1 means the sizes are right
+        too."""
         predicted, actual = self._pairs(query)
         energy = float(predicted @ predicted)
         return float(predicted @ actual) / energy if energy > 0 else float("nan")
@@ -92,7 +96,8 @@ class Verification:
         scale = float(np.sqrt(np.mean(self.actual**2)))
         if self.baseline_gap > scale:
             verdict += (
-                f" The recipe does not reproduce the given model (difference {self.baseline_gap:.2g} on the queries, against typical changes of "
+                f" The recipe does not reproduce the given model (difference {self.baseline_gap:.2g} on the "
+                "queries, against typical changes of "
                 f"{scale:.2g}), which limits what this check can show."
             )
         return verdict
@@ -114,7 +119,8 @@ class Verification:
 
     def __repr__(self) -> str:
         return (
-            f"Verification(removed={len(self.removed)}, queries={self.predicted.shape[1]}, pearson={self.pearson():.4f}, "
+            f"Verification(removed={len(self.removed)}, queries={self.predicted.shape[1]}, "
+            f"pearson={self.pearson():.4f}, "
             f"spearman={self.spearman():.4f}, slope={self.slope():.3f}, failed={len(self.failed)})"
         )
 

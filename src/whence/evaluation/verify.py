@@ -41,15 +41,18 @@ def verify_removals(
 ) -> Verification:
     """Leave-one-out retraining of the most influential examples: predicted against actual change.
 
-    The examples are those with the largest predicted effect, taken from the queries in turn. Predictions follow the recipe's objective: with
-    `reduction="mean"` the loss is averaged over the examples that are left, so `Δm ≈ (score_i − mean score)/(n − 1)`; with `"sum"` the
-    weights stay `1/n` and `Δm ≈ score_i / n`.
+    The examples are those with the largest predicted effect, taken from the queries in turn. Predictions
+    follow the recipe's objective: with `reduction="mean"` the loss is averaged over the examples that are
+    left, so `Δm ≈ (score_i − mean score)/(n − 1)`; with `"sum"` the weights stay `1/n` and
+    `Δm ≈ score_i / n`.
 
     Args:
         fitted: the fitted influence function.
-        train: the training data as the user gave it; the recipe gets the same kind of object with one example fewer.
+        train: the training data as the user gave it; the recipe gets the same kind of object with one example
+            fewer.
         queries: where the change is measured.
-        recipe: `recipe(train, seed) -> model`, trains from data; it may raise `ConvergenceError`, and that run is then left out and reported.
+        recipe: `recipe(train, seed) -> model`, trains from data; it may raise `ConvergenceError`, and that
+            run is then left out and reported.
         remove: how many examples are removed, each alone.
         seeds: every retraining is done once per seed, and compared with the full-data run of the same seed.
         reduction: what the recipe minimises.
@@ -58,7 +61,8 @@ def verify_removals(
         run_dir: keeps finished retrainings, so that a killed run resumes.
 
     Raises:
-        InputError: a recipe that returns something other than a model of the same architecture, or bad arguments.
+        InputError: a recipe that returns something other than a model of the same architecture, or bad
+            arguments.
         StoreError: `run_dir` belongs to another run.
     """
     if remove < 1:
@@ -73,12 +77,15 @@ def verify_removals(
         scores = compute_scores(fitted, queries, measured)
     if scores.measurement != measured.name:
         raise InputError(
-            f"scores are of the measurement {scores.measurement!r}, but measurement={measured.name!r} is to be verified. Pass the same "
+            f"scores are of the measurement {scores.measurement!r}, but measurement={measured.name!r} is to "
+            "be verified. Pass the same "
             "measurement here as to scores()."
         )
     examples = objective.read(queries, role="queries")
     if len(examples) != len(scores):
-        raise InputError(f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same")
+        raise InputError(
+            f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
+        )
     predicted = _predicted(scores, reduction)
     chosen = _largest_in_turn(predicted, min(remove, objective.n))
     records = _Records(run_dir, fitted, examples, recipe, measured)
@@ -87,15 +94,21 @@ def verify_removals(
     given = _measure(fitted, objective.model, examples, measured)
     gaps = []
     total = len(seeds) * (1 + len(chosen))
+
+    def retrained(removed: int | None, seed: int) -> np.ndarray | str:
+        return _retrained(fitted, recipe, train, removed, seed, examples, measured)
+
     with progress_bar("retraining", total, enabled=fitted.options.progress) as bar:
         for seed in seeds:
-            baseline = records.measured(None, seed, lambda s=seed: _retrained(fitted, recipe, train, [], s, examples, measured))
+            baseline = records.measured(None, seed, retrained)
             bar.advance()
             if isinstance(baseline, str):
-                raise ConvergenceError(f"the recipe did not converge on the full training set (seed {seed}): {baseline}")
+                raise ConvergenceError(
+                    f"the recipe did not converge on the full training set (seed {seed}): {baseline}"
+                )
             gaps.append(baseline - given)
             for i in chosen:
-                result = records.measured(i, seed, lambda s=seed, i=i: _retrained(fitted, recipe, train, [i], s, examples, measured))
+                result = records.measured(i, seed, retrained)
                 bar.advance()
                 if isinstance(result, str):
                     failed[i] = result
@@ -103,7 +116,11 @@ def verify_removals(
                     changes[i].append(result - baseline)
     kept = [i for i in chosen if i not in failed]
     actual = np.stack([np.mean(changes[i], axis=0) for i in kept]) if kept else np.zeros((0, len(examples)))
-    spread = [np.std(changes[i], axis=0, ddof=1) / len(seeds) ** 0.5 for i in kept] if len(seeds) > 1 and kept else None
+    spread = (
+        [np.std(changes[i], axis=0, ddof=1) / len(seeds) ** 0.5 for i in kept]
+        if len(seeds) > 1 and kept
+        else None
+    )
     return Verification(
         removed=np.array(kept, dtype=np.int64),
         predicted=predicted[:, kept].T.copy(),
@@ -136,12 +153,18 @@ def _largest_in_turn(predicted: np.ndarray, count: int) -> list[int]:
 
 
 def _retrained(
-    fitted: FittedInfluence, recipe: Recipe, train: Any, removed: list[int], seed: int, examples: Examples, measured: Measurement
+    fitted: FittedInfluence,
+    recipe: Recipe,
+    train: Any,
+    removed: int | None,
+    seed: int,
+    examples: Examples,
+    measured: Measurement,
 ) -> np.ndarray | str:
     """The measurement after retraining, or why the retraining failed."""
     n = fitted.objective.n
     try:
-        model = recipe(without(train, removed, n) if removed else train, seed)
+        model = recipe(train if removed is None else without(train, [removed], n), seed)
     except ConvergenceError as error:
         return str(error)
     _check_architecture(fitted.objective.model, model)
@@ -156,16 +179,22 @@ def _check_architecture(given: nn.Module, made: Any) -> None:
     if expected != found:
         differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
         raise InputError(
-            f"recipe returned another architecture than the model's: parameter {differing[0]!r} is {found.get(differing[0], 'absent')}, expected "
-            f"{expected.get(differing[0], 'absent')} ({len(differing)} parameters differ). Build the same model in the recipe."
+            f"recipe returned another architecture than the model's: parameter {differing[0]!r} is "
+            f"{found.get(differing[0], 'absent')}, expected "
+            f"{expected.get(differing[0], 'absent')} ({len(differing)} parameters differ). Build the same "
+            "model in the recipe."
         )
     check_model(made)
 
 
-def _measure(fitted: FittedInfluence, model: nn.Module, examples: Examples, measured: Measurement) -> np.ndarray:
-    """`m` of every query under another model's parameters and buffers, in the wider of its dtype and the computation's.
+def _measure(
+    fitted: FittedInfluence, model: nn.Module, examples: Examples, measured: Measurement
+) -> np.ndarray:
+    """`m` of every query under another model's parameters and buffers, in the wider of its dtype and the
+    computation's.
 
-    A recipe that trains in float64 is measured in float64: the effect of one example may be smaller than float32 resolves.
+    A recipe that trains in float64 is measured in float64: the effect of one example may be smaller than
+        float32 resolves.
     """
     objective = fitted.objective
     named = [*model.named_parameters(), *model.named_buffers()]
@@ -184,7 +213,9 @@ def _measure(fitted: FittedInfluence, model: nn.Module, examples: Examples, meas
     with torch.no_grad():
         for _, batch in examples.batches(max(fitted.engine.batch_size, 256)):
             wide = tree_map(cast, batch)
-            parts.append(measured.function(objective.outputs(values, wide, everything=True), objective.targets(wide)))
+            parts.append(
+                measured.function(objective.outputs(values, wide, everything=True), objective.targets(wide))
+            )
     result = torch.cat(parts).double().cpu().numpy()
     if not np.isfinite(result).all():
         raise NonFiniteError("the recipe's model gives NaN or infinity on the queries: its training diverged")
@@ -194,7 +225,14 @@ def _measure(fitted: FittedInfluence, model: nn.Module, examples: Examples, meas
 class _Records:
     """Finished retrainings, in a run directory if there is one."""
 
-    def __init__(self, run_dir: Path | None, fitted: FittedInfluence, examples: Examples, recipe: Recipe, measured: Measurement):
+    def __init__(
+        self,
+        run_dir: Path | None,
+        fitted: FittedInfluence,
+        examples: Examples,
+        recipe: Recipe,
+        measured: Measurement,
+    ):
         self._directory: RunDirectory | None = None
         if run_dir is None:
             return
@@ -211,14 +249,18 @@ class _Records:
         }
         self._directory = RunDirectory(run_dir, identity)
 
-    def measured(self, removed: int | None, seed: int, compute: Callable[[], np.ndarray | str]) -> np.ndarray | str:
+    def measured(
+        self, removed: int | None, seed: int, compute: Callable[[int | None, int], np.ndarray | str]
+    ) -> np.ndarray | str:
         name = f"retrained/seed{seed}-{'all' if removed is None else f'without{removed}'}"
         known = None if self._directory is None else self._directory.read(name)
         if known is not None:
             return known["failed"] if "failed" in known else np.array(known["measured"])
-        result = compute()
+        result = compute(removed, seed)
         if self._directory is not None:
-            self._directory.write(name, {"failed": result} if isinstance(result, str) else {"measured": result.tolist()})
+            self._directory.write(
+                name, {"failed": result} if isinstance(result, str) else {"measured": result.tolist()}
+            )
         return result
 
 
@@ -232,9 +274,11 @@ def _model_fingerprint(model: nn.Module) -> str:
 
 
 def _source_fingerprint(recipe: Recipe) -> str:
-    """SHA-256 of the recipe's own source, or of its name where there is no source; settings on an object count too.
+    """SHA-256 of the recipe's own source, or of its name where there is no source; settings on an object
+    count too.
 
-    Values that a function closes over are not seen: give them to an object with `settings()`, or use another directory.
+    Values that a function closes over are not seen: give them to an object with `settings()`, or use another
+        directory.
     """
     if isinstance(recipe, functools.partial):
         bound = f"{_source_fingerprint(recipe.func)}{recipe.args!r}{sorted(recipe.keywords.items())!r}"
@@ -246,4 +290,3 @@ def _source_fingerprint(recipe: Recipe) -> str:
         text = getattr(subject, "__qualname__", repr(subject))
     described = recipe.settings() if hasattr(recipe, "settings") else ""
     return hashlib.sha256(f"{text}{described}".encode()).hexdigest()
-

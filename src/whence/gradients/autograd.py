@@ -27,7 +27,7 @@ class AutogradLinearisation(Linearisation):
         self._parameters = objective.parameters
         self._batch = batch
         self._each = each
-        leaves = {name: value.clone().requires_grad_() for name, value in objective.parameters.values.items()}
+        leaves = {name: value.detach().requires_grad_() for name, value in objective.parameters.values.items()}
         self._leaves = list(leaves.values())
         with torch.enable_grad(), differentiable_attention():
             self._graph_outputs = objective.outputs(leaves, batch)
@@ -47,6 +47,8 @@ class AutogradLinearisation(Linearisation):
         rows = self._parameters.unflatten_rows(vectors.T)
         # A parameter that the outputs do not depend on contributes nothing and has no graph.
         live = [(part, row) for part, row in zip(self._pulled, rows) if part.requires_grad]
+        if not live:
+            return torch.zeros(vectors.shape[1], *self.outputs.shape, dtype=vectors.dtype, device=vectors.device)
         with differentiable_attention():
             (tangents,) = torch.autograd.grad(
                 [part for part, _ in live],
@@ -81,7 +83,7 @@ def vmapped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tenso
         batch_of_one = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, example)
         _, pull = vjp(lambda at: objective.outputs(at, batch_of_one)[0], values)
         (parts,) = vmap(pull)(cotangents)
-        return [parts[name].flatten(1) for name in objective.parameters.names]
+        return [parts[name].reshape(cotangents.shape[0], -1) for name in objective.parameters.names]
 
     def pull(batch: Any, cotangents: Tensor) -> list[Tensor]:
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
@@ -93,7 +95,7 @@ def vmapped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tenso
 
 def looped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tensor]]:
     """Per-example pull-backs by one backward pass per example: for models that `torch.vmap` cannot trace."""
-    leaves = {name: value.clone().requires_grad_() for name, value in objective.parameters.values.items()}
+    leaves = {name: value.detach().requires_grad_() for name, value in objective.parameters.values.items()}
 
     def pull(batch: Any, cotangents: Tensor) -> list[Tensor]:
         with torch.enable_grad(), differentiable_attention():
@@ -117,8 +119,14 @@ def vmap_failure(objective: Objective) -> str | None:
         return "batches hold something other than tensors with a first dimension of examples"
     with torch.no_grad():
         outputs = objective.outputs(objective.parameters.values, batch)
+    cotangents = torch.ones_like(outputs)[None]
     try:
-        vmapped_vjp_each(objective)(batch, torch.ones_like(outputs)[None])
+        mapped = vmapped_vjp_each(objective)(batch, cotangents)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         return str(error).strip().splitlines()[0]
+    # A tensor that all examples share can pass for one row per example when it has as many rows as the probe.
+    tolerance = torch.finfo(objective.dtype).eps ** 0.5
+    for part, other in zip(mapped, looped_vjp_each(objective)(batch, cotangents)):
+        if not bool((part - other).norm() <= tolerance * (part.norm() + other.norm())):
+            return "torch.vmap gives other gradients than single examples do"
     return None

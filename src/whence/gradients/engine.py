@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
+from whence.errors import InputError
 from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each, vmap_failure, vmapped_vjp_each
 from whence.gradients.linear_head import LinearHeadLinearisation, find_linear_head
 from whence.gradients.linearisation import Linearisation
@@ -49,12 +50,12 @@ class GradientEngine:
     def __init__(self, objective: Objective, batch_size: int | None = None):
         self.objective = objective
         self.head = find_linear_head(objective)
-        self._heads: dict[int, tuple[Examples, _HeadCache]] = {}
+        self._heads: dict[int, tuple[Examples, _HeadCache | None]] = {}
+        self._feature_batch = min(batch_size or _FEATURE_BATCH, _FEATURE_BATCH)
         self._kept: list[tuple[slice, Linearisation]] | None = None
         if self.head is not None:
             self.structure, self.per_example = "linear head", "closed form"
-            width = self.head.module.out_features
-            self._bytes_per_example = 4 * width * objective.dtype.itemsize
+            self._bytes_per_example = 4 * self.head.outputs_each * objective.dtype.itemsize
         else:
             self.structure = "autograd"
             reason = vmap_failure(objective)
@@ -79,8 +80,10 @@ class GradientEngine:
         return columns, int(min(n, batch))
 
     def graph_bytes(self) -> int:
-        """Estimated bytes of the graphs of the whole training set, kept for repeated second-order products."""
-        return 0 if self.head is not None else self._bytes_per_example * 3 * len(self.objective.examples)
+        """Estimated bytes of what repeated products over the training set reuse: graphs, or a linear head's features."""
+        if self.head is not None:
+            return self._feature_bytes(self.objective.examples)
+        return self._bytes_per_example * 3 * self.objective.n
 
     def rows_per_batch(self, rows_each: int = 1) -> int:
         """Examples whose `rows_each` explicit `p`-vectors fit the working memory."""
@@ -124,34 +127,40 @@ class GradientEngine:
         self._kept = None
 
     def _head_cache(self, examples: Examples) -> _HeadCache | None:
-        """Features and outputs of a whole data set, computed once if they fit."""
+        """Features, outputs and targets of a whole data set, computed once if they fit."""
+        if id(examples) not in self._heads:
+            self._heads = {key: entry for key, entry in self._heads.items() if entry[0] is self.objective.examples}
+            self._heads[id(examples)] = (examples, self._read_head(examples))
+        return self._heads[id(examples)][1]
+
+    def _read_head(self, examples: Examples) -> _HeadCache | None:
         assert self.head is not None
-        if id(examples) in self._heads:
-            return self._heads[id(examples)][1]
-        first, _ = self.head.features(examples.batch([0]))
-        if first.numel() * first.element_size() * len(examples) > self.objective.memory * _KEEP_SHARE:
+        if self._feature_bytes(examples) > self.objective.memory * _KEEP_SHARE:
             return None
-        parts = [self.head.features(batch) for _, batch in examples.batches(_FEATURE_BATCH)]
-        if len({features.shape[1:] for features, _ in parts}) > 1:
-            return None  # sequences of different lengths in different batches
-        targets = [self.objective.targets(batch) for _, batch in examples.batches(_FEATURE_BATCH)]
+        features, outputs, targets = [], [], []
+        for _, batch in examples.batches(self._feature_batch):
+            read, made = self.head.features(batch)
+            features.append(read)
+            outputs.append(made)
+            targets.append(self.objective.targets(batch))
+            if features[-1].shape[1:] != features[0].shape[1:]:
+                return None  # sequences of different lengths in different batches
         if not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in tree_flatten(targets)[0]):
             return None
-        cache = _HeadCache(
-            torch.cat([f for f, _ in parts]),
-            torch.cat([o for _, o in parts]),
-            tree_map(lambda *leaves: torch.cat(leaves), *targets),
+        return _HeadCache(
+            torch.cat(features), torch.cat(outputs), tree_map(lambda *leaves: torch.cat(leaves), *targets)
         )
-        self._heads = {key: entry for key, entry in self._heads.items() if entry[0] is self.objective.examples}
-        self._heads[id(examples)] = (examples, cache)
-        return cache
+
+    def _feature_bytes(self, examples: Examples) -> int:
+        assert self.head is not None
+        return self.head.features_each * self.objective.dtype.itemsize * len(examples)
 
 
 def _graph_bytes(objective: Objective) -> int:
     """Bytes that autograd saves per example for a first and a second derivative, measured on a few examples."""
     count = min(_PROBE, objective.n)
     batch = objective.examples.batch(range(count))
-    fixed = {value.data_ptr() for value in objective.parameters.values.values()}
+    fixed = {value.data_ptr() for value in [*objective.parameters.values.values(), *objective.constants.values()]}
     fixed |= {leaf.data_ptr() for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)}
     seen: dict[int, int] = {}
 
@@ -167,5 +176,10 @@ def _graph_bytes(objective: Objective) -> int:
     finally:
         for value in leaves.values():
             value.requires_grad_(False)
+    if not outputs.requires_grad:
+        raise InputError(
+            "the model's outputs do not depend on the studied parameters by differentiable operations. Remove torch.no_grad() and "
+            "detach() from the forward pass, or choose parameters= that the outputs depend on."
+        )
     largest = outputs.numel() * outputs.element_size()
     return (sum(seen.values()) + 2 * largest) // count + 1

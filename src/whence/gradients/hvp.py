@@ -27,7 +27,7 @@ def hessian_product(objective: Objective, batch: Any, mode: HvpMode) -> HessianP
 
 def _reverse_over_reverse(objective: Objective, batch: Any) -> HessianProduct:
     parameters = objective.parameters
-    leaves = {name: value.clone().requires_grad_() for name, value in parameters.values.items()}
+    leaves = {name: value.detach().requires_grad_() for name, value in parameters.values.items()}
     ordered = list(leaves.values())
     with torch.enable_grad(), differentiable_attention():
         total = objective.losses(leaves, batch).sum()
@@ -80,13 +80,19 @@ def fastest_hvp_mode(objective: Objective, batch: Any, columns: int) -> tuple[Hv
         try:
             product = hessian_product(objective, batch, mode)
             product(vectors)
+            _synchronise(objective.device)
             start = time.perf_counter()
             product(vectors)
-            if objective.device.type == "cuda":
-                torch.cuda.synchronize(objective.device)
+            _synchronise(objective.device)
             seconds[mode] = time.perf_counter() - start
         except RuntimeError as error:
             failures.append(error)
     if not seconds:
         raise failures[0]
     return min(HVP_MODES, key=lambda mode: seconds.get(mode, float("inf"))), seconds
+
+
+def _synchronise(device: torch.device) -> None:
+    """Wait for kernels still running, so that a clock sees them."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from whence.errors import UnsupportedError
 from whence.gradients.linearisation import Linearisation
 from whence.task import Objective
 
@@ -60,17 +61,37 @@ class LinearHead:
     Attributes:
         module: the layer.
         has_bias: whether its bias is studied too.
+        features_each, outputs_each: numbers per example that enter and leave it, on the probe batch.
     """
 
-    def __init__(self, objective: Objective, module: nn.Linear, has_bias: bool):
+    def __init__(
+        self, objective: Objective, module: nn.Linear, has_bias: bool, features_each: int, outputs_each: int
+    ):
         self._objective = objective
         self.module = module
         self.has_bias = has_bias
+        self.features_each = features_each
+        self.outputs_each = outputs_each
+
+    @property
+    def single_position(self) -> bool:
+        """Whether it maps one vector per example, not a sequence of them."""
+        return self.features_each == self.module.in_features
 
     def features(self, batch: Any) -> tuple[Float[Tensor, "b s d"], Tensor]:
-        """The layer's input `(b, s, d)` and the model's outputs on a batch."""
+        """The layer's input `(b, s, d)` and the model's outputs on a batch.
+
+        Raises:
+            UnsupportedError: the model's outputs are not the layer's on this batch, unlike on the probe.
+        """
+        values = self._objective.parameters.values
         with torch.no_grad():
-            calls, outputs = _captured(self._objective, self.module, self._objective.parameters.values, batch)
+            calls, outputs = _captured(self._objective, self.module, values, batch)
+        if not _is_head(self.module, calls, outputs, values):
+            raise UnsupportedError(
+                "the studied layer makes the model's outputs on some batches and not on others, so its curvature has no "
+                "closed form. Add another layer to parameters= to have derivatives taken by autograd."
+            )
         inputs = calls[0][0]
         return inputs.reshape(inputs.shape[0], -1, inputs.shape[-1]), outputs
 
@@ -97,14 +118,28 @@ def find_linear_head(objective: Objective) -> LinearHead | None:
     with torch.no_grad():
         calls, _ = _captured(objective, module, values, batch)
         moved, outputs = _captured(objective, module, other, batch)
-    if len(calls) != 1 or len(moved) != 1 or not torch.equal(calls[0][0], moved[0][0]):
+    if not _is_head(module, moved, outputs, other) or len(calls) != 1 or not torch.equal(calls[0][0], moved[0][0]):
         return None
-    inputs, made = moved[0]
-    if inputs.ndim < 2 or inputs.shape[0] != outputs.shape[0] or made.numel() != outputs.numel():
-        return None
-    if not torch.equal(made.reshape(outputs.shape), outputs):
-        return None
-    return LinearHead(objective, module, has_bias="bias" in fields)
+    inputs = moved[0][0]
+    count = inputs.shape[0]
+    return LinearHead(objective, module, "bias" in fields, inputs.numel() // count, outputs.numel() // count)
+
+
+def _is_head(
+    module: nn.Linear, calls: list[tuple[Tensor, Tensor]], outputs: Tensor, values: dict[str, Tensor]
+) -> bool:
+    """Whether the layer ran once and the outputs are `W a + b` of its input (no hook changed it), up to their shape."""
+    if len(calls) != 1:
+        return False
+    inputs, made = calls[0]
+    if inputs.ndim < 2 or outputs.ndim == 0 or inputs.shape[0] != outputs.shape[0] or made.numel() != outputs.numel():
+        return False
+    own = {name.rpartition(".")[2]: value for name, value in values.items()}
+    bias = own.get("bias", module.bias)
+    if bias is not None:
+        bias = bias.detach().to(inputs.dtype)
+    plain = nn.functional.linear(inputs, own["weight"], bias)
+    return torch.equal(plain, made) and torch.equal(made.reshape(outputs.shape), outputs)
 
 
 def _captured(

@@ -31,8 +31,9 @@ class Linearisation(ABC):
 
     @abstractmethod
     def vjp_each_parts(self, cotangents: Tensor) -> list[Tensor]:
-        """`J_iᵀ u_i` for every example apart, one `(b, k, p_j)` tensor per parameter: with `u = ∇_f ℓ` and `k = 1`, the per-example
-        gradients. Parts spare the copy into one vector where they are only multiplied with something."""
+        """`J_iᵀ u_i` for every example apart, one `(b, k, p_j)` tensor per parameter: with `u = ∇_f ℓ` and
+        `k = 1`, the per-example gradients. Parts spare the copy into one vector where they are only
+        multiplied with something."""
 
     def vjp_each(self, cotangents: Tensor) -> Float[Tensor, "b k p"]:
         """The parts of `vjp_each_parts` as vectors."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -12,9 +11,7 @@ from torch import Tensor
 from whence.gradients.engine import GradientEngine
 from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.gradients.linearisation import Linearisation
-from whence.task import Examples
-
-Measure = Callable[[Tensor, Any], Tensor]  # (outputs, targets) -> (b,)
+from whence.task import Examples, Measure
 
 
 class ExampleGradients:
@@ -42,16 +39,19 @@ class ExampleGradients:
     def products(self, directions: Float[Tensor, "p k"]) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """For consecutive examples: `(which, g_iᵀ V (b, k), ‖g_i‖ (b,))`."""
         size = self.engine.rows_per_batch()
-        if self.engine.head is not None:
+        if self.engine.head is not None and self.engine.head.single_position:
             size = max(1, self.engine.batch_size * self.engine.columns // max(directions.shape[1], 1))
         for start in range(0, len(self.examples), size):
             where = slice(start, min(start + size, len(self.examples)))
             at = self.engine.linearise(self.examples, where)
             cotangent = self._cotangent(at)
             if isinstance(at, LinearHeadLinearisation) and at.features.shape[1] == 1:
-                inner = torch.einsum("kbo,bo->bk", at.jvp(directions).flatten(2), cotangent.flatten(1))
+                count = cotangent.shape[0]
+                tangents = at.jvp(directions).reshape(directions.shape[1], count, -1)
+                cotangent = cotangent.reshape(count, -1)
+                inner = torch.einsum("kbo,bo->bk", tangents, cotangent)
                 squares = at.features.square().sum((1, 2)) + (1.0 if at.has_bias else 0.0)
-                yield where, inner, cotangent.flatten(1).norm(dim=1) * squares.sqrt()
+                yield where, inner, cotangent.norm(dim=1) * squares.sqrt()
             else:
                 parts = [part[:, 0] for part in at.vjp_each_parts(cotangent[None])]
                 pieces = directions.split([part.shape[1] for part in parts])

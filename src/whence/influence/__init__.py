@@ -1,4 +1,5 @@
-"""Influence of training examples: scores with errors, self-influence, parameters, and whether `θ̂` is a minimum."""
+"""Influence of training examples: scores with errors, self-influence, parameters, and whether `θ̂` is a
+minimum."""
 
 from whence.influence.compute import compute_scores, compute_self_scores, parameter_influence
 from whence.influence.fitted import FitOptions, FittedInfluence

@@ -35,8 +35,10 @@ def compute_scores(
         fitted: the fitted influence function.
         queries: examples, in any form the training data may have.
         measurement: what is measured on a query.
-        refine: for the `refine` most helpful and most harmful training examples of each query, solve for the training side too
-            and correct the score: with residuals `r` (query) and `s` (training), what is left is `rᵀC_λ⁻¹s`, a product of two
+        refine: for the `refine` most helpful and most harmful training examples of each query, solve for the
+            training side too
+            and correct the score: with residuals `r` (query) and `s` (training), what is left is `rᵀC_λ⁻¹s`,
+                a product of two
             small numbers.
 
     Raises:
@@ -51,10 +53,13 @@ def compute_scores(
     needed = q * n * _NUMBERS_PER_SCORE * fitted.objective.dtype.itemsize
     if needed > 0.9 * available_memory(torch.device("cpu")):
         raise OutOfMemoryError(
-            f"{q:,} queries × {n:,} training examples need {needed / 1e9:.1f} GB for scores and errors, more than is free. Pass fewer "
+            f"{q:,} queries × {n:,} training examples need {needed / 1e9:.1f} GB for scores and errors, "
+            "more than is free. Pass fewer "
             "queries at a time."
         )
-    values, estimate, bound = (torch.empty(q, n, dtype=fitted.objective.dtype) for _ in range(_NUMBERS_PER_SCORE))
+    values, estimate, bound = (
+        torch.empty(q, n, dtype=fitted.objective.dtype) for _ in range(_NUMBERS_PER_SCORE)
+    )
     solutions: list[Solution] = []
     with progress_bar("scoring", q, enabled=fitted.options.progress) as bar:
         for block in fitted.solve_queries(gradients):
@@ -79,7 +84,9 @@ def compute_scores(
 
 def compute_self_scores(fitted: FittedInfluence, indices: Sequence[int] | Tensor | None = None) -> SelfScores:
     """Self-influence `g_iᵀ C_λ⁻¹ g_i` of training examples (all of them, or `indices`)."""
-    index = torch.arange(fitted.objective.n) if indices is None else check_indices(indices, fitted.objective.n)
+    index = (
+        torch.arange(fitted.objective.n) if indices is None else check_indices(indices, fitted.objective.n)
+    )
     gradients = fitted.train_gradients
     values, estimate, bound, converged, reasons = [], [], [], [], set()
     size = min(fitted.block_size(), fitted.engine.rows_per_batch())
@@ -113,7 +120,8 @@ def parameter_influence(fitted: FittedInfluence, examples: Any) -> Float[Tensor,
 
     Args:
         fitted: the fitted influence function.
-        examples: training indices (an integer, or a list or 1-D tensor of integers), or examples in any form the training data may have.
+        examples: training indices (an integer, or a list or 1-D tensor of integers), or examples in any form
+            the training data may have.
     """
     if _are_indices(examples):
         index = check_indices([examples] if isinstance(examples, int) else examples, fitted.objective.n)
@@ -127,11 +135,16 @@ def parameter_influence(fitted: FittedInfluence, examples: Any) -> Float[Tensor,
 def _are_indices(examples: Any) -> bool:
     if isinstance(examples, Tensor):
         return examples.ndim == 1 and not examples.is_floating_point()
-    return isinstance(examples, int) or (isinstance(examples, (list, range)) and all(isinstance(i, int) for i in examples))
+    return isinstance(examples, int) or (
+        isinstance(examples, (list, range)) and all(isinstance(i, int) for i in examples)
+    )
 
 
-def _score_block(fitted: FittedInfluence, block: SolvedBlock, values: Tensor, estimate: Tensor, bound: Tensor) -> None:
-    """One pass over the training set: products with the solutions and with their error directions together."""
+def _score_block(
+    fitted: FittedInfluence, block: SolvedBlock, values: Tensor, estimate: Tensor, bound: Tensor
+) -> None:
+    """One pass over the training set: products with the solutions and with their error directions
+    together."""
     solution = block.solution
     r, p, k = solution.error_directions.shape
     directions = torch.cat([solution.x, solution.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
@@ -145,7 +158,8 @@ def _score_block(fitted: FittedInfluence, block: SolvedBlock, values: Tensor, es
 def _refine_block(
     fitted: FittedInfluence, block: SolvedBlock, k: int, values: Tensor, estimate: Tensor, bound: Tensor
 ) -> None:
-    """Correct the extreme scores of each query by the training side: `score ← xᵀg + rᵀy` with `y ≈ C_λ⁻¹ g`."""
+    """Correct the extreme scores of each query by the training side: `score ← xᵀg + rᵀy` with
+    `y ≈ C_λ⁻¹ g`."""
     own = values[block.where]
     order = own.argsort(dim=1, stable=True)
     extreme = torch.cat([order[:, :k], order[:, -k:]], dim=1)
@@ -157,14 +171,20 @@ def _refine_block(
         corrected = (block.solution.x.T @ rows.T + residual.T @ other.x).cpu()
         left = torch.einsum("pq,rpb->rqb", residual, other.error_directions).norm(dim=0).cpu()
         rounding = fitted.score_bound(_exactly(block.solution), rows.norm(dim=1))
-        both = residual.norm(dim=0).double()[:, None] * other.residual_norm.double()[None] / fitted.prepared.lower_bound
+        both = (
+            residual.norm(dim=0).double()[:, None]
+            * other.residual_norm.double()[None]
+            / fitted.prepared.lower_bound
+        )
         limit = (both + rounding).to(values.dtype).cpu()
         column = {int(i): position for position, i in enumerate(part)}
         for row in range(extreme.shape[0]):
             for i in extreme[row].unique().tolist():
                 if i in column:
                     at = (block.where.start + row, i)
-                    if limit[row, column[i]] < bound[at]:  # otherwise the training side was solved worse than the query's
+                    if (
+                        limit[row, column[i]] < bound[at]
+                    ):  # otherwise the training side was solved worse than the query's
                         values[at] = corrected[row, column[i]]
                         estimate[at] = left[row, column[i]]
                         bound[at] = limit[row, column[i]]
@@ -174,7 +194,13 @@ def _exactly(solution: Solution) -> Solution:
     """The same solution as if its residual were zero: what is left of the bound is rounding."""
     zero = torch.zeros_like(solution.residual_norm)
     return Solution(
-        solution.x, solution.converged, "", solution.iterations, zero, solution.rhs_norm, solution.error_directions
+        solution.x,
+        solution.converged,
+        "",
+        solution.iterations,
+        zero,
+        solution.rhs_norm,
+        solution.error_directions,
     )
 
 
@@ -189,5 +215,3 @@ def _without_vectors(solution: Solution) -> Solution:
         solution.rhs_norm,
         solution.error_directions[:, :0],
     )
-
-

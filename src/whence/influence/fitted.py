@@ -66,7 +66,10 @@ class FittedInfluence:
         check_model(objective.model)
         self.engine = GradientEngine(objective, options.batch_size)
         check_examples(
-            objective, objective.examples, batch_size=max(self.engine.batch_size, 256), progress=options.progress
+            objective,
+            objective.examples,
+            batch_size=max(self.engine.batch_size, 256),
+            progress=options.progress,
         )
         check_batch_independence(objective)
         self.curvature: Curvature = choose_curvature(
@@ -88,11 +91,17 @@ class FittedInfluence:
         )
         operator = self.curvature.operator.damped(self.damping.value)
         self.solver, self.solver_reason = choose_solver(options.solver, operator, memory=objective.memory)
-        with memory_errors("preparing the solver", "Lower memory=, attribute fewer parameters, or use solver=CG()."):
+        with memory_errors(
+            "preparing the solver", "Lower memory=, attribute fewer parameters, or use solver=CG()."
+        ):
             self.prepared: PreparedSolver = self.solver.prepare(operator, seed=options.seed)
         norms = torch.cat([norm for _, _, norm in self.train_gradients.products(self._no_directions())])
         self.minimum: MinimumCheck = check_minimum(
-            objective, self.curvature, self.spectrum, self.train_gradients, float(norms.double().square().mean().sqrt())
+            objective,
+            self.curvature,
+            self.spectrum,
+            self.train_gradients,
+            float(norms.double().square().mean().sqrt()),
         )
 
     def settings(self) -> dict[str, Any]:
@@ -127,7 +136,9 @@ class FittedInfluence:
         size = self.block_size()
         for start in range(0, len(gradients), size):
             where = slice(start, min(start + size, len(gradients)))
-            with memory_errors("solving for a block of queries", "Lower memory= or pass fewer queries at once."):
+            with memory_errors(
+                "solving for a block of queries", "Lower memory= or pass fewer queries at once."
+            ):
                 rhs = self._rows(gradients, where).T
                 solution = self.solve(rhs)
             yield SolvedBlock(where, rhs, solution)
@@ -135,11 +146,14 @@ class FittedInfluence:
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         """`C_λ⁻¹ v`, refused if it is not finite."""
         if not bool(torch.isfinite(rhs).all()):
-            raise NonFiniteError("a gradient holds NaN or infinity: the loss is not differentiable at these parameters")
+            raise NonFiniteError(
+                "a gradient holds NaN or infinity: the loss is not differentiable at these parameters"
+            )
         solution = self.prepared.solve(rhs)
         if not bool(torch.isfinite(solution.x).all()):
             raise NonFiniteError(
-                f"solver {self.solver.name!r} returned NaN or infinity: raise damping (now {self.damping.value:g}) or use dtype=torch.float64"
+                f"solver {self.solver.name!r} returned NaN or infinity: raise damping (now "
+                f"{self.damping.value:g}) or use dtype=torch.float64"
             )
         return solution
 
@@ -149,7 +163,8 @@ class FittedInfluence:
         return int(max(1, min(1024, self.objective.memory * _SOLVE_SHARE // bytes_each)))
 
     def score_bound(self, solution: Solution, gradient_norms: Float[Tensor, " b"]) -> Float[Tensor, "k b"]:
-        """`|score error| ≤ ‖r‖ ‖g‖ / λ_min`, plus an allowance for rounding in the operator, the gradients and the dot product.
+        """`|score error| ≤ ‖r‖ ‖g‖ / λ_min`, plus an allowance for rounding in the operator, the gradients
+        and the dot product.
 
         MATH: `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`.
         """
@@ -171,10 +186,10 @@ class FittedInfluence:
         """Explicit gradients, taken in pieces so that graphs stay within the working memory."""
         size = self.engine.rows_per_batch()
         parts = [
-            gradients.rows(slice(start, min(start + size, where.stop))) for start in range(where.start, where.stop, size)
+            gradients.rows(slice(start, min(start + size, where.stop)))
+            for start in range(where.start, where.stop, size)
         ]
         return torch.cat(parts)
 
     def _no_directions(self) -> Tensor:
         return torch.zeros(self.objective.p, 1, dtype=self.objective.dtype, device=self.objective.device)
-

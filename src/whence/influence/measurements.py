@@ -28,11 +28,13 @@ class Measurement:
     higher_is_better: bool = False
 
 
-def resolve_measurement(measurement: str | Measurement | Callable[[Tensor, Any], Tensor], loss: Loss) -> Measurement:
+def resolve_measurement(
+    measurement: str | Measurement | Callable[[Tensor, Any], Tensor], loss: Loss
+) -> Measurement:
     """A measurement from its name or from a function of `(outputs, targets)`.
 
-    `"loss"` is the training loss; `"margin"` is `log p_y/(1 − p_y)` for class scores and the signed score `y·f` for a single one;
-    `"logit"` is the score of the target class.
+    `"loss"` is the training loss; `"margin"` is `log p_y/(1 − p_y)` for class scores and the signed score
+    `y·f` for a single one; `"logit"` is the score of the target class.
 
     Raises:
         InputError: an unknown name.
@@ -46,7 +48,8 @@ def resolve_measurement(measurement: str | Measurement | Callable[[Tensor, Any],
         return Measurement("loss", loss)
     if measurement not in ("margin", "logit"):
         raise InputError(
-            f"measurement={measurement!r}: expected 'loss', 'margin', 'logit', a Measurement, or a function of (outputs, targets)"
+            f"measurement={measurement!r}: expected 'loss', 'margin', 'logit', a Measurement, or a function "
+            "of (outputs, targets)"
         )
     if isinstance(loss, CrossEntropy):
         return Measurement(measurement, _class_margin if measurement == "margin" else _class_logit, True)
@@ -55,14 +58,16 @@ def resolve_measurement(measurement: str | Measurement | Callable[[Tensor, Any],
     if isinstance(loss, BinaryCrossEntropy):
         return Measurement(measurement, _binary_margin, True)
     raise UnsupportedError(
-        f"measurement={measurement!r} needs class scores, and loss {loss.name!r} has none. Pass a function of (outputs, targets)."
+        f"measurement={measurement!r} needs class scores, and loss {loss.name!r} has none. Pass a function "
+        "of (outputs, targets)."
     )
 
 
 def _class_logit(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.ndim != 2 or targets.ndim != 1:
         raise UnsupportedError(
-            f"a margin or logit needs outputs (b, classes) and class indices (b,); found {tuple(outputs.shape)} and "
+            "a margin or logit needs outputs (b, classes) and class indices (b,); found "
+            f"{tuple(outputs.shape)} and "
             f"{tuple(targets.shape)}. Pass a function of (outputs, targets)."
         )
     return outputs.gather(1, targets[:, None])[:, 0]
@@ -75,11 +80,17 @@ def _class_margin(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _signed_margin(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs.reshape(targets.shape) * targets).flatten(1).sum(1) if targets.ndim > 1 else outputs.reshape(-1) * targets
+    return (
+        (outputs.reshape(targets.shape) * targets).flatten(1).sum(1)
+        if targets.ndim > 1
+        else outputs.reshape(-1) * targets
+    )
 
 
 def _binary_margin(outputs: Tensor, targets: Tensor) -> Tensor:
     flat = outputs.reshape(outputs.shape[0], -1)
     if flat.shape[1] != 1:
-        raise UnsupportedError(f"a margin needs one output per example; found {flat.shape[1]}. Pass a function instead.")
+        raise UnsupportedError(
+            f"a margin needs one output per example; found {flat.shape[1]}. Pass a function instead."
+        )
     return flat[:, 0] * (2 * targets.reshape(-1) - 1)

@@ -65,25 +65,30 @@ def check_minimum(
     if negative:
         verdict = "not a minimum"
         words = (
-            f"Not a minimum: the Hessian has the negative eigenvalue {smallest:.3g}. Scores describe a damped quadratic model around these "
+            f"Not a minimum: the Hessian has the negative eigenvalue {smallest:.3g}. Scores describe a "
+            "damped quadratic model around these "
             "parameters, not retraining to a nearby optimum; trust the retraining check above the numbers."
         )
     elif removals <= _AT_MINIMUM:
         verdict = "minimum"
         words = (
-            f"At a minimum: the gradient left over is {removals:.2g} times what removing a single example changes, so scores are the "
+            f"At a minimum: the gradient left over is {removals:.2g} times what removing a single example "
+            "changes, so scores are the "
             "first-order effect of changing the training data."
         )
     elif relative <= _NEAR_MINIMUM:
         verdict = "near"
         words = (
-            f"Near a minimum: the gradient left over is {relative:.1%} of a typical example's, but {removals:.3g} times what removing one "
+            f"Near a minimum: the gradient left over is {relative:.1%} of a typical example's, but "
+            f"{removals:.3g} times what removing one "
             "example changes. Rankings usually hold; sizes need the retraining check."
         )
     else:
         verdict = "not a minimum"
         words = (
-            f"Not a minimum: the gradient left over is {relative:.1%} of a typical example's ({removals:.3g} times what removing one example "
-            "changes). Training longer, or with weight decay declared, makes scores mean more; trust the retraining check."
+            f"Not a minimum: the gradient left over is {relative:.1%} of a typical example's "
+            f"({removals:.3g} times what removing one example "
+            "changes). Training longer, or with weight decay declared, makes scores mean more; trust the "
+            "retraining check."
         )
     return MinimumCheck(norm, rms, relative, removals, smallest, spectrum.largest, verdict, words)

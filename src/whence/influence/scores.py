@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 class Scores:
     """`score(z_i, m_q) = ∇m_qᵀ C_λ⁻¹ g_i`, queries × train.
 
-    With `m` a loss, a positive score means *helpful*: removing `z_i` raises the query's loss, by about `score / n`.
+    With `m` a loss, a positive score means *helpful*: removing `z_i` raises the query's loss, by about
+    `score / n`.
 
     Attributes:
         values: `(q, n)`, on the CPU.
         estimate: `(q, n)`: the size of the solver's error expected in each score.
-        bound: `(q, n)`: what that error cannot exceed, from `‖r‖ ‖g_i‖ / λ_min` plus an allowance for rounding.
+        bound: `(q, n)`: what that error cannot exceed, from `‖r‖ ‖g_i‖ / λ_min` plus an allowance for
+            rounding.
         bound_proven: whether `λ_min` in the bound is proven, or estimated from Ritz values.
         converged: `(q,)`, and `reason` for those that are not.
         relative_residual: `(q,)`.
@@ -63,11 +65,13 @@ class Scores:
         return self.values / self.n_train
 
     def helpful(self, k: int = 5, query: int | None = None) -> Ranking:
-        """The `k` most helpful training examples of each query (or of one): without them the query would be served worse."""
+        """The `k` most helpful training examples of each query (or of one): without them the query would be
+        served worse."""
         return self._ranked(k, query, helpful=True)
 
     def harmful(self, k: int = 5, query: int | None = None) -> Ranking:
-        """The `k` most harmful training examples of each query (or of one): without them the query would be served better."""
+        """The `k` most harmful training examples of each query (or of one): without them the query would be
+        served better."""
         return self._ranked(k, query, helpful=False)
 
     def group(self, indices: Sequence[int] | Tensor) -> Float[Tensor, " q"]:
@@ -83,7 +87,8 @@ class Scores:
         return self.values.numpy()
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row per query and training example: `query, train, score, estimate, bound, predicted_change`."""
+        """One row per query and training example:
+        `query, train, score, estimate, bound, predicted_change`."""
         import pandas
 
         q, n = self.values.shape
@@ -109,7 +114,10 @@ class Scores:
                 "estimate": (dims, self.estimate.numpy()),
                 "bound": (dims, self.bound.numpy()),
             },
-            attrs={"measurement": self.measurement, **{key: str(value) for key, value in self.settings.items()}},
+            attrs={
+                "measurement": self.measurement,
+                **{key: str(value) for key, value in self.settings.items()},
+            },
         )
 
     def _ranked(self, k: int, query: int | None, *, helpful: bool) -> Ranking:
@@ -136,7 +144,9 @@ class Scores:
 
     def __repr__(self) -> str:
         worst = float(self.relative_residual.max())
-        state = "all converged" if bool(self.converged.all()) else f"{int((~self.converged).sum())} NOT converged"
+        state = (
+            "all converged" if bool(self.converged.all()) else f"{int((~self.converged).sum())} NOT converged"
+        )
         return (
             f"Scores(queries={len(self)}, train={self.n_train}, measurement={self.measurement!r}, "
             f"solver={self.settings.get('solver')!r}, {state}, worst relative residual {worst:.1e})"

@@ -39,7 +39,10 @@ def load_scores(path: str | Path) -> Scores:
         with safetensors.safe_open(str(path), framework="pt") as stream:
             metadata = stream.metadata() or {}
             if metadata.get("kind") != _KIND:
-                raise StoreError(f"{path} holds no scores of this version (kind {metadata.get('kind')!r}, expected {_KIND!r})")
+                raise StoreError(
+                    f"{path} holds no scores of this version (kind {metadata.get('kind')!r}, expected "
+                    f"{_KIND!r})"
+                )
             tensors = {name: stream.get_tensor(name) for name in _TENSORS}
     except (OSError, safetensors.SafetensorError) as error:
         if isinstance(error, StoreError):

@@ -33,6 +33,7 @@ class SelfScores:
         return len(self.values)
 
     def top(self, k: int = 10) -> list[tuple[int, float]]:
-        """The `k` examples that rest most on themselves, `(training index, self-influence)`: the place to look for wrong labels."""
+        """The `k` examples that rest most on themselves, `(training index, self-influence)`: the place to
+        look for wrong labels."""
         order = torch.argsort(self.values, descending=True, stable=True)[:k]
         return [(int(self.index[i]), float(self.values[i])) for i in order]

@@ -46,10 +46,14 @@ class Ranking:
         return pandas.DataFrame({column: getattr(self, column) for column in COLUMNS})
 
     def __repr__(self) -> str:
-        lines = [f"{self.kind} training examples", f"{'query':>6} {'train':>7} {'score':>12} {'± error':>9}  predicted change"]
+        lines = [
+            f"{self.kind} training examples",
+            f"{'query':>6} {'train':>7} {'score':>12} {'± error':>9}  predicted change",
+        ]
         for row in self:
             lines.append(
-                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {row['estimate']:>9.1e}  {row['predicted_change']:>+.3e}"
+                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {row['estimate']:>9.1e}  "
+                f"{row['predicted_change']:>+.3e}"
             )
         return "\n".join(lines)
 

@@ -1,4 +1,5 @@
-"""Symmetric linear operators and their spectra: no networks here, everything can be tested on plain matrices."""
+"""Symmetric linear operators and their spectra: no networks here, everything can be tested on plain
+matrices."""
 
 from whence.linalg.lanczos import Spectrum, lanczos_spectrum
 from whence.linalg.operators import (

@@ -1,4 +1,5 @@
-"""A short Lanczos run: extreme eigenvalues with residual bounds, and the trace, of an operator seen by products only."""
+"""A short Lanczos run: extreme eigenvalues with residual bounds, and the trace, of an operator seen by
+products only."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class Spectrum:
     """What a Lanczos run learned of an operator.
 
     Attributes:
-        smallest, largest: extreme Ritz values. `largest ≤ λ_max` and `smallest ≥ λ_min` always (Rayleigh quotients).
+        smallest, largest: extreme Ritz values. `largest ≤ λ_max` and `smallest ≥ λ_min` always (Rayleigh
+            quotients).
         smallest_residual, largest_residual: an eigenvalue lies within this distance of the Ritz value.
         trace: stochastic estimate of the trace, `p · mean(zᵀ C z)` over the random starts.
         products: matrix-vector products spent.
@@ -48,8 +50,8 @@ def lanczos_spectrum(
     Args:
         operator: symmetric, any definiteness.
         steps: Lanczos steps for each start (fewer where the Krylov space is exhausted).
-        starts: random starts, run together as columns; more starts sharpen the trace and guard against a start
-            that is orthogonal to an extreme eigenvector.
+        starts: random starts, run together as columns; more starts sharpen the trace and guard against a
+            start that is orthogonal to an extreme eigenvector.
         seed: of the random starts.
 
     Returns:

@@ -85,6 +85,9 @@ class FactoredOperator(LinearOperator):
     """`C = (1/n) F Fᵀ` for a `p × m` factor `F` that need not be formed: what the dual space of a solver needs."""
 
     rank: int  # m
+    # False where the columns change with how examples are batched (sequences padded to the longest of a batch): the factor then
+    # has no one form that `factor_apply`, `factor_adjoint` and `factor_gram` share.
+    fixed_rank: bool = True
 
     @abstractmethod
     def factor_apply(self, coefficients: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
@@ -106,7 +109,7 @@ class DenseOperator(LinearOperator):
         InputError: the matrix is not square.
     """
 
-    def __init__(self, matrix: Float[Tensor, "p p"], lower_bound: float = -math.inf):
+    def __init__(self, matrix: Float[Tensor, "..."], lower_bound: float = -math.inf):
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"matrix has shape {tuple(matrix.shape)}; expected a square one")
         super().__init__(matrix.shape[0], matrix.dtype, matrix.device, lower_bound)
@@ -183,7 +186,7 @@ class ScaledOperator(LinearOperator):
     """`s · C`."""
 
     def __init__(self, operator: LinearOperator, factor: float):
-        bound = operator.lower_bound * factor if factor > 0 else -math.inf
+        bound = operator.lower_bound * factor if factor > 0 else 0.0 if factor == 0 else -math.inf
         super().__init__(operator.size, operator.dtype, operator.device, bound)
         self.operator = operator
         self.factor = factor

@@ -41,5 +41,7 @@ def choose_solver(solver: Solver | str, operator: LinearOperator, *, memory: int
     if factor is not None:
         m = factor.rank
         if m <= _DUAL_LIMIT and 2 * 8 * m * m + 8 * m * p <= _MEMORY_SHARE * memory:
-            return Exact(space="dual"), f"examples × outputs = {m:,} is small enough to factorise in the dual space"
+            return Exact(
+                space="dual"
+            ), f"examples × outputs = {m:,} is small enough to factorise in the dual space"
     return CG(), f"p = {p:,} is too large to factorise within the memory budget"

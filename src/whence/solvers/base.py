@@ -1,4 +1,5 @@
-"""The contract of a solver of `C_λ x = v`: prepare once for an operator, then solve for columns, and say how well."""
+"""The contract of a solver of `C_λ x = v`: prepare once for an operator, then solve for columns, and say how
+well."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ class Solution:
     @property
     def relative_residual(self) -> Float[Tensor, " k"]:
         """`‖v − C_λ x‖ / ‖v‖` (0 for `v = 0`)."""
-        return torch.where(self.rhs_norm > 0, self.residual_norm / self.rhs_norm, torch.zeros_like(self.rhs_norm))
+        return torch.where(
+            self.rhs_norm > 0, self.residual_norm / self.rhs_norm, torch.zeros_like(self.rhs_norm)
+        )
 
 
 class PreparedSolver(ABC):

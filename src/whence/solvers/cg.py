@@ -17,24 +17,28 @@ from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
 # The estimate of the error compares the result with the last iterate whose residual was this much larger.
 _LOOK_BACK = 3.0
 _RESTARTS = 3
-# Columns less independent than this are left to Householder's QR: CholeskyQR2 is stable up to a condition of about eps^(-1/2).
+# Columns less independent than this are left to Householder's QR: CholeskyQR2 is stable up to a condition of
+# about eps^(-1/2).
 _SAFE_SPREAD = 1e-2
 
 
 class CG(Solver):
     """Conjugate gradients on a block of right-hand sides, to a relative tolerance on the recomputed residual.
 
-    Every product with `C_λ` serves all columns, so the iterations needed fall with the number of columns (O'Leary 1980). The
-    form used orthonormalises the residuals (Dubrulle 2001, BCGrQ), which keeps it stable when columns are nearly dependent and
-    gives the block Lanczos matrix, hence estimates of `λ_min` and `λ_max`, for free. A column that has converged is frozen.
+    Every product with `C_λ` serves all columns, so the iterations needed fall with the number of columns
+    (O'Leary 1980). The form used orthonormalises the residuals (Dubrulle 2001, BCGrQ), which keeps it stable
+    when columns are nearly dependent and gives the block Lanczos matrix, hence estimates of `λ_min` and
+    `λ_max`, for free. A column that has converged is frozen.
 
     Args:
         rtol: stop when `‖v − C_λ x‖ ≤ rtol ‖v‖` for every column, with the residual recomputed from `x`.
-        max_iterations: block iterations; columns that need more are returned with `converged = False` and a reason.
+        max_iterations: block iterations; columns that need more are returned with `converged = False` and a
+            reason.
         block: columns solved together.
         preconditioner: an operator that approximates `C_λ⁻¹` and is positive definite, or `None`.
 
-    Cost: one product with `C_λ` per column and iteration, `O(p · block²)` operations beside it, `5 p · block` numbers.
+    Cost: one product with `C_λ` per column and iteration, `O(p · block²)` operations beside it, `5 p · block`
+    numbers.
     """
 
     name = "cg"
@@ -130,11 +134,11 @@ class _PreparedCG(PreparedSolver):
             stuck = int(iterations.max()) < self.settings.max_iterations
             worst = float((left / norms)[~converged].max())
             reason = (
-                f"the residual stopped falling at {worst:.1e} of the right-hand side, the rounding of {rhs.dtype}: use "
-                "dtype=torch.float64, more damping, or a looser rtol"
+                f"the residual stopped falling at {worst:.1e} of the right-hand side, the rounding of "
+                f"{rhs.dtype}: use dtype=torch.float64, more damping, or a looser rtol"
                 if stuck
-                else f"max_iterations={self.settings.max_iterations} reached at a relative residual of {worst:.1e}: allow more, "
-                "add damping, or use a preconditioner"
+                else f"max_iterations={self.settings.max_iterations} reached at a relative residual of "
+                f"{worst:.1e}: allow more, add damping, or use a preconditioner"
             )
         ratio = (left / earlier_norm).clamp(max=0.9)
         directions = (x - earlier) * (ratio / (1 - ratio))
@@ -150,7 +154,8 @@ class _PreparedCG(PreparedSolver):
         )
 
     def _iterate(self, rhs: Float[Tensor, "p k"], target: Float[Tensor, " k"], budget: int) -> _Run:
-        """BCGrQ from `x = 0`; residuals are `Q C` with orthonormal `Q`, so their norms cost nothing of size `p`."""
+        """BCGrQ from `x = 0`; residuals are `Q C` with orthonormal `Q`, so their norms cost nothing of size
+        `p`."""
         k = rhs.shape[1]
         x, earlier = torch.zeros_like(rhs), torch.zeros_like(rhs)
         earlier_norm = rhs.norm(dim=0)
@@ -197,7 +202,9 @@ class _PreparedCG(PreparedSolver):
             values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
             floor = values[-1].clamp(min=1e-300) * torch.finfo(block.dtype).eps
             if float(values[0]) < -100 * float(floor):
-                raise InputError("preconditioner: found a direction with negative energy; it must be positive definite")
+                raise InputError(
+                    "preconditioner: found a direction with negative energy; it must be positive definite"
+                )
             roots = values.clamp(min=float(floor)).sqrt()
             inverse = (vectors / roots).to(block.dtype)
             block = block @ inverse
@@ -225,8 +232,10 @@ class _PreparedCG(PreparedSolver):
         smallest = min(seen, spectrum.smallest_lower)
         repair = -smallest * 1.1
         return NotPositiveDefiniteError(
-            f"conjugate gradients met a direction of negative curvature ({seen:.4g}): C_λ is not positive definite, so the model is "
-            f"not at a minimum of this objective. Add about damping={repair:.3g} to what is set now, use curvature='ggn', or train to "
+            f"conjugate gradients met a direction of negative curvature ({seen:.4g}): C_λ is not positive "
+            "definite, so the model is "
+            f"not at a minimum of this objective. Add about damping={repair:.3g} to what is set now, use "
+            "curvature='ggn', or train to "
             "convergence.",
             eigenvalue=smallest,
             damping=repair,
@@ -234,7 +243,8 @@ class _PreparedCG(PreparedSolver):
 
 
 def _thin_qr(block: Float[Tensor, "p k"]) -> tuple[Float[Tensor, "p k"], Float[Tensor, "k k"]]:
-    """`Q` and `R` (float64) by two Cholesky passes, a third of the time of Householder's; that where columns are nearly dependent."""
+    """`Q` and `R` (float64) by two Cholesky passes, a third of the time of Householder's; that where columns
+    are nearly dependent."""
     q, total = block, torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
     for _ in range(2):
         factor, failed = torch.linalg.cholesky_ex((q.T @ q).double())
@@ -242,7 +252,9 @@ def _thin_qr(block: Float[Tensor, "p k"]) -> tuple[Float[Tensor, "p k"], Float[T
         if int(failed) != 0 or float(spread.min()) < _SAFE_SPREAD * float(spread.max()):
             q, r = torch.linalg.qr(block)
             return q, r.double()
-        q = q @ torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T.to(q.dtype)
+        q = q @ torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T.to(
+            q.dtype
+        )
         total = factor.T @ total
     return q, total
 
@@ -256,7 +268,8 @@ class _Run:
 
 
 class _BlockLanczos:
-    """The block tridiagonal matrix that block CG computes in passing; its eigenvalues are Ritz values of `C_λ`."""
+    """The block tridiagonal matrix that block CG computes in passing; its eigenvalues are Ritz values of
+    `C_λ`."""
 
     def __init__(self) -> None:
         self._diagonal: list[Tensor] = []
@@ -282,4 +295,3 @@ class _BlockLanczos:
                 matrix[i * k : (i + 1) * k, (i + 1) * k : (i + 2) * k] = below.T
         values = torch.linalg.eigvalsh(matrix)
         return float(values[0]), float(values[-1])
-

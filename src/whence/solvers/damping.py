@@ -11,7 +11,8 @@ from whence.linalg import LinearOperator, Spectrum, lanczos_spectrum
 
 # Worst condition number of C_λ that "auto" allows where the model is not known to be at a strict minimum.
 AUTO_CONDITION = 1e3
-# Where C is proved positive definite, damping only guards against rounding: this condition number is still solvable.
+# Where C is proved positive definite, damping only guards against rounding: this condition number is still
+# solvable.
 _SAFE_CONDITION = 1e6
 _MARGIN = 1.5
 _SMALLEST = 1e-6
@@ -40,21 +41,29 @@ def choose_damping(
     Args:
         operator: `C` without damping.
         damping: a number ≥ 0, or `"auto"`.
-        exact_curvature: whether `C` is the Hessian of a convex objective: then no damping is needed for the answer to be
-            right, only for it to be computable.
+        exact_curvature: whether `C` is the Hessian of a convex objective: then no damping is needed for the
+            answer to be right, only for it to be computable.
         seed: of the Lanczos starts.
 
-    `"auto"` rule. If `C` is the exact curvature and proved positive definite (weight decay on a convex model): `λ = 0` unless the
-    condition number exceeds 1e6. Otherwise `λ` is the smallest value that (a) exceeds 1.5 times the most negative eigenvalue seen and
-    (b) brings the condition number down to 1e3: directions flatter than a thousandth of the steepest are those in which a
-    quadratic model of a network cannot be trusted, and they would dominate the scores.
+    `"auto"` rule. If `C` is the exact curvature and proved positive definite (weight decay on a convex
+    model): `λ = 0` unless the condition number exceeds 1e6. Otherwise `λ` is the smallest value that (a)
+    exceeds 1.5 times the most negative eigenvalue seen and (b) brings the condition number down to 1e3:
+    directions flatter than a thousandth of the steepest are those in which a quadratic model of a network
+    cannot be trusted, and they would dominate the scores.
 
     Raises:
         InputError: a damping that is neither `"auto"` nor a finite number ≥ 0.
     """
     if damping != "auto":
-        if isinstance(damping, bool) or not isinstance(damping, (int, float)) or not math.isfinite(damping) or damping < 0:
-            raise InputError(f"damping={damping!r}: expected 'auto' or a finite number ≥ 0, in the units of the curvature")
+        if (
+            isinstance(damping, bool)
+            or not isinstance(damping, (int, float))
+            or not math.isfinite(damping)
+            or damping < 0
+        ):
+            raise InputError(
+                f"damping={damping!r}: expected 'auto' or a finite number ≥ 0, in the units of the curvature"
+            )
         return Damping(float(damping), "as given")
     spectrum = lanczos_spectrum(operator, steps=20, seed=seed)
     largest = max(spectrum.largest_upper, 0.0)
@@ -63,12 +72,15 @@ def choose_damping(
         if condition <= _SAFE_CONDITION:
             return Damping(
                 0.0,
-                f"none needed: the curvature is exact, its smallest eigenvalue is at least {operator.lower_bound:.3g} by the weight decay "
+                "none needed: the curvature is exact, its smallest eigenvalue is at least "
+                f"{operator.lower_bound:.3g} by the weight decay "
                 f"(condition number at most {condition:.3g})",
                 spectrum,
             )
         value = largest / _SAFE_CONDITION
-        return Damping(value, f"brings the condition number from {condition:.3g} to {_SAFE_CONDITION:.0e}", spectrum)
+        return Damping(
+            value, f"brings the condition number from {condition:.3g} to {_SAFE_CONDITION:.0e}", spectrum
+        )
     # A proven bound counts; otherwise what was seen, and never better than zero.
     floor = operator.lower_bound if math.isfinite(operator.lower_bound) else min(spectrum.smallest_lower, 0.0)
     by_condition = largest / AUTO_CONDITION - floor
@@ -76,9 +88,15 @@ def choose_damping(
     if max(by_condition, by_sign) <= 0.0:
         if floor > 0.0:
             condition = largest / floor
-            return Damping(0.0, f"none needed: the condition number is at most {condition:.3g} by the weight decay", spectrum)
+            return Damping(
+                0.0,
+                f"none needed: the condition number is at most {condition:.3g} by the weight decay",
+                spectrum,
+            )
         return Damping(_SMALLEST, "the curvature vanishes: a token amount keeps it invertible", spectrum)
     if by_sign >= by_condition:
-        return Damping(by_sign, f"{_MARGIN:g} times the most negative eigenvalue seen ({floor:.3g})", spectrum)
+        return Damping(
+            by_sign, f"{_MARGIN:g} times the most negative eigenvalue seen ({floor:.3g})", spectrum
+        )
     reason = f"brings the condition number to {AUTO_CONDITION:.0e} for the largest eigenvalue {largest:.3g}"
     return Damping(by_condition, reason, spectrum)

@@ -55,7 +55,9 @@ class Exact(Solver):
                 "space='dual' needs C = diagonal + FFᵀ/n with a positive diagonal: a GGN or Fisher with damping or weight decay "
                 "on every parameter. Use curvature='ggn' with damping > 0, or space='primal'."
             )
-        if factor is not None and (self.space == "dual" or (self.space == "auto" and factor.rank < operator.size)):
+        if factor is not None and (
+            self.space == "dual" or (self.space == "auto" and factor.rank < operator.size)
+        ):
             return _Dual(operator, factor, diagonal)
         return _PrimalEigh(operator) if self.method == "eigh" else _PrimalCholesky(operator)
 
@@ -63,9 +65,10 @@ class Exact(Solver):
 def dual_form(operator: LinearOperator) -> tuple[FactoredOperator | None, Float[Tensor, " p"]]:
     """`(F, D)` if `operator = D + FFᵀ/n` with `D > 0` diagonal and `FFᵀ` semi-definite; `(None, D)` otherwise."""
     rest, diagonal = split_diagonal(operator)
-    if len(rest) == 1 and isinstance(rest[0], FactoredOperator) and rest[0].lower_bound >= 0 and bool((diagonal > 0).all()):
-        return rest[0], diagonal
-    return None, diagonal
+    factor = rest[0] if len(rest) == 1 and isinstance(rest[0], FactoredOperator) else None
+    if factor is None or not factor.fixed_rank or factor.lower_bound < 0 or not bool((diagonal > 0).all()):
+        return None, diagonal
+    return factor, diagonal
 
 
 class _Direct(PreparedSolver):
@@ -102,7 +105,9 @@ class _Direct(PreparedSolver):
 
 class _PrimalCholesky(_Direct):
     def __init__(self, operator: LinearOperator):
-        with memory_errors("factorising the dense curvature", "Use solver=CG(), or attribute fewer parameters."):
+        with memory_errors(
+            "factorising the dense curvature", "Use solver=CG(), or attribute fewer parameters."
+        ):
             dense = operator.to_dense().double()
             factor, info = torch.linalg.cholesky_ex(dense)
             if int(info) != 0:
@@ -118,7 +123,9 @@ class _PrimalCholesky(_Direct):
 
 class _PrimalEigh(_Direct):
     def __init__(self, operator: LinearOperator):
-        with memory_errors("decomposing the dense curvature", "Use solver=CG(), or attribute fewer parameters."):
+        with memory_errors(
+            "decomposing the dense curvature", "Use solver=CG(), or attribute fewer parameters."
+        ):
             values, self._vectors = torch.linalg.eigh(operator.to_dense().double())
         if values[0] <= 0:
             raise _indefinite(float(values[0]))
@@ -146,7 +153,8 @@ class _Dual(_Direct):
         self._operator_factor = factor
         self._diagonal = diagonal
         with memory_errors(
-            "factorising the Gram matrix of the dual space", "Use solver=CG(), fewer training examples, or a higher memory=."
+            "factorising the Gram matrix of the dual space",
+            "Use solver=CG(), fewer training examples, or a higher memory=.",
         ):
             gram = factor.factor_gram(1 / diagonal)
             assert factor.n_examples is not None

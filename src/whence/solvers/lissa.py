@@ -14,7 +14,8 @@ from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
 
-# Mini-batches whose largest eigenvalue is measured to choose the scale, and the margin above the largest seen.
+# Mini-batches whose largest eigenvalue is measured to choose the scale, and the margin above the largest
+# seen.
 _PROBED_BATCHES = 8
 _SCALE_MARGIN = 1.25
 # Growth of the iterate beyond what a convergent series can reach from its start: certain divergence.
@@ -23,17 +24,20 @@ _CHECK_EVERY = 50
 
 
 class LiSSA(Solver):
-    """`s_j = v + s_{j−1} − C̃_λ s_{j−1} / σ` with a fresh mini-batch in `C̃` each step; the result is `s_J / σ`.
+    """`s_j = v + s_{j−1} − C̃_λ s_{j−1} / σ` with a fresh mini-batch in `C̃` each step; the result is
+    `s_J / σ`.
 
     Args:
-        scale: `σ`, above the largest eigenvalue of every mini-batch's `C̃_λ`. `None`: measured on a few mini-batches.
+        scale: `σ`, above the largest eigenvalue of every mini-batch's `C̃_λ`. `None`: measured on a few
+            mini-batches.
         depth: `J`, steps. `None`: enough for a bias of `bias`, from the smallest eigenvalue.
         repeats: independent runs that are averaged; at least 2 are needed for a standard error.
         batch_size: examples per mini-batch.
         bias: relative bias `(1 − λ_min/σ)^J` that an automatic depth aims at.
         max_depth: limit of an automatic depth; reaching it is reported as not converged.
 
-    Damping is part of the operator, in the units of the curvature: it is *not* multiplied by the scale, unlike in
+    Damping is part of the operator, in the units of the curvature: it is *not* multiplied by the scale,
+        unlike in
     implementations that add it after scaling. Cost: `repeats · depth` mini-batch products per column.
 
     Source: Agarwal, Bullins & Hazan 2017; Koh & Liang 2017, §3.
@@ -51,11 +55,15 @@ class LiSSA(Solver):
         max_depth: int = 20_000,
     ):
         if scale is not None and not (math.isfinite(scale) and scale > 0):
-            raise InputError(f"scale={scale!r}: expected a positive number above the largest eigenvalue, or None")
+            raise InputError(
+                f"scale={scale!r}: expected a positive number above the largest eigenvalue, or None"
+            )
         if depth is not None and depth < 1:
             raise InputError(f"depth={depth!r}: expected at least 1 step, or None")
         if repeats < 1 or batch_size < 1 or max_depth < 1:
-            raise InputError(f"repeats={repeats}, batch_size={batch_size}, max_depth={max_depth}: all must be at least 1")
+            raise InputError(
+                f"repeats={repeats}, batch_size={batch_size}, max_depth={max_depth}: all must be at least 1"
+            )
         if not 0 < bias < 1:
             raise InputError(f"bias={bias!r}: expected a number between 0 and 1")
         self.scale = scale
@@ -78,7 +86,9 @@ class LiSSA(Solver):
 
     def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
         if operator.n_examples is None:
-            raise InputError("LiSSA draws mini-batches of training examples; this operator has none. Use CG or Exact.")
+            raise InputError(
+                "LiSSA draws mini-batches of training examples; this operator has none. Use CG or Exact."
+            )
         return _PreparedLiSSA(operator, self, seed)
 
 
@@ -94,7 +104,8 @@ class _PreparedLiSSA(PreparedSolver):
             spectrum = lanczos_spectrum(operator, seed=seed)
             if spectrum.smallest <= 0:
                 raise NotPositiveDefiniteError(
-                    f"the curvature has the eigenvalue {spectrum.smallest:.4g} or lower, so the Neumann series diverges. Add at least "
+                    f"the curvature has the eigenvalue {spectrum.smallest:.4g} or lower, so the Neumann "
+                    "series diverges. Add at least "
                     f"damping={-1.1 * spectrum.smallest_lower:.3g}, or use curvature='ggn'.",
                     eigenvalue=spectrum.smallest,
                     damping=-1.1 * spectrum.smallest_lower,
@@ -143,7 +154,8 @@ class _PreparedLiSSA(PreparedSolver):
             directions = ((rhs - self.operator.matmat(mean)) / self.scale)[None]
         k = rhs.shape[1]
         reason = (
-            f"depth is limited to max_depth={self.settings.max_depth}, but a bias of {self.settings.bias:g} needs {self._wanted} steps: "
+            f"depth is limited to max_depth={self.settings.max_depth}, but a bias of {self.settings.bias:g} "
+            f"needs {self._wanted} steps: "
             "allow more, or add damping"
             if self._short
             else ""
@@ -162,15 +174,20 @@ class _PreparedLiSSA(PreparedSolver):
         state = rhs.clone()
         # A convergent series is bounded by ‖v‖ σ/λ_min; with λ_min unknown to be small, by the depth.
         limit = _GROWTH * float(rhs.norm(dim=0).max())
-        limit = max(limit, 10 * float(rhs.norm(dim=0).max()) * min(self.scale / max(self.lower_bound, 1e-30), self.depth))
+        limit = max(
+            limit,
+            10 * float(rhs.norm(dim=0).max()) * min(self.scale / max(self.lower_bound, 1e-30), self.depth),
+        )
         for step in range(self.depth):
             state = rhs + state - self._draw(generator).matmat(state) / self.scale
             if step % _CHECK_EVERY == 0 or step == self.depth - 1:
                 size = float(state.norm(dim=0).max())
                 if not size <= limit:
                     raise DivergenceError(
-                        f"LiSSA diverged: after {step + 1} of {self.depth} steps the iterate has norm {size:.3g}. The scale "
-                        f"{self.scale:.4g} is below the largest eigenvalue of some mini-batch. Leave scale=None to have it measured, "
+                        f"LiSSA diverged: after {step + 1} of {self.depth} steps the iterate has norm "
+                        f"{size:.3g}. The scale "
+                        f"{self.scale:.4g} is below the largest eigenvalue of some mini-batch. Leave "
+                        "scale=None to have it measured, "
                         f"raise it (try {4 * self.scale:.3g}), or use a larger batch_size than {self._batch}."
                     )
                 bar.advance(min(_CHECK_EVERY, self.depth - step))

@@ -9,6 +9,10 @@ from pathlib import Path
 from whence.errors import StoreError
 
 
+# What a killed process leaves behind starts with this.
+TEMPORARY_PREFIX = ".whence-"
+
+
 def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Write `content` beside `path` and rename it into place, so that a kill or a full disk leaves no half-written file.
 
@@ -20,7 +24,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     temporary: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=file.parent, suffix=".tmp", delete=False) as stream:
+        with tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=TEMPORARY_PREFIX, delete=False) as stream:
             temporary = Path(stream.name)
             stream.write(data)
             stream.flush()
@@ -28,13 +32,15 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         # NamedTemporaryFile makes files only their owner can read; these are ordinary ones.
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, file)
+        temporary = None
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise StoreError(
             f"{file} could not be written ({error}). Nothing was half-written; free some space or choose another directory, then run "
             "again to resume."
         ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from whence.errors import StoreError
-from whence.store.files import write_atomically
+from whence.store.files import TEMPORARY_PREFIX, write_atomically
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -31,15 +31,18 @@ class RunDirectory:
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]):
         self.path = Path(path)
-        wanted = {"format": _FORMAT, **identity}
+        # As JSON gives it back: a tuple becomes a list.
+        wanted = json.loads(json.dumps({"format": _FORMAT, **identity}))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            occupied = any(self.path.iterdir())
+            occupied = any(not entry.name.startswith(TEMPORARY_PREFIX) for entry in self.path.iterdir())
         except OSError as error:
             raise StoreError(f"run directory {self.path} cannot be created or read: {error}") from error
         manifest = self.path / _MANIFEST
         if manifest.exists():
             found = self._load(manifest)
+            if not isinstance(found, dict):
+                raise StoreError(f"{manifest} is no manifest of a run. Use a new directory.")
             differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
             if differing:
                 raise StoreError(
@@ -63,7 +66,7 @@ class RunDirectory:
     def _load(self, file: Path) -> Any:
         try:
             return json.loads(file.read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: not JSON, or not text
             raise StoreError(f"{file} cannot be read ({error}). Delete it to compute its content again.") from error
 
     def _write(self, file: Path, record: Any) -> None:

@@ -19,8 +19,8 @@ Target = Callable[[Any], Any]  # batch -> targets
 def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """Positional inputs, keyword inputs and targets of a batch.
 
-    A tuple or list `(x, …, y)` feeds everything but the last to the model; a dict feeds everything but its target
-    (`labels`, `label`, `targets`, `target` or `y`) as keywords.
+    A tuple or list `(x, …, y)` feeds everything but the last to the model; a dict feeds everything but its
+    target (`labels`, `label`, `targets`, `target` or `y`) as keywords.
 
     Raises:
         InputError: a batch of another kind; `forward=` and `target=` then say what to do with it.
@@ -32,11 +32,14 @@ def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
         if len(keys) == 1:
             return (), {key: value for key, value in batch.items() if key != keys[0]}, batch[keys[0]]
         raise InputError(
-            f"a batch has the keys {sorted(map(str, batch))}; expected exactly one of {', '.join(_TARGET_KEYS)}. Pass "
-            "target=lambda batch: … (and forward=lambda model, batch: … if the rest are not the model's keywords)."
+            f"a batch has the keys {sorted(map(str, batch))}; expected exactly one of "
+            f"{', '.join(_TARGET_KEYS)}. Pass "
+            "target=lambda batch: … (and forward=lambda model, batch: … if the rest are not the model's "
+            "keywords)."
         )
     raise InputError(
-        f"a batch is a {type(batch).__name__}; expected a tuple (inputs, targets) or a dict with a target. Pass "
+        f"a batch is a {type(batch).__name__}; expected a tuple (inputs, targets) or a dict with a target. "
+        "Pass "
         "forward=lambda model, batch: … and target=lambda batch: …"
     )
 

@@ -12,8 +12,8 @@ from whence.progress import progress_bar
 from whence.task.examples import Examples
 from whence.task.objective import Objective
 
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_BATCH_NORM = (nn.modules.batchnorm._BatchNorm,)
+_DROPOUT = nn.modules.dropout._DropoutNd
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
 # Examples compared alone and inside a batch.
 _PROBES = 4
 
@@ -66,8 +66,9 @@ def check_examples(objective: Objective, examples: Examples, *, batch_size: int,
                 raise type(error)(f"{examples.role} examples {where.start}..{where.stop - 1}: {error}") from error
             losses = objective.loss(outputs, targets)
             if not isinstance(losses, Tensor) or losses.shape != (count,):
+                found = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
                 raise InputError(
-                    f"loss {objective.loss.name!r} returned shape {tuple(losses.shape)} for {count} examples; expected one loss "
+                    f"loss {objective.loss.name!r} returned {found} for {count} examples; expected one loss "
                     f"per example, ({count},). A mean or sum over the batch cannot be attributed: use reduction='none'."
                 )
             if not bool(torch.isfinite(losses).all()):
@@ -82,16 +83,18 @@ def check_batch_independence(objective: Objective) -> None:
     Raises:
         BatchDependenceError: it is not, with the likely cause.
     """
-    count = min(_PROBES, objective.n)
+    # Spread over the data, so that sequences of different lengths meet.
+    chosen = sorted({i * (objective.n - 1) // max(_PROBES - 1, 1) for i in range(_PROBES)})
+    count = len(chosen)
     values = objective.parameters.values
 
     def losses(batch: Any) -> Tensor:
         return objective.losses(values, batch)
 
     with torch.no_grad():
-        together = losses(objective.examples.batch(range(count)))
-        again = losses(objective.examples.batch(range(count)))
-        alone = torch.cat([losses(objective.examples.batch([i])) for i in range(count)])
+        together = losses(objective.examples.batch(chosen))
+        again = losses(objective.examples.batch(chosen))
+        alone = torch.cat([losses(objective.examples.batch([i])) for i in chosen])
     tolerance = 1e4 * torch.finfo(objective.dtype).eps
     if bool(((together - again).abs() > tolerance * (1 + together.abs())).any()):
         raise BatchDependenceError(
@@ -102,7 +105,7 @@ def check_batch_independence(objective: Objective) -> None:
     if bool((gap > tolerance).any()):
         worst = int(gap.argmax())
         raise BatchDependenceError(
-            f"example {worst} has loss {float(together[worst]):.6g} in a batch of {count} but {float(alone[worst]):.6g} alone. "
+            f"example {chosen[worst]} has loss {float(together[worst]):.6g} in a batch of {count} but {float(alone[worst]):.6g} alone. "
             "Its loss depends on the batch around it: batch statistics, padding without a mask, or a loss normalised over the "
             "batch. Mask the padding, use running statistics (model.eval()), or normalise within each example."
         )

@@ -1,4 +1,5 @@
-"""Examples by index: any map-style data set, tensors, or a dict of tensors, read in batches and kept when they fit."""
+"""Examples by index: any map-style data set, tensors, or a dict of tensors, read in batches and kept when
+they fit."""
 
 from __future__ import annotations
 
@@ -22,16 +23,18 @@ class Examples:
     """`n` examples that can be read again and again, in any order, as batches on the computation's device.
 
     Args:
-        data: a `torch.utils.data.Dataset` with `__getitem__` and `__len__`; a tuple, list or dict of tensors whose
-            first dimension is the example; or a list of items.
+        data: a `torch.utils.data.Dataset` with `__getitem__` and `__len__`; a tuple, list or dict of tensors
+            whose first dimension is the example; or a list of items.
         role: what the argument is called in errors (`"train"`, `"queries"`).
         collate: makes a batch of a list of items; torch's default otherwise.
         dtype: floating-point tensors are cast to it.
         device: batches are moved there.
-        keep_bytes: a data set whose batches are plain tensors is read once and kept if it takes no more than this.
+        keep_bytes: a data set whose batches are plain tensors is read once and kept if it takes no more than
+            this.
 
     Raises:
-        InputError: no examples, an iterable-only data set, tensors of different lengths, items that change between reads.
+        InputError: no examples, an iterable-only data set, tensors of different lengths, items that change
+            between reads.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Examples:
         if isinstance(data, TensorDataset) and collate is None:
             data = data.tensors
         if isinstance(data, (np.ndarray, tuple, dict)):
-            data = tree_map(lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, data)
+            data = tree_map(
+                lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, data
+            )
         if _is_tensor_tree(data) and collate is None:
             self._tensors = self._cast(data)
             self.n = self._common_length(data)
@@ -71,9 +76,9 @@ class Examples:
         return self.n
 
     @property
-    def in_memory(self) -> bool:
-        """Whether batches are slices of tensors that are kept (no item is read again)."""
-        return self._tensors is not None
+    def uniform(self) -> bool:
+        """Whether an example's tensors have one shape in every batch: not where a collate function may pad."""
+        return self._tensors is not None or self._collate is default_collate
 
     def batch(self, indices: Tensor | Sequence[int] | slice) -> Any:
         """The batch of these examples, cast and moved."""
@@ -85,7 +90,16 @@ class Examples:
             index = torch.as_tensor(indices, device=self.device, dtype=torch.long)
             return tree_map(lambda leaf: leaf[index], self._tensors)
         listed = indices.tolist() if isinstance(indices, Tensor) else list(indices)
-        return self._cast(self._collate([self._items[i] for i in listed]))
+        items = [self._items[i] for i in listed]
+        try:
+            return self._cast(self._collate(items))
+        except (RuntimeError, TypeError) as error:
+            if self._collate is not default_collate:
+                raise
+            raise InputError(
+                f"{self.role}: examples {listed[0]}..{listed[-1]} cannot be stacked into a batch ({error}). Pass collate=, a function "
+                "from a list of items to a batch (for sequences: pad, and mask the padding)."
+            ) from error
 
     def batches(self, size: int) -> Iterator[tuple[slice, Any]]:
         """Consecutive batches of `size` examples (the last one may be short), with the slice each covers."""
@@ -94,24 +108,31 @@ class Examples:
             yield where, self.batch(where)
 
     def check_finite(self, batch: Any, where: slice) -> None:
-        """Raise `NonFiniteError` if a tensor of the batch holds NaN or infinity, naming the first such example."""
+        """Raise `NonFiniteError` if a tensor of the batch holds NaN or infinity, naming the first such
+        example."""
         for leaf in tree_flatten(batch)[0]:
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
-                bad = (~torch.isfinite(leaf)).reshape(leaf.shape[0], -1).any(1).nonzero()[0, 0] if leaf.ndim else 0
+                bad = (
+                    (~torch.isfinite(leaf)).reshape(leaf.shape[0], -1).any(1).nonzero()[0, 0]
+                    if leaf.ndim
+                    else 0
+                )
                 raise NonFiniteError(
-                    f"{self.role}: example {where.start + int(bad)} holds NaN or infinity. Fill in or drop missing values "
+                    f"{self.role}: example {where.start + int(bad)} holds NaN or infinity. Fill in or drop "
+                    "missing values "
                     "before training; a model that has seen them has no meaningful gradients."
                 )
 
     def fingerprint(self) -> str:
-        """SHA-256 of the number of examples and of every tensor's content (for kept data), or of 64 spread items."""
+        """SHA-256 of the number of examples and of every tensor's content (for kept data), or of 64 spread
+        items."""
         digest = hashlib.sha256(str(self.n).encode())
         spread = range(0, self.n, max(1, self.n // 64))
         tree = self._tensors if self._tensors is not None else self.batch(spread)
-        for leaf in tree_flatten(tree)[0]:
+        for leaf in tree_flatten(tree_map(_content, tree))[0]:
             if isinstance(leaf, Tensor):
                 digest.update(f"{tuple(leaf.shape)}{leaf.dtype}".encode())
-                digest.update(leaf.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+                digest.update(leaf.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
             else:
                 digest.update(repr(leaf).encode())
         return digest.hexdigest()
@@ -126,11 +147,29 @@ class Examples:
             batch = dict(batch)  # e.g. a tokenizer's BatchEncoding: torch's trees know only plain containers
         return tree_map(one, batch)
 
-    def _check_items(self, data: Any) -> Any:
-        if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+    def _as_tensors(self, data: Any) -> Any:
+        try:
+            data = tree_map(lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, data)
+        except TypeError as error:
+            raise InputError(f"{self.role}: {error}. Encode text and other objects as numbers first.") from error
+        leaves = tree_flatten(data)[0]
+        other = next((leaf for leaf in leaves if not isinstance(leaf, Tensor)), None)
+        if not leaves or other is not None:
             raise InputError(
-                f"{self.role}: {type(data).__name__} can only be iterated. Influence names training examples and reads them "
-                "many times, so it needs a map-style data set with __getitem__(i) and __len__(), or tensors. Put the items "
+                f"{self.role} is a {type(data).__name__} that holds {'nothing' if not leaves else f'a {type(other).__name__}'}; expected "
+                "tensors or arrays with the examples as first dimension. A list is taken as a list of examples."
+            )
+        return data
+
+    def _check_items(self, data: Any) -> Any:
+        if isinstance(data, IterableDataset) or not (
+            hasattr(data, "__getitem__") and hasattr(data, "__len__")
+        ):
+            raise InputError(
+                f"{self.role}: {type(data).__name__} can only be iterated. Influence names training "
+                "examples and reads them "
+                "many times, so it needs a map-style data set with __getitem__(i) and __len__(), or "
+                "tensors. Put the items "
                 "in a list, or wrap the source in a Dataset that reads item i."
             )
         return data
@@ -140,7 +179,8 @@ class Examples:
         lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
         if len(lengths) != 1 or None in lengths:
             raise InputError(
-                f"{self.role}: tensors of shapes {[tuple(leaf.shape) for leaf in leaves]}; expected one first dimension, the "
+                f"{self.role}: tensors of shapes {[tuple(leaf.shape) for leaf in leaves]}; expected one "
+                "first dimension, the "
                 "number of examples"
             )
         return int(leaves[0].shape[0])
@@ -150,12 +190,16 @@ class Examples:
         for a, b in zip(first, again):
             if isinstance(a, Tensor) and not torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)):
                 raise InputError(
-                    f"{self.role}: example 0 changes from one read to the next (random augmentation?). Influence needs fixed "
+                    f"{self.role}: example 0 changes from one read to the next (random augmentation?). "
+                    "Influence needs fixed "
                     "examples: pass the data set without random transforms."
                 )
 
     def _keep_if_small(self, keep_bytes: int) -> None:
-        """Concatenate the collated items if that is possible and small; otherwise items are read on demand."""
+        """Concatenate the collated items if that is possible and small; otherwise items are read on
+        demand."""
+        # A collate function may pad to the longest of a batch: alone, every example shows its own shape.
+        chunk_size = _LOAD_CHUNK if self._collate is default_collate else 1
         one = self.batch([0])
         leaves = tree_flatten(one)[0]
         if not all(isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == 1 for leaf in leaves):
@@ -163,21 +207,29 @@ class Examples:
         if self.n * sum(leaf.numel() * leaf.element_size() for leaf in leaves) > keep_bytes:
             return
         chunks, shapes = [], [leaf.shape[1:] for leaf in leaves]
-        for start in range(0, self.n, _LOAD_CHUNK):
-            chunk = self.batch(range(start, min(start + _LOAD_CHUNK, self.n)))
+        for start in range(0, self.n, chunk_size):
+            chunk = self.batch(range(start, min(start + chunk_size, self.n)))
             if [leaf.shape[1:] for leaf in tree_flatten(chunk)[0]] != shapes:
-                return  # padded to the longest of its batch: must be collated anew for every batch
+                return  # sequences of several lengths: must be collated anew for every batch
             chunks.append(chunk)
         self._tensors = tree_map(lambda *parts: torch.cat(parts), *chunks)
         self._items = None
 
 
-def _is_tensor_tree(data: Any) -> bool:
-    """A tensor, or a tuple or dict of tensors; a list of items is a data set instead."""
-    if isinstance(data, Tensor):
-        return True
-    if isinstance(data, tuple):
-        return len(data) > 0 and all(_is_tensor_tree(part) for part in data)
-    if isinstance(data, dict):
-        return len(data) > 0 and all(_is_tensor_tree(part) for part in data.values())
-    return False
+class _Rows:
+    """Tensors as a data set of items, for a collate function."""
+
+    def __init__(self, tensors: Any, n: int):
+        self._tensors = tensors
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, i: int) -> Any:
+        return tree_map(lambda leaf: leaf[i], self._tensors)
+
+
+def _content(leaf: Any) -> Any:
+    """The attributes of a batch object, which its `repr` need not show (or shows with an address)."""
+    return leaf if isinstance(leaf, Tensor) or not hasattr(leaf, "__dict__") else dict(sorted(vars(leaf).items()))

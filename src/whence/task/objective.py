@@ -37,6 +37,7 @@ class Objective:
         examples: the training examples.
         loss: per-example loss on outputs.
         regulariser: `R`.
+        constants: all other parameters and the buffers, which stay as they are.
         n, p: numbers of examples and of parameters.
     """
 
@@ -75,10 +76,15 @@ class Objective:
             if regulariser is not None
             else WeightDecay(self.parameters, weight_decay)
         )
-        self._constants = {
+        self.constants = {
             name: tensor.detach().to(self.dtype) if tensor.is_floating_point() else tensor.detach()
-            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+            for name, tensor in model.named_parameters()
             if name not in self.parameters.values
+        }
+        # Copies: a forward pass that counts its calls in a buffer must not write into the model.
+        self.constants |= {
+            name: tensor.detach().to(self.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+            for name, tensor in model.named_buffers()
         }
 
     @property
@@ -105,7 +111,7 @@ class Objective:
 
         With `everything`, `values` names all parameters and buffers, those of a retrained model.
         """
-        named = values if everything else {**values, **self._constants}
+        named = values if everything else {**values, **self.constants}
         called = functional_call(self._callable, _prefixed(named), (batch,))
         return output_tensor(called)
 

@@ -88,8 +88,9 @@ class CustomRegulariser(Regulariser):
     def __init__(self, parameters: ParameterSet, function: Callable[[dict[str, Tensor]], Tensor]):
         self.parameters = parameters
         self.function = function
-        leaves = {name: value.clone().requires_grad_() for name, value in parameters.values.items()}
-        value = function(leaves)
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.values.items()}
+        with torch.enable_grad():
+            value = function(leaves)
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             raise InputError(
                 "regulariser: expected a function of {name: tensor} that returns one differentiable number, found "
