@@ -51,9 +51,9 @@ def choose_curvature(
 
     Args:
         engine: of the objective.
-        name: one of `CURVATURES`. `"auto"` takes the Hessian where outputs are affine in the parameters and the loss is
-            convex (there it equals the GGN and is positive semi-definite), and the GGN otherwise: it stays positive
-            semi-definite away from a minimum (Bae et al. 2022, §4).
+        name: one of `CURVATURES`. `"auto"` takes the Hessian where outputs are affine in the parameters and
+            the loss is convex (there it equals the GGN and is positive semi-definite), and the GGN otherwise:
+            it stays positive semi-definite away from a minimum (Bae et al. 2022, §4).
         hvp_mode: order of differentiation for the Hessian.
         fisher_draws: labels drawn per example for `"sampled_fisher"`.
         seed: of those draws.
@@ -90,7 +90,9 @@ def choose_curvature(
                 else "it leaves out the network's own curvature; the loss is not declared convex, so it may be indefinite"
             )
     operator = data + objective.regulariser.hessian()
-    return Curvature(operator, chosen, reason, is_hessian, {"curvature": chosen, **objective.regulariser.settings()})
+    return Curvature(
+        operator, chosen, reason, is_hessian, {"curvature": chosen, **objective.regulariser.settings()}
+    )
 
 
 def _metric(name: str, engine: GradientEngine, draws: int, seed: int) -> OutputMetric:

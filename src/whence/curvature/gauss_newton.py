@@ -22,9 +22,10 @@ _PANEL_SHARE = 0.4
 class GaussNewtonOperator(FactoredOperator):
     """A Gauss-Newton matrix of the mean loss over the training set.
 
-    `matmat` costs one forward product, one output-space product and one backward product per column and pass, on graphs
-    kept between calls when they fit the memory budget. `to_dense` costs `(s·c)·n·p²` operations, or `c²·n·d²/2` for a linear
-    head. It is `F Fᵀ / n` with one column `J_iᵀ l_ir` of `F` for every example and root of `S_i`.
+    `matmat` costs one forward product, one output-space product and one backward product per column and pass,
+    on graphs kept between calls when they fit the memory budget. `to_dense` costs `(s·c)·n·p²` operations, or
+    `c²·n·d²/2` for a linear head. It is `F Fᵀ / n` with one column `J_iᵀ l_ir` of `F` for every example and
+    root of `S_i`.
     """
 
     def __init__(self, engine: GradientEngine, metric: OutputMetric):
@@ -88,7 +89,8 @@ class GaussNewtonOperator(FactoredOperator):
         return torch.cat(parts)
 
     def factor_gram(self, scale: Float[Tensor, " p"]) -> Float[Tensor, "m m"]:
-        """`Fᵀ diag(scale) F` in panels: as many rows of `Fᵀ` as fit are held while the others are made again beside them."""
+        """`Fᵀ diag(scale) F` in panels: as many rows of `Fᵀ` as fit are held while the others are made again
+        beside them."""
         objective = self.engine.objective
         each = self.rank // objective.n
         total = self.rank
@@ -107,7 +109,8 @@ class GaussNewtonOperator(FactoredOperator):
         return gram
 
     def _factor_rows(self, first: int = 0, last: int | None = None) -> Iterator[Float[Tensor, "r p"]]:
-        """Explicit rows `l_irᵀ J_i`, example by example from `first` to `last`, in chunks that fit the working memory."""
+        """Explicit rows `l_irᵀ J_i`, example by example from `first` to `last`, in chunks that fit the
+        working memory."""
         examples = self.engine.objective.examples
         last = len(examples) if last is None else last
         size = self.engine.rows_per_batch(self.rank // len(examples))
@@ -124,7 +127,9 @@ class GaussNewtonOperator(FactoredOperator):
         if positions == 1 or self.metric.couples_positions:
             return positions == 1
         numbers = torch.arange(at.outputs.numel(), device=self.device) // at.width
-        blocks = self.metric.loss.to_blocks(numbers.to(self.dtype).view_as(at.outputs), at.outputs, at.targets)
+        blocks = self.metric.loss.to_blocks(
+            numbers.to(self.dtype).view_as(at.outputs), at.outputs, at.targets
+        )
         return bool((blocks == blocks[..., :1]).all())
 
     def _head_dense(self) -> Float[Tensor, "p p"]:

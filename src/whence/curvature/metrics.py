@@ -13,7 +13,8 @@ from whence.losses import Loss
 
 
 def by_example(values: Tensor) -> Float[Tensor, "k b o"]:
-    """Values shaped `(k, *outputs.shape)` with what belongs to an example in one dimension, also for outputs `(b,)`."""
+    """Values shaped `(k, *outputs.shape)` with what belongs to an example in one dimension, also for outputs
+    `(b,)`."""
     return values.reshape(*values.shape[:2], -1)
 
 
@@ -96,7 +97,8 @@ class SampledFisherMetric(OutputMetric):
 
 
 class EmpiricalFisherMetric(OutputMetric):
-    """`S_i = ∇_f ℓ_i ∇_f ℓ_iᵀ` at the training label: the *empirical* Fisher, no approximation of the Hessian in general."""
+    """`S_i = ∇_f ℓ_i ∇_f ℓ_iᵀ` at the training label: the *empirical* Fisher, no approximation of the Hessian
+    in general."""
 
     name = "empirical_fisher"
     couples_positions = True
@@ -108,9 +110,7 @@ class EmpiricalFisherMetric(OutputMetric):
         return gradient[None]
 
 
-def _spread(
-    loss: Loss, roots: Float[Tensor, "b s c r"], at: Linearisation
-) -> Float[Tensor, "rs b *outputs"]:
+def _spread(loss: Loss, roots: Float[Tensor, "b s c r"], at: Linearisation) -> Float[Tensor, "rs b *outputs"]:
     """One cotangent per column and position: blocks of different positions do not mix."""
     b, s, c, r = roots.shape
     if s == 1:

@@ -1,4 +1,5 @@
-"""Linearisation of any `nn.Module` by autograd, its graphs kept so that repeated products cost no forward pass."""
+"""Linearisation of any `nn.Module` by autograd, its graphs kept so that repeated products cost no forward
+pass."""
 
 from __future__ import annotations
 
@@ -16,18 +17,21 @@ from whence.task import Objective, differentiable_attention
 
 
 class AutogradLinearisation(Linearisation):
-    """Reverse mode for `Jᵀu`; forward products as the transpose of it (`J v = ∂(Jᵀu)ᵀv/∂u`), both on kept graphs.
+    """Reverse mode for `Jᵀu`; forward products as the transpose of it (`J v = ∂(Jᵀu)ᵀv/∂u`), both on kept
+    graphs.
 
-    The second backward costs about what forward mode costs and, unlike it, works for every operation that has a double
-    backward. Cost of `k` products: about `2k` forward passes; memory: the activations of the batch, plus `k` copies
-    while a product runs.
+    The second backward costs about what forward mode costs and, unlike it, works for every operation that has
+    a double backward. Cost of `k` products: about `2k` forward passes; memory: the activations of the batch,
+    plus `k` copies while a product runs.
     """
 
     def __init__(self, objective: Objective, batch: Any, *, each: Callable[[Any, Tensor], list[Tensor]]):
         self._parameters = objective.parameters
         self._batch = batch
         self._each = each
-        leaves = {name: value.detach().requires_grad_() for name, value in objective.parameters.values.items()}
+        leaves = {
+            name: value.detach().requires_grad_() for name, value in objective.parameters.values.items()
+        }
         self._leaves = list(leaves.values())
         with torch.enable_grad(), differentiable_attention():
             self._graph_outputs = objective.outputs(leaves, batch)
@@ -48,7 +52,9 @@ class AutogradLinearisation(Linearisation):
         # A parameter that the outputs do not depend on contributes nothing and has no graph.
         live = [(part, row) for part, row in zip(self._pulled, rows) if part.requires_grad]
         if not live:
-            return torch.zeros(vectors.shape[1], *self.outputs.shape, dtype=vectors.dtype, device=vectors.device)
+            return torch.zeros(
+                vectors.shape[1], *self.outputs.shape, dtype=vectors.dtype, device=vectors.device
+            )
         with differentiable_attention():
             (tangents,) = torch.autograd.grad(
                 [part for part, _ in live],

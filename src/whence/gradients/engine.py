@@ -1,4 +1,5 @@
-"""One object that linearises batches of an objective, in the cheapest way its structure allows, within memory."""
+"""One object that linearises batches of an objective, in the cheapest way its structure allows, within
+memory."""
 
 from __future__ import annotations
 
@@ -40,11 +41,11 @@ class GradientEngine:
     """Linearisations of an objective at `θ̂`, per-example gradients included.
 
     Attributes:
-        structure: `"linear head"` (outputs affine in the parameters: Hessian and GGN coincide for a convex loss) or
-            `"autograd"`.
+        structure: `"linear head"` (outputs affine in the parameters: Hessian and GGN coincide for a convex
+            loss) or `"autograd"`.
         per_example: how per-example gradients are taken, with the reason where it is the slow way.
-        columns, batch_size: columns and examples that go through one product together; results depend on them only by
-            rounding.
+        columns, batch_size: columns and examples that go through one product together; results depend on them
+            only by rounding.
     """
 
     def __init__(self, objective: Objective, batch_size: int | None = None):
@@ -80,7 +81,8 @@ class GradientEngine:
         return columns, int(min(n, batch))
 
     def graph_bytes(self) -> int:
-        """Estimated bytes of what repeated products over the training set reuse: graphs, or a linear head's features."""
+        """Estimated bytes of what repeated products over the training set reuse: graphs, or a linear head's
+        features."""
         if self.head is not None:
             return self._feature_bytes(self.objective.examples)
         return self._bytes_per_example * 3 * self.objective.n
@@ -129,7 +131,9 @@ class GradientEngine:
     def _head_cache(self, examples: Examples) -> _HeadCache | None:
         """Features, outputs and targets of a whole data set, computed once if they fit."""
         if id(examples) not in self._heads:
-            self._heads = {key: entry for key, entry in self._heads.items() if entry[0] is self.objective.examples}
+            self._heads = {
+                key: entry for key, entry in self._heads.items() if entry[0] is self.objective.examples
+            }
             self._heads[id(examples)] = (examples, self._read_head(examples))
         return self._heads[id(examples)][1]
 
@@ -157,10 +161,13 @@ class GradientEngine:
 
 
 def _graph_bytes(objective: Objective) -> int:
-    """Bytes that autograd saves per example for a first and a second derivative, measured on a few examples."""
+    """Bytes that autograd saves per example for a first and a second derivative, measured on a few
+    examples."""
     count = min(_PROBE, objective.n)
     batch = objective.examples.batch(range(count))
-    fixed = {value.data_ptr() for value in [*objective.parameters.values.values(), *objective.constants.values()]}
+    fixed = {
+        value.data_ptr() for value in [*objective.parameters.values.values(), *objective.constants.values()]
+    }
     fixed |= {leaf.data_ptr() for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)}
     seen: dict[int, int] = {}
 
@@ -178,7 +185,8 @@ def _graph_bytes(objective: Objective) -> int:
             value.requires_grad_(False)
     if not outputs.requires_grad:
         raise InputError(
-            "the model's outputs do not depend on the studied parameters by differentiable operations. Remove torch.no_grad() and "
+            "the model's outputs do not depend on the studied parameters by differentiable operations. "
+            "Remove torch.no_grad() and "
             "detach() from the forward pass, or choose parameters= that the outputs depend on."
         )
     largest = outputs.numel() * outputs.element_size()

@@ -19,7 +19,8 @@ HessianProduct = Callable[[Tensor], Tensor]
 
 
 def hessian_product(objective: Objective, batch: Any, mode: HvpMode) -> HessianProduct:
-    """`V ↦ (Σ_b ∇²ℓ_i) V` on the batch, for `(p, k)` columns. Reverse-over-reverse keeps its graph between calls."""
+    """`V ↦ (Σ_b ∇²ℓ_i) V` on the batch, for `(p, k)` columns. Reverse-over-reverse keeps its graph between
+    calls."""
     if mode == "reverse_over_reverse":
         return _reverse_over_reverse(objective, batch)
     return _forward_over_reverse(objective, batch)
@@ -68,10 +69,12 @@ def _forward_over_reverse(objective: Objective, batch: Any) -> HessianProduct:
 
 
 def fastest_hvp_mode(objective: Objective, batch: Any, columns: int) -> tuple[HvpMode, dict[str, float]]:
-    """Time both modes once on this model and batch (after a warm-up); modes the model cannot run are left out.
+    """Time both modes once on this model and batch (after a warm-up); modes the model cannot run are left
+    out.
 
     Returns:
-        The faster mode, and the seconds per product of each that ran. The choice changes results only by rounding.
+        The faster mode, and the seconds per product of each that ran. The choice changes results only by
+        rounding.
     """
     vectors = torch.ones(objective.p, columns, dtype=objective.dtype, device=objective.device)
     seconds: dict[str, float] = {}

@@ -1,4 +1,5 @@
-"""When the studied parameters are one final linear map, the Jacobian is the features: two GEMMs a product, no autograd."""
+"""When the studied parameters are one final linear map, the Jacobian is the features: two GEMMs a product, no
+autograd."""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ class LinearHead:
             calls, outputs = _captured(self._objective, self.module, values, batch)
         if not _is_head(self.module, calls, outputs, values):
             raise UnsupportedError(
-                "the studied layer makes the model's outputs on some batches and not on others, so its curvature has no "
+                "the studied layer makes the model's outputs on some batches and not on others, so its "
+                "curvature has no "
                 "closed form. Add another layer to parameters= to have derivatives taken by autograd."
             )
         inputs = calls[0][0]
@@ -97,9 +99,11 @@ class LinearHead:
 
 
 def find_linear_head(objective: Objective) -> LinearHead | None:
-    """The layer, if all studied parameters are those of one `nn.Linear` whose output is the model's output; else `None`.
+    """The layer, if all studied parameters are those of one `nn.Linear` whose output is the model's output;
+    else `None`.
 
-    The structure is proved on a probe batch with other parameter values: the layer runs once, its input does not depend on
+    The structure is proved on a probe batch with other parameter values: the layer runs once, its input does
+        not depend on
     the studied parameters, and the model's output is the layer's, up to its shape.
     """
     owners = {name.rpartition(".")[0] for name in objective.parameters.names}
@@ -113,12 +117,17 @@ def find_linear_head(objective: Objective) -> LinearHead | None:
     values = objective.parameters.values
     generator = torch.Generator().manual_seed(0)
     other = {
-        name: value + torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value) for name, value in values.items()
+        name: value + torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+        for name, value in values.items()
     }
     with torch.no_grad():
         calls, _ = _captured(objective, module, values, batch)
         moved, outputs = _captured(objective, module, other, batch)
-    if not _is_head(module, moved, outputs, other) or len(calls) != 1 or not torch.equal(calls[0][0], moved[0][0]):
+    if (
+        not _is_head(module, moved, outputs, other)
+        or len(calls) != 1
+        or not torch.equal(calls[0][0], moved[0][0])
+    ):
         return None
     inputs = moved[0][0]
     count = inputs.shape[0]
@@ -128,11 +137,17 @@ def find_linear_head(objective: Objective) -> LinearHead | None:
 def _is_head(
     module: nn.Linear, calls: list[tuple[Tensor, Tensor]], outputs: Tensor, values: dict[str, Tensor]
 ) -> bool:
-    """Whether the layer ran once and the outputs are `W a + b` of its input (no hook changed it), up to their shape."""
+    """Whether the layer ran once and the outputs are `W a + b` of its input (no hook changed it), up to their
+    shape."""
     if len(calls) != 1:
         return False
     inputs, made = calls[0]
-    if inputs.ndim < 2 or outputs.ndim == 0 or inputs.shape[0] != outputs.shape[0] or made.numel() != outputs.numel():
+    if (
+        inputs.ndim < 2
+        or outputs.ndim == 0
+        or inputs.shape[0] != outputs.shape[0]
+        or made.numel() != outputs.numel()
+    ):
         return False
     own = {name.rpartition(".")[2]: value for name, value in values.items()}
     bias = own.get("bias", module.bias)
@@ -146,7 +161,9 @@ def _captured(
     objective: Objective, module: nn.Linear, values: dict[str, Tensor], batch: Any
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     calls: list[tuple[Tensor, Tensor]] = []
-    handle = module.register_forward_hook(lambda _, args, made: calls.append((args[0].detach(), made.detach())))
+    handle = module.register_forward_hook(
+        lambda _, args, made: calls.append((args[0].detach(), made.detach()))
+    )
     try:
         outputs = objective.outputs(values, batch)
     finally:

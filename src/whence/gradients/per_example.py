@@ -55,7 +55,9 @@ class ExampleGradients:
             else:
                 parts = [part[:, 0] for part in at.vjp_each_parts(cotangent[None])]
                 pieces = directions.split([part.shape[1] for part in parts])
-                inner = sum((part @ piece for part, piece in zip(parts[1:], pieces[1:])), start=parts[0] @ pieces[0])
+                inner = sum(
+                    (part @ piece for part, piece in zip(parts[1:], pieces[1:])), start=parts[0] @ pieces[0]
+                )
                 squares = torch.stack([part.square().sum(1) for part in parts]).sum(0)
                 yield where, inner, squares.sqrt()
 

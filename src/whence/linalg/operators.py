@@ -1,4 +1,5 @@
-"""Symmetric operators `C: R^p → R^p` that are applied to `k` columns at once and know what is proven of them."""
+"""Symmetric operators `C: R^p → R^p` that are applied to `k` columns at once and know what is proven of
+them."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        """`C V` for `k` columns at once. Cost: `k` products, sharing everything that does not depend on `V`."""
+        """`C V` for `k` columns at once. Cost: `k` products, sharing everything that does not depend on
+        `V`."""
 
     def matvec(self, vector: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """`C v`: the case `k = 1` of `matmat`."""
@@ -67,7 +69,9 @@ class LinearOperator(ABC):
     def damped(self, damping: float) -> LinearOperator:
         """`C + λI`."""
         if not (math.isfinite(damping) and damping >= 0):
-            raise InputError(f"damping={damping!r}: expected a finite number ≥ 0, in the units of the curvature")
+            raise InputError(
+                f"damping={damping!r}: expected a finite number ≥ 0, in the units of the curvature"
+            )
         if damping == 0:
             return self
         return self + DiagonalOperator.constant(damping, self)
@@ -82,11 +86,12 @@ class LinearOperator(ABC):
 
 
 class FactoredOperator(LinearOperator):
-    """`C = (1/n) F Fᵀ` for a `p × m` factor `F` that need not be formed: what the dual space of a solver needs."""
+    """`C = (1/n) F Fᵀ` for a `p × m` factor `F` that need not be formed: what the dual space of a solver
+    needs."""
 
     rank: int  # m
-    # False where the columns change with how examples are batched (sequences padded to the longest of a batch): the factor then
-    # has no one form that `factor_apply`, `factor_adjoint` and `factor_gram` share.
+    # False where the columns change with how examples are batched (sequences padded to the longest of a
+    # batch): the factor then has no one form that `factor_apply`, `factor_adjoint` and `factor_gram` share.
     fixed_rank: bool = True
 
     @abstractmethod
@@ -109,7 +114,7 @@ class DenseOperator(LinearOperator):
         InputError: the matrix is not square.
     """
 
-    def __init__(self, matrix: Float[Tensor, "..."], lower_bound: float = -math.inf):
+    def __init__(self, matrix: Float[Tensor, ...], lower_bound: float = -math.inf):
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"matrix has shape {tuple(matrix.shape)}; expected a square one")
         super().__init__(matrix.shape[0], matrix.dtype, matrix.device, lower_bound)

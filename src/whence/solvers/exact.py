@@ -28,9 +28,9 @@ class Exact(Solver):
 
     Args:
         method: `"cholesky"`, or `"eigh"`, which costs about ten times more and knows every eigenvalue.
-        space: `"primal"` factorises the `p × p` matrix. `"dual"` uses `C = D + FFᵀ/n` with `D` the diagonal of damping
-            and weight decay (Woodbury): an `m × m` matrix, `m` = examples × outputs, whatever `p` is. `"auto"` takes the
-            smaller one that exists.
+        space: `"primal"` factorises the `p × p` matrix. `"dual"` uses `C = D + FFᵀ/n` with `D` the diagonal
+            of damping and weight decay (Woodbury): an `m × m` matrix, `m` = examples × outputs, whatever `p`
+            is. `"auto"` takes the smaller one that exists.
 
     Cost: `p³/3` operations and `8p²` bytes (primal), `m³/3` and `8m²` plus the rows of `F` (dual).
     """
@@ -52,7 +52,8 @@ class Exact(Solver):
         factor, diagonal = dual_form(operator)
         if self.space == "dual" and factor is None:
             raise UnsupportedError(
-                "space='dual' needs C = diagonal + FFᵀ/n with a positive diagonal: a GGN or Fisher with damping or weight decay "
+                "space='dual' needs C = diagonal + FFᵀ/n with a positive diagonal: a GGN or Fisher with "
+                "damping or weight decay "
                 "on every parameter. Use curvature='ggn' with damping > 0, or space='primal'."
             )
         if factor is not None and (
@@ -63,7 +64,8 @@ class Exact(Solver):
 
 
 def dual_form(operator: LinearOperator) -> tuple[FactoredOperator | None, Float[Tensor, " p"]]:
-    """`(F, D)` if `operator = D + FFᵀ/n` with `D > 0` diagonal and `FFᵀ` semi-definite; `(None, D)` otherwise."""
+    """`(F, D)` if `operator = D + FFᵀ/n` with `D > 0` diagonal and `FFᵀ` semi-definite; `(None, D)`
+    otherwise."""
     rest, diagonal = split_diagonal(operator)
     factor = rest[0] if len(rest) == 1 and isinstance(rest[0], FactoredOperator) else None
     if factor is None or not factor.fixed_rank or factor.lower_bound < 0 or not bool((diagonal > 0).all()):
@@ -171,8 +173,10 @@ class _Dual(_Direct):
 def _indefinite(smallest: float) -> NotPositiveDefiniteError:
     repair = -smallest * 1.1 if smallest < 0 else 1e-6
     return NotPositiveDefiniteError(
-        f"the curvature is not positive definite: its most negative eigenvalue is {smallest:.4g}. The model is not at a strict "
-        f"minimum of this objective. Add at least damping={repair:.3g} to what is set now, use curvature='ggn', or train to "
+        f"the curvature is not positive definite: its most negative eigenvalue is {smallest:.4g}. The model "
+        "is not at a strict "
+        f"minimum of this objective. Add at least damping={repair:.3g} to what is set now, use "
+        "curvature='ggn', or train to "
         "convergence.",
         eigenvalue=smallest,
         damping=repair,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from whence.errors import StoreError
 
-
 # What a killed process leaves behind starts with this.
 TEMPORARY_PREFIX = ".whence-"
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write `content` beside `path` and rename it into place, so that a kill or a full disk leaves no half-written file.
+    """Write `content` beside `path` and rename it into place, so that a kill or a full disk leaves no
+    half-written file.
 
     Raises:
         StoreError: the file cannot be written; what was there before is still there.
@@ -24,7 +24,9 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     temporary: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=TEMPORARY_PREFIX, delete=False) as stream:
+        with tempfile.NamedTemporaryFile(
+            "wb", dir=file.parent, prefix=TEMPORARY_PREFIX, delete=False
+        ) as stream:
             temporary = Path(stream.name)
             stream.write(data)
             stream.flush()
@@ -35,7 +37,8 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         temporary = None
     except OSError as error:
         raise StoreError(
-            f"{file} could not be written ({error}). Nothing was half-written; free some space or choose another directory, then run "
+            f"{file} could not be written ({error}). Nothing was half-written; free some space or choose "
+            "another directory, then run "
             "again to resume."
         ) from error
     finally:

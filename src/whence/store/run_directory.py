@@ -1,4 +1,5 @@
-"""A directory that keeps what took long: JSON records written atomically, under a manifest that names what they belong to."""
+"""A directory that keeps what took long: JSON records written atomically, under a manifest that names what
+they belong to."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _MANIFEST = "manifest.json"
 class RunDirectory:
     """Records of one run, kept across processes.
 
-    A record is there whole or not at all: it is written to a temporary file beside its place and renamed, so a run killed at any point
+    A record is there whole or not at all: it is written to a temporary file beside its place and renamed, so
+        a run killed at any point
     resumes from the records it finished.
 
     Args:
@@ -25,8 +27,8 @@ class RunDirectory:
         identity: fingerprints of model, data and everything else the records depend on, as JSON values.
 
     Raises:
-        StoreError: the directory belongs to a run with another identity (the message lists what differs), is not a run directory, or
-            cannot be read or written.
+        StoreError: the directory belongs to a run with another identity (the message lists what differs), is
+            not a run directory, or cannot be read or written.
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]):
@@ -47,10 +49,13 @@ class RunDirectory:
             if differing:
                 raise StoreError(
                     f"run directory {self.path} belongs to another run: {', '.join(differing)} differ"
-                    f"{'s' if len(differing) == 1 else ''}. Use a new directory, or delete this one if its results are no longer needed."
+                    f"{'s' if len(differing) == 1 else ''}. Use a new directory, or delete this one if its "
+                    "results are no longer needed."
                 )
         elif occupied:
-            raise StoreError(f"{self.path} is not empty and has no {_MANIFEST}: it is no run directory. Use a new one.")
+            raise StoreError(
+                f"{self.path} is not empty and has no {_MANIFEST}: it is no run directory. Use a new one."
+            )
         else:
             self._write(manifest, wanted)
 
@@ -67,7 +72,9 @@ class RunDirectory:
         try:
             return json.loads(file.read_text())
         except (OSError, ValueError) as error:  # ValueError: not JSON, or not text
-            raise StoreError(f"{file} cannot be read ({error}). Delete it to compute its content again.") from error
+            raise StoreError(
+                f"{file} cannot be read ({error}). Delete it to compute its content again."
+            ) from error
 
     def _write(self, file: Path, record: Any) -> None:
         write_atomically(file, json.dumps(record))

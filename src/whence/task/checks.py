@@ -1,4 +1,5 @@
-"""Is this objective one that influence is defined for? Every question is asked once, before any curvature is computed."""
+"""Is this objective one that influence is defined for? Every question is asked once, before any curvature is
+computed."""
 
 from __future__ import annotations
 
@@ -27,20 +28,28 @@ def check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, _DROPOUT) and module.training and module.p > 0:
             raise InputError(
-                f"module {name!r} is dropout in training mode: losses would be random. Call model.eval() first."
+                f"module {name!r} is dropout in training mode: losses would be random. Call model.eval() "
+                "first."
             )
         if isinstance(module, _BATCH_NORM) and (module.training or not module.track_running_stats):
             raise InputError(
-                f"module {name!r} is batch normalisation that uses the batch's own statistics: an example's loss depends on "
+                f"module {name!r} is batch normalisation that uses the batch's own statistics: an example's "
+                "loss depends on "
                 "its neighbours. Call model.eval() first (and keep track_running_stats=True)."
             )
         if isinstance(module, nn.MultiheadAttention) and module.training and module.dropout > 0:
-            raise InputError(f"module {name!r} has attention dropout in training mode. Call model.eval() first.")
+            raise InputError(
+                f"module {name!r} has attention dropout in training mode. Call model.eval() first."
+            )
         if isinstance(module, nn.RNNBase) and module.training and module.dropout > 0:
-            raise InputError(f"module {name!r} has dropout between its layers in training mode. Call model.eval() first.")
+            raise InputError(
+                f"module {name!r} has dropout between its layers in training mode. Call model.eval() first."
+            )
 
 
-def check_examples(objective: Objective, examples: Examples, *, batch_size: int, progress: bool = True) -> None:
+def check_examples(
+    objective: Objective, examples: Examples, *, batch_size: int, progress: bool = True
+) -> None:
     """One pass over `examples`: finite inputs, valid targets, one finite loss per example.
 
     Raises:
@@ -54,26 +63,38 @@ def check_examples(objective: Objective, examples: Examples, *, batch_size: int,
             count = where.stop - where.start
             if outputs.ndim == 0 or outputs.shape[0] != count:
                 raise InputError(
-                    f"the model's outputs have shape {tuple(outputs.shape)} for a batch of {count} examples; expected the "
+                    f"the model's outputs have shape {tuple(outputs.shape)} for a batch of {count} "
+                    "examples; expected the "
                     "examples as the first dimension"
                 )
             if not bool(torch.isfinite(outputs).all()):
                 bad = (~torch.isfinite(outputs)).reshape(count, -1).any(1).nonzero()[0, 0]
-                raise NonFiniteError(f"the model's output for {examples.role} example {where.start + int(bad)} is NaN or infinite")
+                raise NonFiniteError(
+                    f"the model's output for {examples.role} example {where.start + int(bad)} is NaN or infinite"
+                )
             try:
                 objective.loss.validate(outputs, targets)
             except InputError as error:
-                raise type(error)(f"{examples.role} examples {where.start}..{where.stop - 1}: {error}") from error
+                raise type(error)(
+                    f"{examples.role} examples {where.start}..{where.stop - 1}: {error}"
+                ) from error
             losses = objective.loss(outputs, targets)
             if not isinstance(losses, Tensor) or losses.shape != (count,):
-                found = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+                found = (
+                    f"shape {tuple(losses.shape)}"
+                    if isinstance(losses, Tensor)
+                    else f"a {type(losses).__name__}"
+                )
                 raise InputError(
                     f"loss {objective.loss.name!r} returned {found} for {count} examples; expected one loss "
-                    f"per example, ({count},). A mean or sum over the batch cannot be attributed: use reduction='none'."
+                    f"per example, ({count},). A mean or sum over the batch cannot be attributed: use "
+                    "reduction='none'."
                 )
             if not bool(torch.isfinite(losses).all()):
                 bad = int((~torch.isfinite(losses)).nonzero()[0, 0])
-                raise NonFiniteError(f"the loss of {examples.role} example {where.start + bad} is {float(losses[bad])}")
+                raise NonFiniteError(
+                    f"the loss of {examples.role} example {where.start + bad} is {float(losses[bad])}"
+                )
             bar.advance(count)
 
 
@@ -98,14 +119,18 @@ def check_batch_independence(objective: Objective) -> None:
     tolerance = 1e4 * torch.finfo(objective.dtype).eps
     if bool(((together - again).abs() > tolerance * (1 + together.abs())).any()):
         raise BatchDependenceError(
-            "the same batch gave two different losses: the forward pass is random. Call model.eval(), and remove random layers "
+            "the same batch gave two different losses: the forward pass is random. Call model.eval(), and "
+            "remove random layers "
             "or noise from forward."
         )
     gap = (together - alone).abs() / (1 + alone.abs())
     if bool((gap > tolerance).any()):
         worst = int(gap.argmax())
         raise BatchDependenceError(
-            f"example {chosen[worst]} has loss {float(together[worst]):.6g} in a batch of {count} but {float(alone[worst]):.6g} alone. "
-            "Its loss depends on the batch around it: batch statistics, padding without a mask, or a loss normalised over the "
-            "batch. Mask the padding, use running statistics (model.eval()), or normalise within each example."
+            f"example {chosen[worst]} has loss {float(together[worst]):.6g} in a batch of {count} but "
+            f"{float(alone[worst]):.6g} alone. "
+            "Its loss depends on the batch around it: batch statistics, padding without a mask, or a loss "
+            "normalised over the "
+            "batch. Mask the padding, use running statistics (model.eval()), or normalise within each "
+            "example."
         )

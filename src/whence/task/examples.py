@@ -77,7 +77,8 @@ class Examples:
 
     @property
     def uniform(self) -> bool:
-        """Whether an example's tensors have one shape in every batch: not where a collate function may pad."""
+        """Whether an example's tensors have one shape in every batch: not where a collate function may
+        pad."""
         return self._tensors is not None or self._collate is default_collate
 
     def batch(self, indices: Tensor | Sequence[int] | slice) -> Any:
@@ -97,7 +98,8 @@ class Examples:
             if self._collate is not default_collate:
                 raise
             raise InputError(
-                f"{self.role}: examples {listed[0]}..{listed[-1]} cannot be stacked into a batch ({error}). Pass collate=, a function "
+                f"{self.role}: examples {listed[0]}..{listed[-1]} cannot be stacked into a batch ({error}). "
+                "Pass collate=, a function "
                 "from a list of items to a batch (for sequences: pad, and mask the padding)."
             ) from error
 
@@ -149,15 +151,21 @@ class Examples:
 
     def _as_tensors(self, data: Any) -> Any:
         try:
-            data = tree_map(lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, data)
+            data = tree_map(
+                lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, data
+            )
         except TypeError as error:
-            raise InputError(f"{self.role}: {error}. Encode text and other objects as numbers first.") from error
+            raise InputError(
+                f"{self.role}: {error}. Encode text and other objects as numbers first."
+            ) from error
         leaves = tree_flatten(data)[0]
         other = next((leaf for leaf in leaves if not isinstance(leaf, Tensor)), None)
         if not leaves or other is not None:
             raise InputError(
-                f"{self.role} is a {type(data).__name__} that holds {'nothing' if not leaves else f'a {type(other).__name__}'}; expected "
-                "tensors or arrays with the examples as first dimension. A list is taken as a list of examples."
+                f"{self.role} is a {type(data).__name__} that holds "
+                f"{'nothing' if not leaves else f'a {type(other).__name__}'}; expected "
+                "tensors or arrays with the examples as first dimension. A list is taken as a list of "
+                "examples."
             )
         return data
 
@@ -232,4 +240,8 @@ class _Rows:
 
 def _content(leaf: Any) -> Any:
     """The attributes of a batch object, which its `repr` need not show (or shows with an address)."""
-    return leaf if isinstance(leaf, Tensor) or not hasattr(leaf, "__dict__") else dict(sorted(vars(leaf).items()))
+    return (
+        leaf
+        if isinstance(leaf, Tensor) or not hasattr(leaf, "__dict__")
+        else dict(sorted(vars(leaf).items()))
+    )

@@ -29,7 +29,8 @@ Measure = Callable[[Tensor, Any], Tensor]  # (outputs, targets) -> one number pe
 class Objective:
     """Model, loss, parameters and data, seen as functions of the studied parameters.
 
-    This is the one place that decides sums and means: `J` is the mean of the per-example losses over all `n` examples plus
+    This is the one place that decides sums and means: `J` is the mean of the per-example losses over all `n`
+        examples plus
     `R`, whatever the batches; every sum over a batch below is a plain sum, divided by `n` once.
 
     Attributes:
@@ -58,7 +59,8 @@ class Objective:
     ):
         if not isinstance(model, nn.Module):
             raise InputError(
-                f"model is a {type(model).__name__}; expected a torch.nn.Module (for scikit-learn use from_sklearn)"
+                f"model is a {type(model).__name__}; expected a torch.nn.Module (for scikit-learn use "
+                "from_sklearn)"
             )
         self.model = model
         self.loss: Loss = resolve_loss(loss)
@@ -70,7 +72,9 @@ class Objective:
         self._collate = collate
         self.examples = self.read(train, role="train")
         if regulariser is not None and weight_decay:
-            raise InputError("both weight_decay and regulariser were given; put the whole of R into regulariser")
+            raise InputError(
+                "both weight_decay and regulariser were given; put the whole of R into regulariser"
+            )
         self.regulariser: Regulariser = (
             CustomRegulariser(self.parameters, regulariser)
             if regulariser is not None
@@ -107,7 +111,8 @@ class Objective:
         )
 
     def outputs(self, values: Mapping[str, Tensor], batch: Any, *, everything: bool = False) -> Tensor:
-        """Model outputs `(b, …)` with the studied parameters at `values`; frozen parameters and buffers as they are.
+        """Model outputs `(b, …)` with the studied parameters at `values`; frozen parameters and buffers as
+        they are.
 
         With `everything`, `values` names all parameters and buffers, those of a retrained model.
         """
@@ -125,7 +130,8 @@ class Objective:
 
 
 class _Forwarded(nn.Module):
-    """A user's `forward(model, batch)` as a module, so that `functional_call` can swap the parameters beneath it."""
+    """A user's `forward(model, batch)` as a module, so that `functional_call` can swap the parameters beneath
+    it."""
 
     def __init__(self, model: nn.Module, forward: Forward):
         super().__init__()
@@ -142,6 +148,7 @@ def _prefixed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def differentiable_attention() -> Iterator[None]:
-    """Only attention kernels with second derivatives: the fused ones have no double backward or forward mode."""
+    """Only attention kernels with second derivatives: the fused ones have no double backward or forward
+    mode."""
     with sdpa_kernel(SDPBackend.MATH):
         yield

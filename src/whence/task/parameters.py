@@ -37,7 +37,8 @@ class ParameterSet:
         names = [name for name in every if name in chosen and every[name].requires_grad]
         if not names:
             raise InputError(
-                f"all {len(chosen)} selected parameters are frozen (requires_grad=False), so nothing can be attributed. "
+                f"all {len(chosen)} selected parameters are frozen (requires_grad=False), so nothing can be "
+                "attributed. "
                 "Call .requires_grad_(True) on those to be studied; the values are not changed."
             )
         self.names = names
@@ -48,7 +49,8 @@ class ParameterSet:
         for name, value in self.values.items():
             if not bool(torch.isfinite(value).all()):
                 raise NonFiniteError(
-                    f"parameter {name!r} holds NaN or infinity. Influence needs a model whose training ended in finite "
+                    f"parameter {name!r} holds NaN or infinity. Influence needs a model whose training "
+                    "ended in finite "
                     "parameters; lower the learning rate or load an earlier checkpoint."
                 )
         self.sizes = [value.numel() for value in self.values.values()]
@@ -97,19 +99,23 @@ def _select(
         chosen = {name for name, parameter in every.items() if id(parameter) in inside}
         if not chosen:
             raise InputError(
-                f"parameters={type(select).__name__}(...): this module is not part of the model or has no parameters. "
+                f"parameters={type(select).__name__}(...): this module is not part of the model or has no "
+                "parameters. "
                 "Pass one of the model's own submodules, e.g. parameters=model.fc."
             )
         return chosen
     chosen = set()
     for pattern in [select] if isinstance(select, str) else select:
         found = {
-            name for name in every if fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern.rstrip(".") + ".")
+            name
+            for name in every
+            if fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern.rstrip(".") + ".")
         }
         if not found:
             shown = ", ".join(list(every)[:8]) + (", …" if len(every) > 8 else "")
             raise InputError(
-                f"parameters: {pattern!r} matches no parameter. Expected a parameter's name, a glob, or a submodule's "
+                f"parameters: {pattern!r} matches no parameter. Expected a parameter's name, a glob, or a "
+                "submodule's "
                 f"name; the model has {shown}"
             )
         chosen |= found

@@ -38,8 +38,8 @@ class WeightDecay(Regulariser):
 
     Args:
         parameters: the studied parameters.
-        weight_decay: `α ≥ 0`, or a mapping from a name, glob or submodule name to its `α`; parameters that no key
-            matches get 0, and the last key that matches counts.
+        weight_decay: `α ≥ 0`, or a mapping from a name, glob or submodule name to its `α`; parameters that no
+            key matches get 0, and the last key that matches counts.
 
     Raises:
         InputError: a negative or non-finite `α`, or a key that matches no parameter.
@@ -52,10 +52,14 @@ class WeightDecay(Regulariser):
             if not (isinstance(alpha, (int, float)) and math.isfinite(alpha) and alpha >= 0):
                 raise InputError(f"weight_decay={alpha!r}: expected a finite number ≥ 0")
             found = [
-                name for name in parameters.names if fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")
+                name
+                for name in parameters.names
+                if fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")
             ]
             if not found:
-                raise InputError(f"weight_decay: {pattern!r} matches none of {', '.join(parameters.names[:8])}")
+                raise InputError(
+                    f"weight_decay: {pattern!r} matches none of {', '.join(parameters.names[:8])}"
+                )
             per_name.update(dict.fromkeys(found, float(alpha)))
         self.per_name = per_name
         self._values = parameters.flat()
@@ -93,13 +97,16 @@ class CustomRegulariser(Regulariser):
             value = function(leaves)
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             raise InputError(
-                "regulariser: expected a function of {name: tensor} that returns one differentiable number, found "
+                "regulariser: expected a function of {name: tensor} that returns one differentiable number, "
+                "found "
                 f"{type(value).__name__} {tuple(value.shape) if isinstance(value, Tensor) else ''}"
             )
         if not bool(torch.isfinite(value)):
             raise NonFiniteError("regulariser: its value at the trained parameters is NaN or infinite")
         self._leaves = list(leaves.values())
-        first = torch.autograd.grad(value.reshape(()), self._leaves, create_graph=True, materialize_grads=True)
+        first = torch.autograd.grad(
+            value.reshape(()), self._leaves, create_graph=True, materialize_grads=True
+        )
         self._flat_gradient = torch.cat([part.reshape(-1) for part in first])
 
     def gradient(self) -> Float[Tensor, " p"]:
