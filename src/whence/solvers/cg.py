@@ -90,7 +90,7 @@ class _PreparedCG(PreparedSolver):
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         parts = []
         with progress_bar("conjugate gradients", rhs.shape[1]) as bar:
-            for columns in rhs.split(self.settings.block, dim=1):
+            for columns in rhs.split(min(self.settings.block, rhs.shape[0]), dim=1):
                 parts.append(self._solve_block(columns))
                 bar.advance(columns.shape[1])
         if len(parts) == 1:
@@ -140,7 +140,7 @@ class _PreparedCG(PreparedSolver):
                 else f"max_iterations={self.settings.max_iterations} reached at a relative residual of "
                 f"{worst:.1e}: allow more, add damping, or use a preconditioner"
             )
-        ratio = (left / earlier_norm).clamp(max=0.9)
+        ratio = (left / earlier_norm.clamp(min=torch.finfo(rhs.dtype).tiny)).clamp(max=0.9)  # 0 for v = 0
         directions = (x - earlier) * (ratio / (1 - ratio))
         return solution_from(
             self.operator,
