@@ -1,12 +1,14 @@
-"""Oracles in plain float64 torch, sharing no code with Whence: dense curvature, gradients one by one, training to the optimum."""
+"""Oracles in plain float64 torch, sharing no code with Whence: dense curvature, single gradients, training."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from jaxtyping import config
 from scipy import optimize
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -27,8 +29,10 @@ def logistic(outputs: Tensor, targets: Tensor) -> Tensor:
     return torch.log1p(torch.exp(-outputs.reshape(-1) * targets))
 
 
-def digits(n: int, *, start: int = 0, classes: int = 10, pool: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """`n` of scikit-learn's digits in a fixed random order, scaled to [0, 1]; `pool=2` averages 2 × 2 pixels."""
+def digits(
+    n: int, *, start: int = 0, classes: int = 10, pool: int = 1, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """`n` of scikit-learn's digits in a fixed order, in [0, 1]; `pool=2` averages 2 × 2 pixels."""
     images, labels = load_digits(return_X_y=True)
     images, labels = images[labels < classes], labels[labels < classes]
     order = np.random.default_rng(seed).permutation(len(labels))[start : start + n]
@@ -38,9 +42,11 @@ def digits(n: int, *, start: int = 0, classes: int = 10, pool: int = 1, seed: in
 
 
 class Plain:
-    """`J(θ) = (1/n) Σ ℓ_i(θ) + ½ Σ_j α_j θ_j²` of a model in float64, as functions of the flat parameter vector."""
+    """`J(θ) = (1/n) Σ ℓ_i(θ) + ½ Σ_j α_j θ_j²` in float64, as functions of the flat parameter vector."""
 
-    def __init__(self, model: nn.Module, loss: PlainLoss, data: tuple[Tensor, Tensor], decay: float | Tensor = 0.0):
+    def __init__(
+        self, model: nn.Module, loss: PlainLoss, data: tuple[Tensor, Tensor], decay: float | Tensor = 0.0
+    ):
         self.model = copy.deepcopy(model).double()
         self.loss = loss
         self.x, self.y = data[0].double(), data[1]
@@ -68,7 +74,10 @@ class Plain:
         return total + 0.5 * (self.decay * theta.square()).sum()
 
     def gradients(
-        self, data: tuple[Tensor, Tensor] | None = None, measure: PlainLoss | None = None, theta: Tensor | None = None
+        self,
+        data: tuple[Tensor, Tensor] | None = None,
+        measure: PlainLoss | None = None,
+        theta: Tensor | None = None,
     ) -> Tensor:
         """Per-example gradients `(b, p)` by one backward pass for each example alone."""
         x, y = (self.x, self.y) if data is None else data
@@ -102,8 +111,10 @@ class Plain:
             return self.hessian()
         return self.empirical_fisher() if name == "empirical_fisher" else self.ggn()
 
-    def minimise(self, weights: Tensor | None = None, start: Tensor | None = None, *, newton: int = 8) -> Tensor:
-        """A minimiser by L-BFGS and then Newton steps on the dense Hessian, to about 1e-12 in the gradient."""
+    def minimise(
+        self, weights: Tensor | None = None, start: Tensor | None = None, *, newton: int = 8
+    ) -> Tensor:
+        """A minimiser by L-BFGS and then Newton steps on the dense Hessian, to rounding."""
 
         def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
             leaf = torch.from_numpy(flat).requires_grad_()
@@ -175,7 +186,7 @@ def softmax_regression(n: int = 120, *, classes: int = 4, pool: int = 2, decay: 
 
 
 def small_mlp(n: int = 60, *, decay: float = 0.01, hidden: int = 5) -> Plain:
-    """A two-layer tanh network on pooled digits near a minimum (L-BFGS only: its Hessian need not be definite on the way)."""
+    """A two-layer tanh network on pooled digits near a minimum: by L-BFGS only, as it is not convex."""
     data = digits(n, classes=3, pool=2)
     model = seeded(lambda: nn.Sequential(nn.Linear(16, hidden), nn.Tanh(), nn.Linear(hidden, 3)))
     return Plain(model, cross_entropy, data, decay).trained(newton=0)
@@ -184,3 +195,13 @@ def small_mlp(n: int = 60, *, decay: float = 0.01, hidden: int = 5) -> Plain:
 def small_conv(n: int = 40, *, decay: float = 0.02) -> Plain:
     """A small convolutional network near a minimum."""
     return Plain(seeded(SmallConv), cross_entropy, digits(n, classes=3), decay).trained(newton=0)
+
+
+@contextmanager
+def as_a_user() -> Iterator[None]:
+    """Without the tests' own run-time type checks: bad arguments must be met by Whence's own errors."""
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)
