@@ -87,7 +87,7 @@ def choose_curvature(
             reason = (
                 "positive semi-definite also where the network is not at a minimum"
                 if loss.convex
-                else "it leaves out the network's own curvature; the loss is not declared convex, so it may be indefinite"
+                else "without the network's own curvature; the loss is not declared convex: maybe indefinite"
             )
     operator = data + objective.regulariser.hessian()
     return Curvature(

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.curvature.head import HeadHessian
 from whence.curvature.metrics import OutputMetric, by_example
-from whence.curvature.softmax import blockwise_head_hessian
 from whence.gradients import GradientEngine
 from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.linalg import FactoredOperator, LinearOperator
@@ -133,29 +133,26 @@ class GaussNewtonOperator(FactoredOperator):
         return bool((blocks == blocks[..., :1]).all())
 
     def _head_dense(self) -> Float[Tensor, "p p"]:
-        dense: Tensor | None = None
-        head = self.engine.head
-        assert head is not None
+        """`Σ S_i ⊗ a_i a_iᵀ / n` by weighted Gram products of the features."""
+        total: HeadHessian | None = None
         for where, at in self.engine.training_passes():
             assert isinstance(at, LinearHeadLinearisation)
             b, s, d = at.features.shape
             width = at.width
             units = torch.eye(width, dtype=self.dtype, device=self.device)
             spread = units[:, None, None].expand(width, b, s, width).reshape(width, *at.outputs.shape)
-            blocks = self.metric.apply(spread, at, where).reshape(width, b * s, width).permute(1, 0, 2)
-            features = at.features.reshape(b * s, d)
-            if head.has_bias:
-                features = torch.cat([features, features.new_ones(b * s, 1)], dim=1)
-            part = blockwise_head_hessian(features.double(), blocks.double()) * (b * s)
-            dense = part if dense is None else dense.add_(part)
-        assert dense is not None
-        dense = dense / self.engine.objective.n
-        if not head.has_bias:
-            return dense
-        # From class-major (c, d+1) to the parameters' order: all weights, then all biases.
-        order = torch.arange(self.size, device=self.device).view(-1, head.module.in_features + 1)
-        order = torch.cat([order[:, :-1].reshape(-1), order[:, -1]])
-        return dense[order][:, order]
+            columns = self.metric.apply(spread, at, where).reshape(width, b * s, width)
+            if total is None:
+                total = HeadHessian(
+                    d,
+                    width,
+                    include_bias=at.has_bias,
+                    rows_sum_to_zero=self.metric.loss.shift_invariant,
+                    device=self.device,
+                )
+            total.add(at.features.reshape(b * s, d), columns.permute(1, 0, 2))
+        assert total is not None
+        return total.dense(float(self.engine.objective.n))
 
 
 class _MinibatchGaussNewton(LinearOperator):

@@ -87,7 +87,7 @@ def vmapped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tenso
 
     def pull_one(example: Any, cotangents: Tensor) -> list[Tensor]:
         batch_of_one = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, example)
-        _, pull = vjp(lambda at: objective.outputs(at, batch_of_one)[0], values)
+        pull = vjp(lambda at: objective.outputs(at, batch_of_one)[0], values)[1]
         (parts,) = vmap(pull)(cotangents)
         return [parts[name].reshape(cotangents.shape[0], -1) for name in objective.parameters.names]
 

@@ -157,7 +157,7 @@ class SumOperator(LinearOperator):
         if len(sizes) != 1:
             raise InputError(f"operators of sizes {sorted(sizes)} cannot be added; expected one size")
         diagonals = [term.diagonal for term in flat if isinstance(term, DiagonalOperator)]
-        self.terms = [term for term in flat if not isinstance(term, DiagonalOperator)]
+        self.terms: list[LinearOperator] = [term for term in flat if not isinstance(term, DiagonalOperator)]
         if diagonals:
             self.terms.append(DiagonalOperator(torch.stack(diagonals).sum(0)))
         first = flat[0]

@@ -64,13 +64,13 @@ def check_examples(
             if outputs.ndim == 0 or outputs.shape[0] != count:
                 raise InputError(
                     f"the model's outputs have shape {tuple(outputs.shape)} for a batch of {count} "
-                    "examples; expected the "
-                    "examples as the first dimension"
+                    "examples; expected the examples as the first dimension"
                 )
             if not bool(torch.isfinite(outputs).all()):
                 bad = (~torch.isfinite(outputs)).reshape(count, -1).any(1).nonzero()[0, 0]
                 raise NonFiniteError(
-                    f"the model's output for {examples.role} example {where.start + int(bad)} is NaN or infinite"
+                    f"the model's output for {examples.role} example {where.start + int(bad)} is NaN or "
+                    "infinite"
                 )
             try:
                 objective.loss.validate(outputs, targets)
@@ -91,9 +91,9 @@ def check_examples(
                     "reduction='none'."
                 )
             if not bool(torch.isfinite(losses).all()):
-                bad = int((~torch.isfinite(losses)).nonzero()[0, 0])
+                first = int((~torch.isfinite(losses)).nonzero()[0, 0])
                 raise NonFiniteError(
-                    f"the loss of {examples.role} example {where.start + bad} is {float(losses[bad])}"
+                    f"the loss of {examples.role} example {where.start + first} is {float(losses[first])}"
                 )
             bar.advance(count)
 

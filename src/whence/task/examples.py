@@ -55,15 +55,15 @@ class Examples:
         self._items: Any = None
         if isinstance(data, Examples):
             raise InputError(f"{role}: pass the data set itself")
-        if isinstance(data, TensorDataset) and collate is None:
+        if isinstance(data, TensorDataset):
             data = data.tensors
-        if isinstance(data, (np.ndarray, tuple, dict)):
-            data = tree_map(
-                lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, data
-            )
-        if _is_tensor_tree(data) and collate is None:
-            self._tensors = self._cast(data)
+        if isinstance(data, (Tensor, np.ndarray, tuple, dict)):
+            data = self._as_tensors(data)
             self.n = self._common_length(data)
+            if collate is None:
+                self._tensors = self._cast(data)
+            else:
+                self._items = _Rows(data, self.n)
         else:
             self._items, self.n = self._check_items(data), len(data)
         if self.n == 0:

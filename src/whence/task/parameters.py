@@ -27,7 +27,7 @@ class ParameterSet:
     def __init__(
         self,
         model: nn.Module,
-        select: None | str | Sequence[str] | nn.Module = None,
+        select: str | Sequence[str] | nn.Module | None = None,
         dtype: torch.dtype | None = None,
     ):
         every = dict(model.named_parameters())
@@ -90,7 +90,7 @@ class ParameterSet:
 
 
 def _select(
-    model: nn.Module, every: Mapping[str, nn.Parameter], select: None | str | Sequence[str] | nn.Module
+    model: nn.Module, every: Mapping[str, nn.Parameter], select: str | Sequence[str] | nn.Module | None
 ) -> set[str]:
     if select is None:
         return set(every)
