@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import optimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from whence.errors import ConvergenceError, InputError
@@ -101,19 +102,21 @@ class FullBatch:
             return float(total), gradient.numpy()
 
         start: Tensor = parameters.flat()
-        result = optimize.minimize(
-            value_and_gradient,
-            start.numpy(),
-            jac=True,
-            method="L-BFGS-B",
-            options={
-                "maxiter": self.max_iterations,
-                "maxfun": 2 * self.max_iterations,
-                "maxcor": 40,
-                "gtol": self.gradient_tolerance,
-                "ftol": 0.0,
-            },
-        )
+        # SciPy's BLAS threads and torch's would wait for each other at every step.
+        with threadpool_limits(1, user_api="blas"):
+            result = optimize.minimize(
+                value_and_gradient,
+                start.numpy(),
+                jac=True,
+                method="L-BFGS-B",
+                options={
+                    "maxiter": self.max_iterations,
+                    "maxfun": 2 * self.max_iterations,
+                    "maxcor": 40,
+                    "gtol": self.gradient_tolerance,
+                    "ftol": 0.0,
+                },
+            )
         left = float(np.abs(result.jac).max())
         if not left <= self.gradient_tolerance:
             raise ConvergenceError(

@@ -22,10 +22,13 @@ class Loss(ABC):
     Attributes:
         name: short name used in reports and manifests.
         convex: whether `ℓ` is convex in `f`, so that `S_i` is positive semi-definite.
+        shift_invariant: whether adding a constant to all `c` values of a block changes nothing, so that
+            `S_i 1 = 0`.
     """
 
     name: str
     convex: bool
+    shift_invariant: bool = False
 
     @abstractmethod
     def __call__(self, outputs: Tensor, targets: Any) -> Float[Tensor, " b"]:

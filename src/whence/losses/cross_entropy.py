@@ -63,6 +63,7 @@ class CrossEntropy(Loss):
 
     name = "cross_entropy"
     convex = True
+    shift_invariant = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing <= 1.0:
