@@ -90,7 +90,9 @@ class Verification:
         elif pearson >= 0.8:
             verdict = "Retraining confirms the order of the scores; read their size with the slope in mind."
         elif pearson >= 0.5:
-            verdict = "Retraining agrees in tendency only: use the scores to find candidates, and retrain to decide."
+            verdict = (
+                "Retraining agrees in tendency only: use the scores to find candidates, and retrain to decide."
+            )
         else:
             verdict = "Retraining does not confirm the scores: do not rely on them for this model."
         scale = float(np.sqrt(np.mean(self.actual**2)))
