@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -88,7 +89,9 @@ class SampledFisherMetric(OutputMetric):
         numbers = range(where.start, where.stop) if isinstance(where, slice) else where.tolist()
         rows = []
         for position in range(at.outputs.shape[0]):
-            generator = torch.Generator().manual_seed((self.seed << 32) + int(numbers[position]))
+            # Mixed, because torch's generator on the CPU reads no more than 32 bits of its seed.
+            mixed = np.random.SeedSequence([self.seed % 2**63, int(numbers[position])]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(mixed[0]))
             outputs = at.outputs[position : position + 1]
             targets = at.targets[position : position + 1]
             drawn = [self.loss.sample_gradients(outputs, targets, generator) for _ in range(self.draws)]

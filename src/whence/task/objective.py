@@ -82,14 +82,10 @@ class Objective:
         )
         self.constants = {
             name: tensor.detach().to(self.dtype) if tensor.is_floating_point() else tensor.detach()
-            for name, tensor in model.named_parameters()
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
             if name not in self.parameters.values
         }
-        # Copies: a forward pass that counts its calls in a buffer must not write into the model.
-        self.constants |= {
-            name: tensor.detach().to(self.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
-            for name, tensor in model.named_buffers()
-        }
+        self._buffers = {name for name, _ in model.named_buffers()}
 
     @property
     def n(self) -> int:
@@ -117,7 +113,9 @@ class Objective:
         With `everything`, `values` names all parameters and buffers, those of a retrained model.
         """
         named = values if everything else {**values, **self.constants}
-        called = functional_call(self._callable, _prefixed(named), (batch,))
+        # Copies of buffers: a forward pass that counts its calls in one must not write into the model.
+        own = {name: value.clone() if name in self._buffers else value for name, value in named.items()}
+        called = functional_call(self._callable, _prefixed(own), (batch,))
         return output_tensor(called)
 
     def targets(self, batch: Any) -> Any:
