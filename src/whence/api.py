@@ -179,3 +179,37 @@ class Influence:
             scores=scores,
             run_dir=self._run_dir,
         )
+
+    def report(
+        self,
+        path: str | Path,
+        queries: Any,
+        scores: Scores,
+        *,
+        name: str | None = None,
+        verification: Verification | None = None,
+        self_scores: SelfScores | None = None,
+        describe_train: Callable[[int], Any] | None = None,
+        describe_query: Callable[[int], Any] | None = None,
+        class_names: Sequence[str] | None = None,
+        top: int = 5,
+    ) -> Path:
+        """Write one self-contained page about these scores and return its path; see
+        `whence.report.build_section`, and `whence.report.write_report`, which takes several models."""
+        # Imported when a page is wanted: pictures and templates take long to load.
+        from whence.report import build_section, write_report
+
+        section = build_section(
+            self.fitted,
+            self.train,
+            queries,
+            scores,
+            name=name,
+            verification=verification,
+            self_scores=self_scores,
+            describe_train=describe_train,
+            describe_query=describe_query,
+            class_names=class_names,
+            top=top,
+        )
+        return write_report(path, [section])

@@ -1,0 +1,162 @@
+"""From tasks to a page and files: fit, score, rank, retrain, write. No mathematics and no printing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whence.api import Influence
+from whence.cli.files import slug, write_results, write_summary
+from whence.cli.task_file import AuditTask
+from whence.errors import InputError
+from whence.evaluation import Verification
+from whence.evaluation.removal import without
+from whence.influence import Scores, SelfScores
+from whence.report import DEFAULT_TITLE, ReportSection, build_section, write_report
+from whence.task import check_examples
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What the command line chooses.
+
+    Attributes:
+        top: helpful and harmful examples shown, and refined, per query.
+        remove: retrainings; `None` leaves it to the task, and to 20 if it says nothing.
+        queries: queries shown at most; those of largest loss where there are more.
+        progress: show progress bars.
+        keep_retrainings: keep each finished retraining under the output directory, so that a killed audit
+            resumes.
+    """
+
+    top: int = 5
+    remove: int | None = None
+    queries: int = 8
+    progress: bool = True
+    keep_retrainings: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("top", self.top), ("queries", self.queries)):
+            if value < 1:
+                raise InputError(f"{name}={value}: expected at least 1")
+        if self.remove is not None and self.remove < 0:
+            raise InputError(f"remove={self.remove}: expected 0 (no retraining) or more")
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """Everything found for one task, and where it was written."""
+
+    task: AuditTask
+    section: ReportSection
+    scores: Scores
+    self_scores: SelfScores
+    verification: Verification | None
+    query_numbers: list[int]
+    seconds: float
+    folder: Path
+
+
+def run_audits(
+    tasks: Sequence[AuditTask],
+    out: str | Path,
+    options: AuditOptions | None = None,
+    *,
+    title: str = DEFAULT_TITLE,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> list[AuditResult]:
+    """Audit each task and write `report.html`, `summary.json`, scores, self-influence and verification
+    under `out`.
+
+    With several tasks, each has a folder of its own beside the common page and summary.
+
+    Raises:
+        WhenceError: whatever is wrong with a task; of that task only finished retrainings are kept.
+    """
+    options = options or AuditOptions()
+    out = Path(out)
+    results = []
+    for task in tasks:
+        folder = out if len(tasks) == 1 else out / slug(task.name)
+        result = _audit(task, folder, options, on_stage)
+        write_results(result)
+        results.append(result)
+    on_stage("writing the page")
+    write_report(out / "report.html", [result.section for result in results], title)
+    write_summary(out / "summary.json", results)
+    return results
+
+
+def _audit(
+    task: AuditTask, folder: Path, options: AuditOptions, on_stage: Callable[[str], None]
+) -> AuditResult:
+    started = time.perf_counter()
+    removals = task.remove if options.remove is None else options.remove
+    removals = 20 if removals is None else removals
+    on_stage(f"{task.name}: checking model and data, fitting the curvature")
+    influence = Influence(
+        task.model,
+        task.train,
+        loss=task.loss,
+        progress=options.progress,
+        run_dir=folder / "retraining" if options.keep_retrainings else None,
+        **task.options,
+    ).fit()
+    queries, numbers = choose_queries(influence, task.queries, options.queries)
+    on_stage(f"{task.name}: scoring {influence.objective.n:,} training examples for {len(numbers)} queries")
+    scores = influence.scores(queries, task.measurement, refine=options.top)
+    on_stage(f"{task.name}: self-influence")
+    self_scores = influence.self_scores()
+    verification = None
+    if task.recipe is not None and removals:
+        on_stage(f"{task.name}: retraining without each of {removals} examples")
+        verification = influence.verify(
+            queries,
+            task.recipe,
+            remove=removals,
+            seeds=task.seeds,
+            reduction=task.reduction,
+            measurement=task.measurement,
+            scores=scores,
+        )
+    section = build_section(
+        influence.fitted,
+        task.train,
+        queries,
+        scores,
+        name=task.name,
+        verification=verification,
+        self_scores=self_scores,
+        describe_train=task.describe_train,
+        describe_query=task.describe_query,
+        class_names=task.class_names,
+        query_numbers=numbers,
+        facts=task.facts,
+        top=options.top,
+    )
+    return AuditResult(
+        task, section, scores, self_scores, verification, numbers, time.perf_counter() - started, folder
+    )
+
+
+def choose_queries(influence: Influence, queries: Any, count: int) -> tuple[Any, list[int]]:
+    """At most `count` queries, those of largest loss, in their own order, with their numbers among all."""
+    objective = influence.objective
+    examples = objective.read(queries, role="queries")
+    check_examples(objective, examples, batch_size=_BATCH, progress=False)
+    if len(examples) <= count:
+        return queries, list(range(len(examples)))
+    with torch.no_grad():
+        losses = torch.cat(
+            [objective.losses(objective.parameters.values, batch) for _, batch in examples.batches(_BATCH)]
+        )
+    chosen = sorted(losses.argsort(descending=True, stable=True)[:count].tolist())
+    others = sorted(set(range(len(examples))) - set(chosen))
+    return without(queries, others, len(examples)), chosen

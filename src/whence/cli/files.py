@@ -1,0 +1,147 @@
+"""What an audit leaves behind beside the page: tables (CSV), all scores (safetensors), a summary (JSON)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whence.influence import save_scores
+from whence.store import write_atomically
+
+if TYPE_CHECKING:
+    from whence.cli.audit import AuditResult
+
+
+def slug(name: str) -> str:
+    """A folder name of letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"
+
+
+def write_results(result: AuditResult) -> None:
+    """Write `scores.csv`, `scores.safetensors`, `self_influence.csv` and, if retrained, `verification.csv`.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    folder, numbers = result.folder, result.query_numbers
+    _write_table(
+        folder / "scores.csv",
+        (
+            "query",
+            "query_label",
+            "predicted",
+            "kind",
+            "rank",
+            "train",
+            "train_label",
+            "score",
+            "estimate",
+            "bound",
+            "predicted_change",
+        ),
+        _score_rows(result),
+    )
+    save_scores(result.scores, folder / "scores.safetensors")
+    own = result.self_scores
+    _write_table(
+        folder / "self_influence.csv",
+        ("rank", "train", "label", "self_influence"),
+        (
+            (rank, i, result.section.train_card(i).label, value)
+            for rank, (i, value) in enumerate(own.top(len(own)), 1)
+        ),
+    )
+    check = result.verification
+    if check is not None:
+        _write_table(
+            folder / "verification.csv",
+            ("removed", "query", "predicted", "actual", "noise"),
+            (
+                (
+                    int(check.removed[r]),
+                    numbers[q],
+                    float(check.predicted[r, q]),
+                    float(check.actual[r, q]),
+                    float(check.noise[r, q]),
+                )
+                for r in range(len(check.removed))
+                for q in range(len(numbers))
+            ),
+        )
+
+
+def write_summary(path: Path, results: Sequence[AuditResult]) -> None:
+    """Write the headline numbers of all tasks.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    summary = {"models": [_summary(result, path.parent) for result in results]}
+    write_atomically(path, json.dumps(_json_values(summary), indent=2, default=str) + "\n")
+
+
+def _summary(result: AuditResult, base: Path) -> dict[str, Any]:
+    scores = result.scores
+    return {
+        "name": result.task.name,
+        "facts": dict(result.task.facts),
+        "n": scores.n_train,
+        "queries": result.query_numbers,
+        "minimum": result.section.minimum.as_dict(),
+        "scores": {
+            "converged": bool(scores.converged.all()),
+            "worst_relative_residual": float(scores.relative_residual.max()),
+            "bound_proven": scores.bound_proven,
+        },
+        "verification": None
+        if result.verification is None
+        else {**result.verification.summary(), "words": result.verification.words},
+        "review": [i for i, _ in result.self_scores.top(result.section.review)],
+        "settings": dict(scores.settings),
+        "seconds": round(result.seconds, 3),
+        "folder": result.folder.relative_to(base).as_posix(),
+    }
+
+
+def _score_rows(result: AuditResult) -> Iterable[tuple[Any, ...]]:
+    section = result.section
+    for q, number in enumerate(result.query_numbers):
+        card = section.query_card(q)
+        for ranking in (result.scores.helpful(section.top, q), result.scores.harmful(section.top, q)):
+            for rank, row in enumerate(ranking, 1):
+                yield (
+                    number,
+                    card.label,
+                    card.predicted,
+                    ranking.kind,
+                    rank,
+                    row["train"],
+                    section.train_card(row["train"]).label,
+                    row["score"],
+                    row["estimate"],
+                    row["bound"],
+                    row["predicted_change"],
+                )
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, stream.getvalue())
+
+
+def _json_values(value: Any) -> Any:
+    """NaN and infinity, which JSON does not know, become null."""
+    if isinstance(value, dict):
+        return {str(key): _json_values(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_values(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,105 @@
+"""What the commands print: readable at 80 columns, with or without colour."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from whence.cli.audit import AuditResult
+from whence.influence import Ranking
+from whence.report import Card, verdicts
+from whence.report.images import to_rgb
+from whence.report.numbers import number, percent, shown_error
+from whence.report.verdicts import resolution
+
+_MARKS = {"good": ("✓", "green"), "fair": ("~", "yellow"), "poor": ("✗", "red"), "none": ("·", "dim")}
+_SHADES = " ░▒▓█"
+_WIDEST_PICTURE = 12
+_SHOWN = 3
+
+
+def print_result(console: Console, result: AuditResult) -> None:
+    """The verdicts for one model, and one query with its most helpful and harmful training examples."""
+    console.print()
+    console.rule(Text(result.section.name, style="bold"), align="left", style="dim")
+    facts = Text("  ".join(f"{name} {value}" for name, value in result.task.facts))
+    if facts:
+        console.print(facts)
+    table = Table.grid(padding=(0, 2, 1, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for verdict in verdicts(result.section):
+        mark, style = _MARKS[verdict.level]
+        words = Text.assemble((f"{verdict.question} {verdict.answer}. ", "bold"), verdict.words)
+        if verdict.numbers:
+            words.append("\n" + " · ".join(f"{name} {value}" for name, value in verdict.numbers), style="dim")
+        table.add_row(Text(mark, style=f"bold {style}"), words)
+    console.print(Padding(table, (1, 0, 0, 0)))
+    console.print(_query(result, 0))
+
+
+def print_error(console: Console, error: BaseException, *, hint: str) -> None:
+    """The message in a panel, and where to learn more."""
+    name = type(error).__name__
+    console.print(
+        Panel(Text(str(error) or name), title=f"[bold]{name}[/bold]", title_align="left", border_style="red")
+    )
+    if hint:
+        console.print(Text(hint, style="dim"))
+
+
+def picture(image: np.ndarray) -> Text:
+    """A small picture in block characters, two to a pixel to be square; larger ones are averaged down."""
+    grey = to_rgb(image)[:, :, :3].mean(axis=2) / 255
+    factor = -(-max(grey.shape) // _WIDEST_PICTURE)
+    if factor > 1:
+        h, w = (max(1, side // factor) for side in grey.shape)
+        grey = grey[: h * factor, : w * factor].reshape(h, factor, w, -1).mean(axis=(1, 3))
+    levels = np.minimum((grey * len(_SHADES)).astype(int), len(_SHADES) - 1)
+    return Text("\n".join("".join(_SHADES[level] * 2 for level in row) for row in levels), no_wrap=True)
+
+
+def _query(result: AuditResult, q: int) -> RenderableType:
+    section = result.section
+    card = section.query_card(q)
+    title = Text.assemble((card.title, "bold"))
+    if card.predicted is not None:
+        title.append(f": predicted {card.predicted}")
+        if card.probability is not None:
+            title.append(f" with {percent(card.probability)}")
+    if card.label is not None:
+        title.append(f", in truth {card.label}")
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    table.add_column("training example", no_wrap=True, overflow="ellipsis", max_width=24)
+    for column in ("label", "score", "± error", "removal"):
+        table.add_column(column, justify="right", no_wrap=True, overflow="ellipsis", max_width=12)
+    shown = min(_SHOWN, section.top)
+    for ranking, style in (
+        (section.scores.helpful(shown, q), "cyan"),
+        (section.scores.harmful(shown, q), "yellow"),
+    ):
+        _add_ranking(table, result, ranking, style)
+    body: RenderableType = table
+    if card.image is not None:
+        body = Table.grid(padding=(0, 3, 0, 0))
+        body.add_row(picture(card.image), table)
+    note = Text("removal: predicted change of the query's measurement without that example", style="dim")
+    return Group(title, Padding(body, (1, 0, 0, 0)), note)
+
+
+def _add_ranking(table: Table, result: AuditResult, ranking: Ranking, style: str) -> None:
+    fine = resolution(result.section)
+    table.add_row(Text(f"most {ranking.kind}", style=f"bold {style}"))
+    for row in ranking:
+        card: Card = result.section.train_card(row["train"])
+        table.add_row(
+            Text(card.title),
+            Text(card.label or ""),
+            Text(number(row["score"], sign=True), style=style),
+            Text(number(shown_error(row["estimate"], row["bound"], row["score"], fine), 2)),
+            Text(number(row["predicted_change"], 3, sign=True)),
+        )

@@ -1,0 +1,55 @@
+"""What a page is made of: one section per model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from whence.errors import InputError
+from whence.evaluation import Verification
+from whence.influence import MinimumCheck, Scores, SelfScores
+from whence.report.cards import Card
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """The results for one model.
+
+    Attributes:
+        name: of the model, as the reader knows it.
+        scores: queries × train.
+        minimum: whether the parameters are a minimum.
+        train_card, query_card: from an index to what people see of the example.
+        settings: everything that defines the scores; those of `scores` when empty.
+        verification: predicted against actual, if there was retraining.
+        self_scores: for the ranking of examples to review.
+        facts: `(name, value)` shown first, such as the accuracy.
+        top: helpful and harmful examples shown per query.
+        review: examples shown in the self-influence ranking.
+    """
+
+    name: str
+    scores: Scores
+    minimum: MinimumCheck
+    train_card: Callable[[int], Card]
+    query_card: Callable[[int], Card]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    verification: Verification | None = None
+    self_scores: SelfScores | None = None
+    facts: Sequence[tuple[str, str]] = ()
+    top: int = 5
+    review: int = 16
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or self.review < 1:
+            raise InputError(
+                f"section {self.name!r}: top={self.top}, review={self.review}; expected at least 1 of each"
+            )
+        if self.verification is not None and self.verification.predicted.shape[1] != len(self.scores):
+            raise InputError(
+                f"section {self.name!r}: the verification has {self.verification.predicted.shape[1]} queries "
+                f"and the scores {len(self.scores)}; they must be of the same queries"
+            )
+        if not self.settings:
+            object.__setattr__(self, "settings", dict(self.scores.settings))
