@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from whence.gradients import Linearisation
 from whence.losses import Loss
+
+# Output blocks up to this size are formed and multiplied as matrices.
+_EXPLICIT_BLOCK = 32
 
 
 def by_example(values: Tensor) -> Float[Tensor, "k b o"]:
@@ -54,12 +58,23 @@ class LossHessianMetric(OutputMetric):
     def __init__(self, loss: Loss):
         super().__init__(loss)
         self.semidefinite = loss.convex
+        # Blocks live as long as the linearisation they belong to, which may be kept between products.
+        self._blocks: WeakKeyDictionary[Linearisation, Tensor] = WeakKeyDictionary()
 
     def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
         return _spread(self.loss, self.loss.hessian_sqrt_blocks(at.outputs, at.targets), at)
 
     def apply(self, vectors: Tensor, at: Linearisation, where: slice | Tensor) -> Tensor:
-        return self.loss.hessian_apply(vectors, at.outputs, at.targets)
+        blocks = self.loss.to_blocks(vectors, at.outputs, at.targets)
+        k, c = blocks.shape[0], blocks.shape[-1]
+        if c > _EXPLICIT_BLOCK or k < c // 2:
+            return self.loss.hessian_apply(vectors, at.outputs, at.targets)
+        if at not in self._blocks:
+            self._blocks[at] = self.loss.hessian_blocks(at.outputs, at.targets)
+        # One small product per example reads memory once; the closed form in `O(c)` passes over it several
+        # times.
+        product = torch.matmul(blocks.permute(1, 2, 0, 3), self._blocks[at]).permute(2, 0, 1, 3)
+        return self.loss.from_blocks(product, at.outputs, at.targets)
 
 
 class ExactFisherMetric(OutputMetric):

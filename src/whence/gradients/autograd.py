@@ -67,15 +67,7 @@ class AutogradLinearisation(Linearisation):
 
     def vjp(self, cotangents: Tensor) -> Float[Tensor, "p k"]:
         with differentiable_attention():
-            parts = torch.autograd.grad(
-                self._graph_outputs,
-                self._leaves,
-                cotangents,
-                is_grads_batched=True,
-                retain_graph=True,
-                materialize_grads=True,
-            )
-        return self._parameters.flatten_rows(parts).T
+            return self._parameters.batched_gradient(self._graph_outputs, self._leaves, cotangents).T
 
     def vjp_each_parts(self, cotangents: Tensor) -> list[Tensor]:
         return self._each(self._batch, cotangents)

@@ -59,10 +59,10 @@ class GradientEngine:
             self._bytes_per_example = 4 * self.head.outputs_each * objective.dtype.itemsize
         else:
             self.structure = "autograd"
+            self._bytes_per_example = _graph_bytes(objective)
             reason = vmap_failure(objective)
             self.per_example = "vmap" if reason is None else f"one by one ({reason})"
             self._each = vmapped_vjp_each(objective) if reason is None else looped_vjp_each(objective)
-            self._bytes_per_example = _graph_bytes(objective)
         self.columns, self.batch_size = self._sizes(batch_size)
 
     @property

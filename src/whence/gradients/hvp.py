@@ -40,15 +40,9 @@ def _reverse_over_reverse(objective: Objective, batch: Any) -> HessianProduct:
         if not live:
             return torch.zeros_like(vectors)
         with differentiable_attention():
-            parts = torch.autograd.grad(
-                [part for part, _ in live],
-                ordered,
-                [row for _, row in live],
-                is_grads_batched=True,
-                retain_graph=True,
-                materialize_grads=True,
-            )
-        return parameters.flatten_rows(parts).T
+            return parameters.batched_gradient(
+                [part for part, _ in live], ordered, [row for _, row in live]
+            ).T
 
     return product
 

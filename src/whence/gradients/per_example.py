@@ -14,6 +14,10 @@ from whence.gradients.linearisation import Linearisation
 from whence.task import Examples, Measure
 
 
+# Examples whose gradients are looked at for their typical size.
+_SPREAD = 512
+
+
 class ExampleGradients:
     """`g_i = ∇_θ m(z_i, θ̂)` for every example of a set.
 
@@ -38,16 +42,21 @@ class ExampleGradients:
 
     def products(self, directions: Float[Tensor, "p k"]) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """For consecutive examples: `(which, g_iᵀ V (b, k), ‖g_i‖ (b,))`."""
+        k = directions.shape[1]
+        head = self.engine.head
+        # Explicit gradients of a head cost `c·d` numbers an example, its tangents `c·k`, read more than once.
+        tangents_first = head is not None and head.single_position and 2 * k < head.module.in_features
         size = self.engine.rows_per_batch()
-        if self.engine.head is not None and self.engine.head.single_position:
-            size = max(1, self.engine.batch_size * self.engine.columns // max(directions.shape[1], 1))
+        if tangents_first:
+            size = max(1, self.engine.batch_size * self.engine.columns // max(k, 1))
         for start in range(0, len(self.examples), size):
             where = slice(start, min(start + size, len(self.examples)))
             at = self.engine.linearise(self.examples, where)
             cotangent = self._cotangent(at)
-            if isinstance(at, LinearHeadLinearisation) and at.features.shape[1] == 1:
+            if tangents_first:
+                assert isinstance(at, LinearHeadLinearisation)
                 count = cotangent.shape[0]
-                tangents = at.jvp(directions).reshape(directions.shape[1], count, -1)
+                tangents = at.jvp(directions).reshape(k, count, -1)
                 cotangent = cotangent.reshape(count, -1)
                 inner = torch.einsum("kbo,bo->bk", tangents, cotangent)
                 squares = at.features.square().sum((1, 2)) + (1.0 if at.has_bias else 0.0)
@@ -58,8 +67,17 @@ class ExampleGradients:
                 inner = sum(
                     (part @ piece for part, piece in zip(parts[1:], pieces[1:])), start=parts[0] @ pieces[0]
                 )
-                squares = torch.stack([part.square().sum(1) for part in parts]).sum(0)
-                yield where, inner, squares.sqrt()
+                yield where, inner, _norms(parts)
+
+    def typical_norm(self) -> float:
+        """Root mean square of `‖g_i‖` over at most 512 examples, evenly spread."""
+        chosen = torch.linspace(0, len(self) - 1, min(len(self), _SPREAD)).long().unique()
+        total = 0.0
+        for part in chosen.split(self.engine.rows_per_batch()):
+            at = self.engine.linearise(self.examples, part.to(self.engine.objective.device))
+            rows = [rows[:, 0] for rows in at.vjp_each_parts(self._cotangent(at)[None])]
+            total += float(_norms(rows).double().square().sum())
+        return (total / len(chosen)) ** 0.5
 
     def mean(self) -> Float[Tensor, " p"]:
         """`(1/n) Σ g_i` in float64."""
@@ -76,3 +94,8 @@ class ExampleGradients:
         with torch.enable_grad():
             (cotangent,) = torch.autograd.grad(self.measure(leaf, at.targets).sum(), leaf)
         return cotangent
+
+
+def _norms(parts: list[Tensor]) -> Float[Tensor, " b"]:
+    """`‖g_i‖` from the gradient's parts."""
+    return torch.stack([part.square().sum(1) for part in parts]).sum(0).sqrt()

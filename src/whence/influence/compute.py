@@ -97,7 +97,8 @@ def compute_self_scores(fitted: FittedInfluence, indices: Sequence[int] | Tensor
                 solution = fitted.solve(rows.T)
             values.append((rows.T * solution.x).sum(0).cpu())
             errors = torch.einsum("kp,rpk->rk", rows, solution.error_directions)
-            estimate.append(errors.norm(dim=0).cpu())
+            rounding = fitted.rounding_estimate(solution, rows.norm(dim=1)).diagonal()
+            estimate.append(torch.hypot(errors.norm(dim=0), rounding).cpu())
             bound.append(fitted.score_bound(solution, rows.norm(dim=1)).diagonal().to(rows.dtype).cpu())
             converged.append(solution.converged)
             reasons.add(solution.reason)
@@ -150,8 +151,8 @@ def _score_block(
     directions = torch.cat([solution.x, solution.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
     for where, inner, norms in fitted.train_gradients.products(directions):
         values[block.where, where] = inner[:, :k].T.cpu()
-        errors = inner[:, k:].reshape(-1, r, k).norm(dim=1)
-        estimate[block.where, where] = errors.T.cpu()
+        errors = inner[:, k:].reshape(inner.shape[0], r, k).norm(dim=1).T
+        estimate[block.where, where] = torch.hypot(errors, fitted.rounding_estimate(solution, norms)).cpu()
         bound[block.where, where] = fitted.score_bound(solution, norms).to(values.dtype).cpu()
 
 
@@ -169,7 +170,8 @@ def _refine_block(
         rows = fitted.train_gradients.rows(part)
         other = fitted.solve(rows.T)
         corrected = (block.solution.x.T @ rows.T + residual.T @ other.x).cpu()
-        left = torch.einsum("pq,rpb->rqb", residual, other.error_directions).norm(dim=0).cpu()
+        left = torch.einsum("pq,rpb->rqb", residual, other.error_directions).norm(dim=0)
+        left = torch.hypot(left, fitted.rounding_estimate(block.solution, rows.norm(dim=1))).cpu()
         rounding = fitted.score_bound(_exactly(block.solution), rows.norm(dim=1))
         both = (
             residual.norm(dim=0).double()[:, None]

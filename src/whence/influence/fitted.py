@@ -95,13 +95,8 @@ class FittedInfluence:
             "preparing the solver", "Lower memory=, attribute fewer parameters, or use solver=CG()."
         ):
             self.prepared: PreparedSolver = self.solver.prepare(operator, seed=options.seed)
-        norms = torch.cat([norm for _, _, norm in self.train_gradients.products(self._no_directions())])
         self.minimum: MinimumCheck = check_minimum(
-            objective,
-            self.curvature,
-            self.spectrum,
-            self.train_gradients,
-            float(norms.double().square().mean().sqrt()),
+            objective, self.curvature, self.spectrum, self.train_gradients
         )
 
     def settings(self) -> dict[str, Any]:
@@ -176,6 +171,14 @@ class FittedInfluence:
         per_gradient = residual / floor + gamma * size if floor > 0 else torch.full_like(residual, math.inf)
         return per_gradient.double()[:, None] * gradient_norms.double()[None]
 
+    def rounding_estimate(
+        self, solution: Solution, gradient_norms: Float[Tensor, " b"]
+    ) -> Float[Tensor, "k b"]:
+        """What rounding alone is expected to leave in a score: independent errors of a unit in every entry of
+        `x` and `g` add up to `eps ‖x‖ ‖g‖ / √p`."""
+        unit = torch.finfo(self.objective.dtype).eps / math.sqrt(self.objective.p)
+        return unit * solution.x.norm(dim=0)[:, None] * gradient_norms[None]
+
     def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:
         """Checked queries and the gradients of a measurement on them."""
         examples = self.objective.read(queries, role="queries")
@@ -190,6 +193,3 @@ class FittedInfluence:
             for start in range(where.start, where.stop, size)
         ]
         return torch.cat(parts)
-
-    def _no_directions(self) -> Tensor:
-        return torch.zeros(self.objective.p, 1, dtype=self.objective.dtype, device=self.objective.device)

@@ -22,7 +22,7 @@ class MinimumCheck:
 
     Attributes:
         gradient_norm: `‖∇J(θ̂)‖`, regulariser included.
-        typical_gradient: root mean square of `‖g_i‖`.
+        typical_gradient: root mean square of `‖g_i‖`, of at most 512 examples.
         relative_gradient: their ratio.
         removals: `n · ‖∇J‖ / rms‖g_i‖`: the leftover gradient in units of what removing one example changes.
         smallest_curvature: smallest Ritz value of `C`, or the proven lower bound if that is larger.
@@ -45,7 +45,7 @@ class MinimumCheck:
 
 
 def check_minimum(
-    objective: Objective, curvature: Curvature, spectrum: Spectrum, gradients: ExampleGradients, rms: float
+    objective: Objective, curvature: Curvature, spectrum: Spectrum, gradients: ExampleGradients
 ) -> MinimumCheck:
     """Gradient and curvature at `θ̂`, and what they mean for influence.
 
@@ -54,8 +54,8 @@ def check_minimum(
         curvature: in use, without damping.
         spectrum: a Lanczos run on it.
         gradients: of the training losses.
-        rms: root mean square of their norms.
     """
+    rms = gradients.typical_norm()
     gradient = gradients.mean() + objective.regulariser.gradient().double()
     norm = float(gradient.norm())
     relative = norm / rms if rms > 0 else 0.0

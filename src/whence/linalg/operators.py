@@ -66,6 +66,11 @@ class LinearOperator(ABC):
         """
         return self
 
+    def compact(self) -> LinearOperator:
+        """The same operator in the form that is cheapest to apply again and again: itself, or a matrix small
+        enough to be formed. Without data: `sampled` no longer means anything."""
+        return self
+
     def damped(self, damping: float) -> LinearOperator:
         """`C + λI`."""
         if not (math.isfinite(damping) and damping >= 0):
@@ -185,6 +190,14 @@ class SumOperator(LinearOperator):
 
     def sampled(self, indices: Int[Tensor, " b"]) -> LinearOperator:
         return SumOperator([term.sampled(indices) for term in self.terms])
+
+    def compact(self) -> LinearOperator:
+        terms = [term.compact() for term in self.terms]
+        if all(term is own for term, own in zip(terms, self.terms)):
+            return self
+        if all(isinstance(term, (DenseOperator, DiagonalOperator)) for term in terms):
+            return DenseOperator(SumOperator(terms).to_dense(), self.lower_bound)
+        return SumOperator(terms)
 
 
 class ScaledOperator(LinearOperator):

@@ -25,7 +25,8 @@ class Solution:
         iterations: per column.
         residual_norm: `‖v − C_λ x‖`, recomputed with the full operator after the last iteration.
         rhs_norm: `‖v‖`.
-        error_directions: `(r, p, k)`: the error of `uᵀx` is estimated by the norm over `r` of `E_rᵀ u`.
+        error_directions: `(r, p, k)`: the error of `uᵀx` is estimated by the norm over `r` of `E_rᵀ u`;
+            `r = 0` when nothing but rounding is left.
     """
 
     x: Float[Tensor, "p k"]

@@ -76,7 +76,7 @@ class CG(Solver):
 class _PreparedCG(PreparedSolver):
     def __init__(self, operator: LinearOperator, settings: CG, seed: int):
         proven = operator.lower_bound > 0
-        super().__init__(operator, operator.lower_bound if proven else 0.0, proven)
+        super().__init__(operator.compact(), operator.lower_bound if proven else 0.0, proven)
         self.settings = settings
         self._seed = seed
         if not proven:

@@ -19,6 +19,8 @@ Method = Literal["cholesky", "eigh"]
 _REFINEMENTS = 2
 # A residual of this many units of rounding cannot be improved.
 _ROUNDING = 100
+# A float64 matrix up to this size (32 MB) is kept for residuals.
+_KEEP_SIZE = 2048
 # A proof of λ_min > μ by factorising C − μI uses this share of the estimate.
 _PROOF_SHARE = 0.5
 
@@ -79,20 +81,25 @@ class _Direct(PreparedSolver):
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         raise AssertionError("every direct solver applies its own inverse")
 
+    def _residual(self, rhs: Float[Tensor, "p k"], x: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        return rhs - self.operator.matmat(x)
+
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         x = self._apply_inverse(rhs)
-        residual = rhs - self.operator.matmat(x)
-        enough = _ROUNDING * torch.finfo(rhs.dtype).eps * rhs.norm(dim=0)
+        residual = self._residual(rhs, x)
+        rounding = _ROUNDING * torch.finfo(rhs.dtype).eps * rhs.norm(dim=0)
         for _ in range(_REFINEMENTS):
-            if bool((residual.norm(dim=0) <= enough).all()):
+            if bool((residual.norm(dim=0) <= rounding).all()):
                 break
             better = x + self._apply_inverse(residual)
-            left = rhs - self.operator.matmat(better)
+            left = self._residual(rhs, better)
             if not bool((left.norm(dim=0) < 0.5 * residual.norm(dim=0)).any()):
                 break
             keep = left.norm(dim=0) < residual.norm(dim=0)
             x, residual = torch.where(keep, better, x), torch.where(keep, left, residual)
         k = rhs.shape[1]
+        # Where only rounding is left, its estimate is not to be had from the residual.
+        known = bool((residual.norm(dim=0) <= rounding).all())
         return solution_from(
             self.operator,
             rhs,
@@ -100,7 +107,7 @@ class _Direct(PreparedSolver):
             converged=torch.ones(k, dtype=torch.bool),
             reason="",
             iterations=torch.zeros(k, dtype=torch.long),
-            error_directions=self._apply_inverse(residual)[None],
+            error_directions=rhs.new_zeros(0, *rhs.shape) if known else self._apply_inverse(residual)[None],
             residual=residual,
         )
 
@@ -117,7 +124,13 @@ class _PrimalCholesky(_Direct):
             bound, proven = _proven_lower_bound(operator, dense, factor)
         super().__init__(operator, bound, proven)
         self._factor = factor
+        self._dense = dense if operator.size <= _KEEP_SIZE else None
         self.notes = {"space": "primal", "method": "cholesky", "size": operator.size}
+
+    def _residual(self, rhs: Float[Tensor, "p k"], x: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        if self._dense is None:
+            return super()._residual(rhs, x)
+        return (rhs.double() - self._dense @ x.double()).to(rhs.dtype)
 
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return torch.cholesky_solve(rhs.double(), self._factor).to(rhs.dtype)
