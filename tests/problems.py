@@ -1,4 +1,4 @@
-"""Small float64 problems of every kind the core must handle, each with its dense oracle: the case table of the tests."""
+"""The case table of the tests: small float64 problems of every kind, each with its dense oracle."""
 
 from __future__ import annotations
 
@@ -173,6 +173,7 @@ class DictModel(nn.Module):
         self.first = nn.Linear(4, 3)
         self.second = nn.Linear(3, 3)
         self.scale = nn.Parameter(torch.tensor(0.7))
+        self.unused = nn.Linear(2, 1)
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
     def forward(self, features: Tensor, shift: Tensor) -> SimpleNamespace:

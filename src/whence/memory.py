@@ -72,9 +72,8 @@ def memory_errors(stage: str, remedy: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, OutOfMemoryError) or not _is_allocation_failure(error):
             raise
-        raise OutOfMemoryError(
-            f"out of memory while {stage}. {remedy} ({str(error).splitlines()[0]})"
-        ) from error
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise OutOfMemoryError(f"out of memory while {stage}. {remedy} ({what})") from error
 
 
 def _is_allocation_failure(error: BaseException) -> bool:

@@ -3,8 +3,6 @@ computed."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -61,11 +59,7 @@ def check_examples(
             examples.check_finite(batch, where)
             outputs, targets = objective.outputs(values, batch), objective.targets(batch)
             count = where.stop - where.start
-            if outputs.ndim == 0 or outputs.shape[0] != count:
-                raise InputError(
-                    f"the model's outputs have shape {tuple(outputs.shape)} for a batch of {count} "
-                    "examples; expected the examples as the first dimension"
-                )
+            _require_rows(outputs, count)
             if not bool(torch.isfinite(outputs).all()):
                 bad = (~torch.isfinite(outputs)).reshape(count, -1).any(1).nonzero()[0, 0]
                 raise NonFiniteError(
@@ -109,19 +103,20 @@ def check_batch_independence(objective: Objective) -> None:
     count = len(chosen)
     values = objective.parameters.values
 
-    def losses(batch: Any) -> Tensor:
-        return objective.losses(values, batch)
+    def losses(indices: list[int]) -> Tensor:
+        batch = objective.examples.batch(indices)
+        outputs = objective.outputs(values, batch)
+        _require_rows(outputs, len(indices))
+        return objective.loss(outputs, objective.targets(batch))
 
     with torch.no_grad():
-        together = losses(objective.examples.batch(chosen))
-        again = losses(objective.examples.batch(chosen))
-        alone = torch.cat([losses(objective.examples.batch([i])) for i in chosen])
+        together, again = losses(chosen), losses(chosen)
+        alone = torch.cat([losses([i]) for i in chosen])
     tolerance = 1e4 * torch.finfo(objective.dtype).eps
     if bool(((together - again).abs() > tolerance * (1 + together.abs())).any()):
         raise BatchDependenceError(
             "the same batch gave two different losses: the forward pass is random. Call model.eval(), and "
-            "remove random layers "
-            "or noise from forward."
+            "remove random layers or noise from forward."
         )
     gap = (together - alone).abs() / (1 + alone.abs())
     if bool((gap > tolerance).any()):
@@ -130,7 +125,14 @@ def check_batch_independence(objective: Objective) -> None:
             f"example {chosen[worst]} has loss {float(together[worst]):.6g} in a batch of {count} but "
             f"{float(alone[worst]):.6g} alone. "
             "Its loss depends on the batch around it: batch statistics, padding without a mask, or a loss "
-            "normalised over the "
-            "batch. Mask the padding, use running statistics (model.eval()), or normalise within each "
+            "normalised over the batch. Mask the padding, use running statistics (model.eval()), or normalise within each "
             "example."
+        )
+
+
+def _require_rows(outputs: Tensor, count: int) -> None:
+    if outputs.ndim == 0 or outputs.shape[0] != count:
+        raise InputError(
+            f"the model's outputs have shape {tuple(outputs.shape)} for a batch of {count} examples; expected "
+            "the examples as the first dimension (a squeeze() without a dimension loses it for a single example)"
         )

@@ -76,6 +76,21 @@ class ParameterSet:
         parts = rows.split(self.sizes, dim=1)
         return [part.reshape(rows.shape[0], *value.shape) for value, part in zip(self.values.values(), parts)]
 
+    def batched_gradient(
+        self, outputs: Tensor | list[Tensor], leaves: list[Tensor], cotangents: Tensor | list[Tensor]
+    ) -> Float[Tensor, "k p"]:
+        """`k` pull-backs of `outputs` to `leaves` (one for each parameter) at once, their graph kept.
+
+        torch gives a leaf that the outputs do not depend on no gradient, or one without the `k`: here it is zeros.
+        """
+        parts = torch.autograd.grad(
+            outputs, leaves, cotangents, is_grads_batched=True, retain_graph=True, allow_unused=True
+        )
+        k = (cotangents if isinstance(cotangents, Tensor) else cotangents[0]).shape[0]
+        return self.flatten_rows(
+            [leaf.new_zeros(k, *leaf.shape) if part is None else part for leaf, part in zip(leaves, parts)]
+        )
+
     def flat(self) -> Float[Tensor, " p"]:
         """`θ̂` itself."""
         return self.flatten(self.values)

@@ -104,10 +104,11 @@ class CustomRegulariser(Regulariser):
         if not bool(torch.isfinite(value)):
             raise NonFiniteError("regulariser: its value at the trained parameters is NaN or infinite")
         self._leaves = list(leaves.values())
-        first = torch.autograd.grad(
-            value.reshape(()), self._leaves, create_graph=True, materialize_grads=True
-        )
-        self._flat_gradient = torch.cat([part.reshape(-1) for part in first])
+        with torch.enable_grad():
+            first = torch.autograd.grad(
+                value.reshape(()), self._leaves, create_graph=True, materialize_grads=True
+            )
+            self._flat_gradient = torch.cat([part.reshape(-1) for part in first])
 
     def gradient(self) -> Float[Tensor, " p"]:
         return self._flat_gradient.detach()
@@ -131,12 +132,4 @@ class _GraphHessian(LinearOperator):
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if not self._gradient.requires_grad:  # linear in the parameters: no curvature
             return torch.zeros_like(vectors)
-        parts = torch.autograd.grad(
-            self._gradient,
-            self._leaves,
-            vectors.T,
-            is_grads_batched=True,
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        return self._parameters.flatten_rows(parts).T
+        return self._parameters.batched_gradient(self._gradient, self._leaves, vectors.T).T

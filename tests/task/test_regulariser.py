@@ -1,0 +1,84 @@
+"""`R(θ)`: its gradient and Hessian against dense autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.func import hessian, jacrev
+
+from problems import mlp, tanh_mlp
+from whence.errors import InputError, NonFiniteError
+from whence.task import CustomRegulariser, ParameterSet, WeightDecay
+from whence.testing import check_operator
+
+
+def test_one_weight_decay_for_all():
+    parameters = ParameterSet(mlp())
+    decay = WeightDecay(parameters, 0.25)
+    torch.testing.assert_close(decay.gradient(), 0.25 * parameters.flat())
+    expected = 0.25 * torch.eye(parameters.size, dtype=torch.float64)
+    torch.testing.assert_close(check_operator(decay.hessian()), expected)
+    assert decay.hessian().lower_bound == 0.25
+    assert decay.settings() == {"weight_decay": 0.25}
+
+
+def test_weight_decay_by_name_glob_and_submodule_the_last_match_counting():
+    parameters = ParameterSet(mlp())
+    decay = WeightDecay(parameters, {"*.weight": 0.1, "2": 0.3})
+    assert decay.per_name == {"0.weight": 0.1, "0.bias": 0.0, "2.weight": 0.3, "2.bias": 0.3}
+    assert decay.settings()["weight_decay"] == decay.per_name
+    alphas = torch.cat([torch.full((v.numel(),), decay.per_name[k]) for k, v in parameters.values.items()])
+    torch.testing.assert_close(decay.gradient(), alphas.double() * parameters.flat(), rtol=1e-6, atol=0)
+    assert decay.hessian().lower_bound == 0.0
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+def test_weight_decay_must_be_finite_and_not_negative(bad):
+    with pytest.raises(InputError, match="expected a finite number ≥ 0"):
+        WeightDecay(ParameterSet(mlp()), bad)
+
+
+def test_a_key_that_matches_nothing_is_refused():
+    with pytest.raises(InputError, match=r"weight_decay: 'head' matches none of 0\.weight"):
+        WeightDecay(ParameterSet(mlp()), {"head": 0.1})
+
+
+def smooth(named):
+    return (named["0.weight"] ** 4).sum() + (named["2.weight"].sum() * named["0.bias"].sum()).cos()
+
+
+def linear(named):
+    return named["2.bias"].sum() * 3.0
+
+
+@pytest.mark.parametrize("function", [smooth, linear])
+def test_any_regulariser_against_dense_autograd(function):
+    parameters = ParameterSet(mlp())
+    with torch.no_grad():  # as a user's script may be
+        custom = CustomRegulariser(parameters, function)
+
+    def plain(theta):
+        return function(parameters.unflatten(theta))
+
+    torch.testing.assert_close(custom.gradient(), jacrev(plain)(parameters.flat()))
+    torch.testing.assert_close(check_operator(custom.hessian()), hessian(plain)(parameters.flat()))
+    assert custom.settings() == {"regulariser": function.__qualname__}
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda named: 0.0, InputError, "one differentiable number, found float"),
+        (lambda named: named["0.bias"], InputError, r"found Tensor \(5,\)"),
+        (lambda named: named["0.bias"].detach().sum(), InputError, "one differentiable number"),
+        (lambda named: named["0.bias"].sum() * float("inf"), NonFiniteError, "NaN or infinite"),
+    ],
+)
+def test_what_is_no_regulariser_is_refused(function, error, message):
+    with pytest.raises(error, match=message):
+        CustomRegulariser(ParameterSet(mlp()), function)
+
+
+def test_weight_decay_and_a_regulariser_together_are_refused():
+    with pytest.raises(InputError, match="both weight_decay and regulariser were given"):
+        tanh_mlp().objective(weight_decay=0.1, regulariser=smooth)
