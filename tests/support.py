@@ -1,4 +1,4 @@
-"""Oracles in plain float64 torch, sharing no code with Whence: dense curvature, single gradients, training."""
+"""Oracles in plain float64 torch, sharing no code with Whence: dense curvature, gradients, training."""
 
 from __future__ import annotations
 

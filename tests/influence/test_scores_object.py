@@ -1,0 +1,90 @@
+"""`Scores`, rankings and their exports, on numbers chosen by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from support import as_a_user
+from whence import Scores
+from whence.errors import InputError
+
+VALUES = torch.tensor([[1.0, -2.0, 1.0, 0.5], [0.0, 3.0, -1.0, 3.0]])
+
+
+def scores(**changes) -> Scores:
+    fields = {
+        "values": VALUES,
+        "estimate": 0.01 * VALUES.abs(),
+        "bound": 0.1 * VALUES.abs(),
+        "bound_proven": True,
+        "converged": torch.tensor([True, True]),
+        "reason": "",
+        "relative_residual": torch.tensor([1e-6, 2e-6]),
+        "measurement": "loss",
+        "settings": {"solver": "cg", "damping": 0.1},
+    }
+    return Scores(**{**fields, **changes})
+
+
+def test_rankings_put_ties_in_the_order_of_the_training_set():
+    assert scores().helpful(2, query=0).train.tolist() == [0, 2]
+    assert scores().helpful(2, query=1).train.tolist() == [1, 3]
+    assert scores().harmful(1).train.tolist() == [1, 2]
+    assert scores().harmful(10, query=1).train.tolist() == [2, 0, 1, 3]
+
+
+def test_for_a_measurement_that_is_better_high_the_sides_are_swapped():
+    margin = scores(higher_is_better=True)
+    assert margin.helpful(1).train.tolist() == [1, 2]
+    assert margin.harmful(2, query=0).train.tolist() == [0, 2]
+
+
+def test_predicted_change_and_groups():
+    torch.testing.assert_close(scores().predicted_change, VALUES / 4)
+    torch.testing.assert_close(scores().group([0, 3]), torch.tensor([1.5, 3.0]))
+    row = next(iter(scores().helpful(1)))
+    assert row["score"] == 1.0 and row["predicted_change"] == 0.25 and row["bound"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("indices", "found"),
+    [([], "empty"), ([4], "4 is outside"), ([-1], "-1 is outside"), ([1, 1], "named twice")],
+)
+def test_impossible_groups_are_refused(indices, found):
+    with pytest.raises(InputError, match=found):
+        scores().group(indices)
+
+
+def test_impossible_rankings_are_refused():
+    with pytest.raises(InputError, match="k=0"):
+        scores().helpful(0)
+    with pytest.raises(InputError, match=r"query=2: expected 0\.\.1"):
+        scores().harmful(1, query=2)
+    with as_a_user(), pytest.raises(InputError, match=r"query=-1"):
+        scores().harmful(1, query=-1)
+
+
+def test_exports_hold_the_same_numbers():
+    made = scores()
+    np.testing.assert_array_equal(made.to_numpy(), VALUES.numpy())
+    table = made.to_pandas()
+    assert list(table.columns) == ["query", "train", "score", "estimate", "bound", "predicted_change"]
+    assert len(table) == 8
+    assert float(table[(table["query"] == 1) & (table["train"] == 2)]["score"].iloc[0]) == -1.0
+    cube = made.to_xarray()
+    assert float(cube["score"].sel(query=1, train=2)) == -1.0
+    assert cube.attrs["measurement"] == "loss" and cube.attrs["damping"] == "0.1"
+    ranking = made.helpful(2).to_pandas()
+    assert ranking["train"].tolist() == [0, 2, 1, 3] and ranking["query"].tolist() == [0, 0, 1, 1]
+
+
+def test_what_is_shown_in_a_terminal_and_a_notebook():
+    assert "queries=2" in repr(scores()) and "all converged" in repr(scores()) and "2.0e-06" in repr(scores())
+    half = scores(converged=torch.tensor([True, False]), reason="max_iterations")
+    assert "1 NOT converged" in repr(half)
+    text = repr(scores().harmful(2))
+    assert text.startswith("harmful") and max(map(len, text.splitlines())) <= 80
+    html = scores()._repr_html_()
+    assert html.count("<table>") == 2 and "helpful" in html and "harmful" in html and "-5.000e-01" in html
