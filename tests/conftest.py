@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("whence", deadline=None)  # no test asserts a time
+settings.load_profile("whence")
 
 
 @pytest.fixture(autouse=True, scope="session")

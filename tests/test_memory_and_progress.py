@@ -49,7 +49,7 @@ def test_auto_leaves_room():
 
 @pytest.mark.parametrize("bad", ["much", "2..3GB", "GB", "-1GB", "", "0", 0, -5, 0.5, math.nan, math.inf])
 def test_what_is_no_size_is_refused(bad):
-    with pytest.raises(InputError, match="memory="):
+    with pytest.raises(InputError, match=r"memory="):
         memory_budget(bad, CPU)
 
 
@@ -64,24 +64,29 @@ def test_what_is_no_size_is_refused(bad):
     ],
 )
 def test_allocation_failures_name_stage_and_remedy(failure):
-    with pytest.raises(OutOfMemoryError, match="out of memory while solving. Lower memory=") as caught:
-        with memory_errors("solving", "Lower memory=."):
-            raise failure
+    with (
+        pytest.raises(OutOfMemoryError, match=r"out of memory while solving\. Lower memory=") as caught,
+        memory_errors("solving", "Lower memory=."),
+    ):
+        raise failure
     assert isinstance(caught.value, (WhenceError, MemoryError))
     assert caught.value.__cause__ is failure
 
 
 def test_a_real_allocation_failure_is_recognised():
-    with pytest.raises(OutOfMemoryError, match="while testing"), memory_errors("testing", "Use less."):
+    with pytest.raises(OutOfMemoryError, match=r"while testing"), memory_errors("testing", "Use less."):
         torch.empty(2**60, dtype=torch.uint8)
 
 
 def test_other_errors_and_errors_already_translated_pass():
-    with pytest.raises(RuntimeError, match="shapes"), memory_errors("a", "b"):
+    with pytest.raises(RuntimeError, match=r"shapes"), memory_errors("a", "b"):
         raise RuntimeError("shapes do not match")
-    with pytest.raises(OutOfMemoryError, match="^out of memory while inner"), memory_errors("outer", "b"):
-        with memory_errors("inner", "c"):
-            raise MemoryError
+    with (
+        pytest.raises(OutOfMemoryError, match=r"^out of memory while inner"),
+        memory_errors("outer", "b"),
+        memory_errors("inner", "c"),
+    ):
+        raise MemoryError
 
 
 @pytest.mark.parametrize("total", [3, None])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from problems import HEADS, PROBLEMS, Problem, attention_tokens, linear_head, tanh_mlp
+from problems import HEADS, PROBLEMS, Problem, attention_tokens, linear_head, normal, seeded, tanh_mlp
 from whence.curvature import GaussNewtonOperator, HessianOperator, choose_curvature
-from whence.curvature.metrics import SampledFisherMetric
+from whence.curvature.metrics import LossHessianMetric, SampledFisherMetric
 from whence.errors import InputError, UnsupportedError
 from whence.gradients import GradientEngine
 from whence.losses import CrossEntropy, CustomLoss
-from whence.testing import check_operator
+from whence.task import Objective
+from whence.testing import DenseProblem, check_operator
 
 TOLERANCE = {"atol": 1e-12, "rtol": 1e-9}
 
@@ -61,7 +62,7 @@ def test_sampled_fisher_tends_to_the_fisher(build):
     engine = GradientEngine(problem.objective())
     metric = SampledFisherMetric(engine.objective.loss, draws=1, seed=0)
     check_operator(GaussNewtonOperator(engine, metric))
-    draws = 1500
+    draws = 400
     many = GaussNewtonOperator(engine, SampledFisherMetric(engine.objective.loss, draws, seed=1)).to_dense()
     exact = problem.dense().fisher(problem.fisher_weights)
     assert (many - exact).norm() < 8 / draws**0.5 * exact.norm()
@@ -148,3 +149,40 @@ def test_unknown_and_unsupported_curvatures_are_refused():
     smoothed = Problem(**{**vars(tanh_mlp()), "loss": CrossEntropy(label_smoothing=0.1)})
     with pytest.raises(UnsupportedError, match="likelihood"):
         operator(smoothed, "fisher").to_dense()
+
+
+@pytest.mark.parametrize("lengths", [(3, 1, 4, 2), (1, 1, 3, 2)])
+def test_options_of_several_numbers_per_example(lengths):
+    """A softmax over each example's options, padded: the factor has no fixed form, products and matrix do."""
+    items = [(normal(length, 3, seed=i), i % length) for i, length in enumerate(lengths)]
+
+    def collate(batch):
+        widest = max(len(x) for x, _ in batch)
+        x = torch.zeros(len(batch), widest, 4, dtype=torch.float64)
+        for row, (options, _) in zip(x, batch):
+            row[: len(options), :3] = options
+            row[len(options) :, 3] = 1.0
+        return x, torch.tensor([y for _, y in batch])
+
+    def masked(outputs, targets):
+        return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    model = seeded(lambda: Options())
+    x, y = collate(items)
+    dense = DenseProblem(model, lambda m: m(x), lambda f: masked(f, y))
+    objective = Objective(model, items, loss=CustomLoss(masked, convex=True), collate=collate)
+    for batch_size in (1, 2, 4):
+        found = GaussNewtonOperator(GradientEngine(objective, batch_size), LossHessianMetric(objective.loss))
+        assert not found.fixed_rank
+        torch.testing.assert_close(check_operator(found), dense.ggn(), **TOLERANCE)
+
+
+class Options(torch.nn.Module):
+    """Scores options; what is marked as padding gets a score that no softmax sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = torch.nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.score(x[..., :3]).squeeze(-1) - 1e3 * x[..., 3]

@@ -42,9 +42,9 @@ def test_any_json_value_comes_back(tmp_path_factory, record):
 
 def test_another_identity_is_refused_and_names_what_differs(tmp_path):
     RunDirectory(tmp_path, IDENTITY)
-    with pytest.raises(StoreError, match="belongs to another run: model differs. Use a new directory"):
+    with pytest.raises(StoreError, match=r"belongs to another run: model differs. Use a new directory"):
         RunDirectory(tmp_path, {**IDENTITY, "model": "xyz"})
-    with pytest.raises(StoreError, match="lr, seeds differ"):
+    with pytest.raises(StoreError, match=r"lr, seeds differ"):
         RunDirectory(tmp_path, {"model": "abc"})
 
 
@@ -57,7 +57,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(StoreError, match="cannot be created or read"):
+    with pytest.raises(StoreError, match=r"cannot be created or read"):
         RunDirectory(tmp_path / "run", IDENTITY)
 
 
@@ -71,7 +71,7 @@ def test_an_unreadable_record_names_the_file(tmp_path, content):
 
 def test_a_manifest_that_is_none_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text("[1]")
-    with pytest.raises(StoreError, match="is no manifest of a run"):
+    with pytest.raises(StoreError, match=r"is no manifest of a run"):
         RunDirectory(tmp_path, IDENTITY)
 
 
@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_the_old_record_and_nothing_else(tmp_path, monkeypatc
 
     target = {"replace": "os.replace", "fsync": "os.fsync", "temporary": "tempfile.NamedTemporaryFile"}[where]
     monkeypatch.setattr(target, full)
-    with pytest.raises(StoreError, match="No space left on device.*free some space"):
+    with pytest.raises(StoreError, match=r"No space left on device.*free some space"):
         run.write("record", "new")
     monkeypatch.undo()
     assert sorted(file.name for file in tmp_path.iterdir()) == before

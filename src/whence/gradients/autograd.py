@@ -112,7 +112,7 @@ def looped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tensor
 
 def vmap_failure(objective: Objective) -> str | None:
     """Why per-example gradients cannot be taken with `torch.vmap` on this model; `None` if they can."""
-    batch = objective.examples.batch(range(min(2, objective.n)))
+    batch = objective.examples.batch(objective.examples.spread(2))
     if not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in tree_flatten(batch)[0]):
         return "batches hold something other than tensors with a first dimension of examples"
     with torch.no_grad():

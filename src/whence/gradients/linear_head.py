@@ -13,6 +13,9 @@ from whence.errors import UnsupportedError
 from whence.gradients.linearisation import Linearisation
 from whence.task import Objective
 
+# Examples on which the structure is proved.
+_PROBES = 4
+
 
 class LinearHeadLinearisation(Linearisation):
     """`f = W a (+ c)` with fixed features `a`: `J v = V a (+ v_c)`, `Jᵀu = Σ u aᵀ`.
@@ -113,7 +116,7 @@ def find_linear_head(objective: Objective) -> LinearHead | None:
     module = objective.model.get_submodule(owners.pop())
     if type(module) is not nn.Linear or fields - {"weight", "bias"}:
         return None
-    batch = objective.examples.batch(range(min(2, objective.n)))
+    batch = objective.examples.batch(objective.examples.spread(_PROBES))
     values = objective.parameters.values
     generator = torch.Generator().manual_seed(0)
     other = {

@@ -13,7 +13,6 @@ from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.gradients.linearisation import Linearisation
 from whence.task import Examples, Measure
 
-
 # Examples whose gradients are looked at for their typical size.
 _SPREAD = 512
 
@@ -53,8 +52,8 @@ class ExampleGradients:
             where = slice(start, min(start + size, len(self.examples)))
             at = self.engine.linearise(self.examples, where)
             cotangent = self._cotangent(at)
-            if tangents_first:
-                assert isinstance(at, LinearHeadLinearisation)
+            # Padded sequences may have one position on the probe and several in this batch.
+            if tangents_first and isinstance(at, LinearHeadLinearisation) and at.features.shape[1] == 1:
                 count = cotangent.shape[0]
                 tangents = at.jvp(directions).reshape(k, count, -1)
                 cotangent = cotangent.reshape(count, -1)

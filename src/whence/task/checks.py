@@ -98,8 +98,7 @@ def check_batch_independence(objective: Objective) -> None:
     Raises:
         BatchDependenceError: it is not, with the likely cause.
     """
-    # Spread over the data, so that sequences of different lengths meet.
-    chosen = sorted({i * (objective.n - 1) // max(_PROBES - 1, 1) for i in range(_PROBES)})
+    chosen = objective.examples.spread(_PROBES)
     count = len(chosen)
     values = objective.parameters.values
 
@@ -123,16 +122,16 @@ def check_batch_independence(objective: Objective) -> None:
         worst = int(gap.argmax())
         raise BatchDependenceError(
             f"example {chosen[worst]} has loss {float(together[worst]):.6g} in a batch of {count} but "
-            f"{float(alone[worst]):.6g} alone. "
-            "Its loss depends on the batch around it: batch statistics, padding without a mask, or a loss "
-            "normalised over the batch. Mask the padding, use running statistics (model.eval()), or normalise within each "
-            "example."
+            f"{float(alone[worst]):.6g} alone. Its loss depends on the batch around it: batch statistics, "
+            "padding without a mask, or a loss normalised over the batch. Mask the padding, use running "
+            "statistics (model.eval()), or normalise within each example."
         )
 
 
 def _require_rows(outputs: Tensor, count: int) -> None:
     if outputs.ndim == 0 or outputs.shape[0] != count:
         raise InputError(
-            f"the model's outputs have shape {tuple(outputs.shape)} for a batch of {count} examples; expected "
-            "the examples as the first dimension (a squeeze() without a dimension loses it for a single example)"
+            f"the model's outputs have shape {tuple(outputs.shape)} for a batch of {count} examples; "
+            "expected the examples as the first dimension (a squeeze() without a dimension loses it for a "
+            "single example)"
         )

@@ -109,6 +109,10 @@ class Examples:
             where = slice(start, min(start + size, self.n))
             yield where, self.batch(where)
 
+    def spread(self, count: int) -> list[int]:
+        """At most `count` examples, first to last, to try things on: neighbours are often alike."""
+        return sorted({i * (self.n - 1) // max(count - 1, 1) for i in range(count)})
+
     def check_finite(self, batch: Any, where: slice) -> None:
         """Raise `NonFiniteError` if a tensor of the batch holds NaN or infinity, naming the first such
         example."""

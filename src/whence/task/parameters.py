@@ -81,7 +81,8 @@ class ParameterSet:
     ) -> Float[Tensor, "k p"]:
         """`k` pull-backs of `outputs` to `leaves` (one for each parameter) at once, their graph kept.
 
-        torch gives a leaf that the outputs do not depend on no gradient, or one without the `k`: here it is zeros.
+        torch gives a leaf that the outputs do not depend on no gradient, or one without the `k`: here it
+        is zeros.
         """
         parts = torch.autograd.grad(
             outputs, leaves, cotangents, is_grads_batched=True, retain_graph=True, allow_unused=True

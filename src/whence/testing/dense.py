@@ -91,7 +91,8 @@ class DenseProblem:
         """Fisher of a softmax over the last dimension of the outputs, as an exact expectation over classes.
 
         Args:
-            weights: of the `s` positions in each example's loss; ones by default. Zero where a target is ignored.
+            weights: of the `s` positions in each example's loss, zero where a target is ignored; ones by
+                default.
         """
         classes = self.outputs(self.theta).shape[-1]
 
