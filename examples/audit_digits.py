@@ -18,10 +18,9 @@ order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
 x, y = torch.as_tensor(images / 16)[order], torch.as_tensor(labels)[order]
 train, test = (x[:800], y[:800]), (x[800:], y[800:])
 
-# The model that is audited. It must be the same every time the file runs, so that a killed audit resumes: here
-# it is trained from a fixed seed; a larger one would be loaded from its file. So small a model gains nothing from
-# threads.
-torch.set_num_threads(1)
+# The model that is audited. It must be the same every time the file runs, so that a killed audit resumes:
+# here it is trained from a fixed seed; a larger one would be loaded from its file.
+torch.set_num_threads(1)  # so small a model gains nothing from more
 loss = "cross_entropy"
 weight_decay = 0.01
 torch.manual_seed(0)

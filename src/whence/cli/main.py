@@ -24,12 +24,13 @@ app = typer.Typer(
 _Traceback = Annotated[bool, typer.Option("--traceback", help="Show the full Python traceback of an error.")]
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from whence import __version__
 
         typer.echo(f"whence {__version__}")
         raise typer.Exit()
+    return wanted
 
 
 @app.callback()

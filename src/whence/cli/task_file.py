@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from whence.errors import InputError, WhenceError
 from whence.evaluation import Recipe
 from whence.report import Describe
@@ -94,6 +96,10 @@ def task_from(values: Mapping[str, Any], *, source: str, default_name: str) -> A
     if unknown:
         raise InputError(
             f"{source} gives {', '.join(map(repr, unknown))}; expected only {', '.join(KNOWN_NAMES)}"
+        )
+    if not isinstance(values["model"], nn.Module):
+        raise InputError(
+            f"{source}: model is a {type(values['model']).__name__}; expected the trained torch.nn.Module"
         )
     recipe = values.get("recipe")
     if recipe is not None and not callable(recipe):

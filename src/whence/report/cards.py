@@ -59,11 +59,7 @@ def merge_card(default: Card, described: Any) -> Card:
     if isinstance(described, str):
         return replace(default, text=described, image=None, rows=())
     if isinstance(described, Mapping):
-        known = {key: value for key, value in described.items() if key in Card.__dataclass_fields__}
-        others = tuple((str(key), value) for key, value in described.items() if key not in known)
-        rows = known.get("rows", ())
-        known["rows"] = (*(rows.items() if isinstance(rows, Mapping) else rows), *others)
-        described = Card(**known)
+        described = _card_of(described)
     if not isinstance(described, Card):
         raise InputError(
             f"a describe function returned a {type(described).__name__}; expected a whence.report.Card, a "
@@ -73,10 +69,10 @@ def merge_card(default: Card, described: Any) -> Card:
     chosen = described if content else default
     return Card(
         title=described.title or default.title,
-        label=default.label if described.label is None else str(described.label),
-        predicted=default.predicted if described.predicted is None else str(described.predicted),
+        label=default.label if described.label is None else described.label,
+        predicted=default.predicted if described.predicted is None else described.predicted,
         probability=default.probability if described.probability is None else described.probability,
-        image=None if chosen.image is None else _as_array(chosen.image),
+        image=chosen.image,
         text=chosen.text,
         rows=chosen.rows,
     )
@@ -113,10 +109,28 @@ def is_image(array: np.ndarray) -> bool:
         return False
     if array.ndim == 3:
         sides = array.shape[1:] if array.shape[0] in _CHANNELS else array.shape[:2]
-        return (array.shape[0] in _CHANNELS or array.shape[2] in _CHANNELS) and min(
-            sides
-        ) >= _SMALLEST_PICTURE
+        channels = array.shape[0] in _CHANNELS or array.shape[2] in _CHANNELS
+        return channels and min(sides) >= _SMALLEST_PICTURE
     return array.ndim == 2 and min(array.shape) >= _SMALLEST_PICTURE
+
+
+def _card_of(described: Mapping[str, Any]) -> Card:
+    """A card from a user's dict: labels may be numbers, pictures tensors, and other keys are features."""
+    rows = described.get("rows", ())
+    listed = rows.items() if isinstance(rows, Mapping) else rows
+    others = {key: value for key, value in described.items() if key not in Card.__dataclass_fields__}
+    label, predicted = (
+        None if described.get(key) is None else str(described[key]) for key in ("label", "predicted")
+    )
+    return Card(
+        title=str(described.get("title", "")),
+        label=label,
+        predicted=predicted,
+        probability=None if described.get("probability") is None else float(described["probability"]),
+        image=None if described.get("image") is None else _as_array(described["image"]),
+        text=described.get("text"),
+        rows=[(str(name), value) for name, value in [*listed, *others.items()]],
+    )
 
 
 def _as_array(value: Any) -> np.ndarray:

@@ -100,19 +100,19 @@ def histogram(
     """Scores of all pairs; `flip` when a negative score is the helpful one."""
     flat = values.ravel().astype(np.float64)
     reach = float(np.abs(flat).max()) or 1.0
-    counts, edges = np.histogram(flat, bins=_BINS, range=(-reach, reach))
-    decades = max(1, math.ceil(math.log10(max(2, counts.max()))))
+    counts, edges = (made.tolist() for made in np.histogram(flat, bins=_BINS, range=(-reach, reach)))
+    decades = max(1, math.ceil(math.log10(max(2, *counts))))
 
-    def level(count: float) -> float:
+    def level(count: int) -> float:
         # One example must be visible beside thousands: half a decade below 1 is the floor.
         return (math.log10(count) + 0.5) / (decades + 0.5) * height if count > 0 else 0.0
 
     step = width / _BINS
     bars = []
-    for j, count in enumerate(counts.tolist()):
+    for j, count in enumerate(counts):
         if count:
             middle = 0.5 * (edges[j] + edges[j + 1])
-            words = f"{count:,} scores from {number(float(edges[j]), 3)} to {number(float(edges[j + 1]), 3)}"
+            words = f"{count:,} scores from {number(edges[j], 3)} to {number(edges[j + 1], 3)}"
             bars.append(
                 Bar(
                     j * step + 0.75,

@@ -1,0 +1,63 @@
+"""`whence demo` at a reduced size: every file, both models, and retraining that agrees."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+import whence.demo
+from whence.cli.main import app, run_demo
+from whence.demo import digits_tasks
+
+SMALL = {"n_train": 300, "n_queries": 2, "hidden": 8, "softmax_removals": 4, "mlp_removals": 3}
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    console = Console(width=80, record=True, file=io.StringIO())
+    run_demo(console, out, **SMALL)
+    return out, console.export_text()
+
+
+def test_both_models_are_confirmed_by_retraining(shown):
+    out, _ = shown
+    models = json.loads((out / "summary.json").read_text())["models"]
+    assert [model["name"] for model in models] == ["Softmax regression", "MLP, 64-8-10 tanh"]
+    for model, removed in zip(models, (4, 3)):
+        assert model["minimum"]["verdict"] == "minimum"
+        assert model["verification"]["removed"] == removed
+        assert model["verification"]["pearson"] > 0.9
+        assert (out / model["folder"] / "scores.csv").is_file()
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_the_terminal_is_readable_at_80_columns(shown):
+    _, text = shown
+    assert max(map(len, text.splitlines())) <= 80
+    for expected in ("Test accuracy", "in truth", "most helpful", "Pearson", "Slope", "report.html"):
+        assert expected in text, expected
+
+
+def test_the_queries_are_misread_and_the_models_at_a_minimum():
+    for task in digits_tasks(**SMALL):
+        x, y = task["queries"]
+        assert len(y) == 2
+        with torch.no_grad():
+            assert bool((task["model"](x).argmax(1) != y).all())
+        assert task["describe_query"](0).image.shape == (8, 8)
+
+
+def test_the_command_keeps_the_threads_as_they_were(tmp_path, monkeypatch):
+    small = digits_tasks(**SMALL)
+    monkeypatch.setattr(whence.demo, "digits_tasks", lambda: small)
+    before = torch.get_num_threads()
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert torch.get_num_threads() == before
+    assert (tmp_path / "out" / "report.html").is_file()
