@@ -29,6 +29,11 @@ def logistic(outputs: Tensor, targets: Tensor) -> Tensor:
     return torch.log1p(torch.exp(-outputs.reshape(-1) * targets))
 
 
+def class_margin(outputs: Tensor, targets: Tensor) -> Tensor:
+    p = torch.softmax(outputs, 1).gather(1, targets[:, None])[:, 0]
+    return torch.log(p / (1 - p))
+
+
 def digits(
     n: int, *, start: int = 0, classes: int = 10, pool: int = 1, seed: int = 0
 ) -> tuple[Tensor, Tensor]:

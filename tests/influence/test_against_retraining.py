@@ -104,7 +104,7 @@ def test_self_influence_is_the_diagonal_and_never_negative():
 
 
 def test_the_gauss_newton_influence_is_the_linear_response_of_the_proximal_bregman_objective():
-    """Bae et al. 2022: `argmin mean D_ℓ(f(θ), f(θ̂)) + ε ℓ(z, θ) + λ/2 ‖θ − θ̂‖²` moves by `−ε (G + λI)⁻¹ g`."""
+    """Bae et al. 2022: `argmin mean D_ℓ(f(θ), f(θ̂)) + ε ℓ(z, θ) + λ/2 ‖θ − θ̂‖²` moves by `−ε G_λ⁻¹ g`."""
     x, y = digits(30, classes=3, pool=2)
     model = seeded(lambda: nn.Sequential(nn.Linear(16, 3), nn.Tanh(), nn.Linear(3, 3)))  # not trained at all
     plain = Plain(model, cross_entropy, (x, y))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support import Plain, digits, logistic, seeded, small_conv, small_mlp, softmax_regression
+from support import Plain, class_margin, digits, logistic, seeded, small_conv, small_mlp, softmax_regression
 from whence import CG, Exact, Influence, LiSSA, Measurement
 
 DAMPING = 0.05
@@ -108,11 +108,6 @@ def test_binary_logistic_regression_in_closed_form():
     scores = influence(plain, loss="logistic", damping="auto").scores((xq, yq))
     assert scores.settings["damping"] == 0.0
     torch.testing.assert_close(scores.values, -upweighting, rtol=1e-9, atol=1e-12)
-
-
-def class_margin(outputs: Tensor, targets: Tensor) -> Tensor:
-    p = torch.softmax(outputs, 1).gather(1, targets[:, None])[:, 0]
-    return torch.log(p / (1 - p))
 
 
 def class_logit(outputs: Tensor, targets: Tensor) -> Tensor:

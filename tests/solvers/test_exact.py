@@ -40,7 +40,7 @@ def test_primal_solves_to_the_operators_precision(method, dtype):
 )
 @settings(max_examples=40, deadline=None)
 def test_the_residual_bounds_the_error_of_every_score(exponents, seed, method):
-    """MATH: `|uᵀ(x − x*)| ≤ ‖u‖ ‖r‖ / λ_min` with the prepared lower bound in the place of `λ_min`."""
+    """`|uᵀ(x − x*)| ≤ ‖u‖ ‖r‖ / λ_min` with the prepared lower bound in the place of `λ_min`."""
     values = 10 ** torch.tensor(exponents, dtype=torch.float64)
     matrix = with_spectrum(values, seed)
     p = len(exponents)

@@ -99,7 +99,7 @@ class FullBatch:
             for _, batch in objective.examples.batches(_BATCH):
                 total = total + objective.losses(parameters.unflatten(theta), batch).sum() / objective.n
             (gradient,) = torch.autograd.grad(total, theta)
-            return float(total), gradient.numpy()
+            return float(total.detach()), gradient.numpy()
 
         start: Tensor = parameters.flat()
         # SciPy's BLAS threads and torch's would wait for each other at every step.

@@ -161,7 +161,7 @@ class FittedInfluence:
         """`|score error| ≤ ‖r‖ ‖g‖ / λ_min`, plus an allowance for rounding in the operator, the gradients
         and the dot product.
 
-        MATH: `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`.
+        From `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`.
         """
         gamma = torch.finfo(self.objective.dtype).eps * (32 + math.sqrt(self.objective.p))
         largest = max(self.spectrum.largest_upper, 0.0) + self.damping.value

@@ -1,0 +1,103 @@
+"""The ready-made recipe reaches the optimum or says so; training sets keep their form without examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Subset, TensorDataset
+
+from support import Plain, as_a_user, cross_entropy, digits, seeded, small_mlp, softmax_regression
+from whence import FullBatch
+from whence.errors import ConvergenceError, InputError
+from whence.evaluation.removal import without
+
+
+def test_full_batch_finds_the_optimum_from_anywhere():
+    plain = softmax_regression(60, classes=3, decay=0.03)
+    start = seeded(lambda: nn.Linear(16, 3), seed=9).float()
+    for warm in (True, False):
+        recipe = FullBatch(
+            start, loss="cross_entropy", weight_decay=0.03, warm_start=warm, gradient_tolerance=1e-9
+        )
+        found = recipe((plain.x, plain.y), 3)
+        assert found is not start and next(found.parameters()).dtype == torch.float64
+        theta = torch.cat([value.reshape(-1) for value in found.parameters()]).detach()
+        torch.testing.assert_close(theta, plain.theta, rtol=0, atol=1e-6)
+    assert next(start.parameters()).dtype == torch.float32
+
+
+def test_full_batch_on_a_network_ends_where_the_gradient_vanishes():
+    plain = small_mlp()
+    model = seeded(lambda: nn.Sequential(nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)))
+    recipe = FullBatch(
+        model, loss="cross_entropy", weight_decay={"0": 0.01, "2.weight": 0.02}, warm_start=False
+    )
+    first, again, other = (recipe((plain.x, plain.y), seed) for seed in (1, 1, 2))
+    decay = torch.cat([torch.full((85,), 0.01), torch.full((15,), 0.02), torch.zeros(3)]).double()
+    found = Plain(first, cross_entropy, (plain.x, plain.y), decay)
+    assert float((found.gradients().mean(0) + decay * found.theta).abs().max()) < 2e-7
+    assert torch.equal(first[0].weight, again[0].weight)
+    assert not torch.equal(first[0].weight, other[0].weight)
+
+
+def test_full_batch_trains_only_the_named_parameters():
+    model = seeded(lambda: nn.Sequential(nn.Linear(16, 4), nn.Tanh(), nn.Linear(4, 3)))
+    found = FullBatch(model, loss="cross_entropy", weight_decay=0.1, parameters="2.*")(
+        digits(40, classes=3, pool=2), 0
+    )
+    assert torch.equal(found[0].weight, model[0].weight)
+    assert not torch.equal(found[2].weight, model[2].weight)
+
+
+def test_full_batch_that_cannot_converge_raises():
+    model = seeded(lambda: nn.Linear(16, 3))
+    recipe = FullBatch(model, loss="cross_entropy", weight_decay=1e-6, max_iterations=3)
+    with pytest.raises(ConvergenceError, match=r"largest gradient entry.*gradient_tolerance"):
+        recipe(digits(40, classes=3, pool=2), 0)
+
+
+def test_full_batch_refuses_dropout_and_bad_settings():
+    model = nn.Sequential(nn.Linear(16, 3), nn.Dropout(0.5))
+    with pytest.raises(InputError, match="dropout"):
+        FullBatch(model, loss="cross_entropy")(digits(10, classes=3, pool=2), 0)
+    for options in ({"gradient_tolerance": 0.0}, {"max_iterations": 0}):
+        with pytest.raises(InputError, match="gradient_tolerance"):
+            FullBatch(model, loss="cross_entropy", **options)
+
+
+def test_full_batch_settings_are_json_and_tell_recipes_apart():
+    import json
+
+    model = nn.Linear(2, 2)
+    with as_a_user():
+        variants = [
+            FullBatch(model, loss="cross_entropy", weight_decay=1),
+            FullBatch(model, loss="cross_entropy", weight_decay={"weight": 1.0}),
+            FullBatch(model, loss="squared_error", weight_decay=1.0),
+            FullBatch(model, loss="cross_entropy", weight_decay=1.0, warm_start=False),
+        ]
+    assert len({json.dumps(variant.settings()) for variant in variants}) == 4
+
+
+def test_tensors_tuples_dicts_and_arrays_keep_their_form():
+    x, y = torch.arange(10.0).view(5, 2), torch.arange(5)
+    assert without(y, [1, 3], 5).tolist() == [0, 2, 4]
+    left = without((x, y), [0], 5)
+    assert isinstance(left, tuple) and left[1].tolist() == [1, 2, 3, 4] and left[0].shape == (4, 2)
+    named = without({"x": x.numpy(), "y": y}, [4], 5)
+    assert (
+        isinstance(named["x"], np.ndarray)
+        and named["x"].shape == (4, 2)
+        and named["y"].tolist() == [0, 1, 2, 3]
+    )
+
+
+def test_sequences_and_data_sets_lose_their_items():
+    items = [("a", 0), ("b", 1), ("c", 0)]
+    assert without(items, [1], 3) == [("a", 0), ("c", 0)]
+    assert without(tuple(items), [1], 3) == (("a", 0), ("c", 0))
+    data = TensorDataset(torch.arange(4))
+    subset = without(data, [2], 4)
+    assert isinstance(subset, Subset) and [int(subset[i][0]) for i in range(len(subset))] == [0, 1, 3]
