@@ -134,6 +134,19 @@ def test_without_a_recipe_nothing_is_retrained(tmp_path):
     assert not (tmp_path / "out" / "verification.csv").exists()
 
 
+def test_only_the_examples_of_largest_loss_are_ranked_where_asked(tmp_path):
+    file = write(tmp_path, TABLE)
+    options = ("--out", tmp_path / "out", "--remove", 0, "--queries", 1)
+    audit(file, *options, "--review", 6)
+    task = load_task(file)
+    losses = torch.nn.functional.cross_entropy(task.model(task.train[0]), task.train[1], reduction="none")
+    ranked = {int(row["train"]) for row in table(tmp_path / "out" / "self_influence.csv")}
+    assert ranked == set(losses.topk(6).indices.tolist())
+    assert "Ranked were 6 of the" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    audit(file, *options, "--review", 0)
+    assert "Examples to review" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_several_tasks_share_a_page(tmp_path):
     task = load_task(write(tmp_path, TABLE))
     others = [
@@ -195,6 +208,8 @@ def test_numbers_out_of_range_are_refused(tmp_path, option):
     )
     with pytest.raises(InputError, match="remove=-1"):
         AuditOptions(remove=-1)
+    with pytest.raises(InputError, match="review=-1"):
+        AuditOptions(review=-1)
 
 
 def test_an_error_of_the_users_own_code_has_its_own_status(tmp_path):

@@ -18,7 +18,7 @@ from whence.evaluation import Verification
 from whence.evaluation.removal import without
 from whence.influence import Scores, SelfScores
 from whence.report import DEFAULT_TITLE, ReportSection, build_section, write_report
-from whence.task import check_examples
+from whence.task import Examples, check_examples
 
 _BATCH = 256
 
@@ -31,6 +31,8 @@ class AuditOptions:
         top: helpful and harmful examples shown, and refined, per query.
         remove: retrainings; `None` leaves it to the task, and to 20 if it says nothing.
         queries: queries shown at most; those of largest loss where there are more.
+        review: training examples ranked by self-influence at most; those of largest loss where there are
+            more, since each costs a solve. 0: none.
         progress: show progress bars.
         keep_retrainings: keep each finished retraining under the output directory, so that a killed audit
             resumes.
@@ -39,6 +41,7 @@ class AuditOptions:
     top: int = 5
     remove: int | None = None
     queries: int = 8
+    review: int = 2000
     progress: bool = True
     keep_retrainings: bool = True
 
@@ -48,6 +51,8 @@ class AuditOptions:
                 raise InputError(f"{name}={value}: expected at least 1")
         if self.remove is not None and self.remove < 0:
             raise InputError(f"remove={self.remove}: expected 0 (no retraining) or more")
+        if self.review < 0:
+            raise InputError(f"review={self.review}: expected 0 (no ranking) or more")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class AuditResult:
     task: AuditTask
     section: ReportSection
     scores: Scores
-    self_scores: SelfScores
+    self_scores: SelfScores | None
     verification: Verification | None
     query_numbers: list[int]
     seconds: float
@@ -112,8 +117,11 @@ def _audit(
     queries, numbers = choose_queries(influence, task.queries, options.queries)
     on_stage(f"{task.name}: scoring {influence.objective.n:,} training examples for {len(numbers)} queries")
     scores = influence.scores(queries, task.measurement, refine=options.top)
-    on_stage(f"{task.name}: self-influence")
-    self_scores = influence.self_scores()
+    self_scores = None
+    if options.review:
+        candidates = largest_losses(influence, influence.objective.examples, options.review)
+        on_stage(f"{task.name}: self-influence of {len(candidates):,} training examples")
+        self_scores = influence.self_scores(candidates)
     verification = None
     if task.recipe is not None and removals:
         on_stage(f"{task.name}: retraining without each of {removals} examples")
@@ -153,10 +161,17 @@ def choose_queries(influence: Influence, queries: Any, count: int) -> tuple[Any,
     check_examples(objective, examples, batch_size=_BATCH, progress=False)
     if len(examples) <= count:
         return queries, list(range(len(examples)))
-    with torch.no_grad():
-        losses = torch.cat(
-            [objective.losses(objective.parameters.values, batch) for _, batch in examples.batches(_BATCH)]
-        )
-    chosen = sorted(losses.argsort(descending=True, stable=True)[:count].tolist())
+    chosen = largest_losses(influence, examples, count)
     others = sorted(set(range(len(examples))) - set(chosen))
     return without(queries, others, len(examples)), chosen
+
+
+def largest_losses(influence: Influence, examples: Examples, count: int) -> list[int]:
+    """The `count` examples of largest loss, in their own order."""
+    objective = influence.objective
+    if len(examples) <= count:
+        return list(range(len(examples)))
+    values = objective.parameters.values
+    with torch.no_grad():
+        losses = torch.cat([objective.losses(values, batch) for _, batch in examples.batches(_BATCH)])
+    return sorted(losses.argsort(descending=True, stable=True)[:count].tolist())

@@ -24,7 +24,7 @@ def slug(name: str) -> str:
 
 
 def write_results(result: AuditResult) -> None:
-    """Write `scores.csv`, `scores.safetensors`, `self_influence.csv` and, if retrained, `verification.csv`.
+    """Write `scores.csv`, `scores.safetensors` and, if computed, `self_influence.csv`, `verification.csv`.
 
     Raises:
         StoreError: a file cannot be written.
@@ -49,14 +49,13 @@ def write_results(result: AuditResult) -> None:
     )
     save_scores(result.scores, folder / "scores.safetensors")
     own = result.self_scores
-    _write_table(
-        folder / "self_influence.csv",
-        ("rank", "train", "label", "self_influence"),
-        (
-            (rank, i, result.section.train_card(i).label, value)
-            for rank, (i, value) in enumerate(own.top(len(own)), 1)
-        ),
-    )
+    if own is not None:
+        ranked = enumerate(own.top(len(own)), 1)
+        _write_table(
+            folder / "self_influence.csv",
+            ("rank", "train", "label", "self_influence"),
+            ((rank, i, result.section.train_card(i).label, value) for rank, (i, value) in ranked),
+        )
     check = result.verification
     if check is not None:
         _write_table(
@@ -102,7 +101,9 @@ def _summary(result: AuditResult, base: Path) -> dict[str, Any]:
         "verification": None
         if result.verification is None
         else {**result.verification.summary(), "words": result.verification.words},
-        "review": [i for i, _ in result.self_scores.top(result.section.review)],
+        "review": []
+        if result.self_scores is None
+        else [i for i, _ in result.self_scores.top(result.section.review)],
         "settings": dict(scores.settings),
         "seconds": round(result.seconds, 3),
         "folder": result.folder.relative_to(base).as_posix(),

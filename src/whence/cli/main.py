@@ -69,6 +69,12 @@ def audit(
         typer.Option("--remove", help="Examples to leave out and retrain without (0: none; default: 20)."),
     ] = None,
     queries: Annotated[int, typer.Option("--queries", help="Queries at most: those of largest loss.")] = 8,
+    review: Annotated[
+        int,
+        typer.Option(
+            "--review", help="Training examples ranked by self-influence, of largest loss (0: none)."
+        ),
+    ] = 2000,
     traceback: _Traceback = False,
 ) -> None:
     """Trace a model's predictions to its training examples, and write one page about it."""
@@ -78,7 +84,7 @@ def audit(
         from whence.cli.terminal import print_result
 
         console = Console()
-        options = AuditOptions(top=top, remove=remove, queries=queries)
+        options = AuditOptions(top=top, remove=remove, queries=queries, review=review)
         with _stages(console) as on_stage:
             on_stage(f"loading {task}")
             results = run_audits([load_task(task)], out, options, on_stage=on_stage)

@@ -34,6 +34,7 @@ def section_view(section: ReportSection, index: int) -> dict[str, Any]:
         "verification": None if check is None else _verification_view(section),
         "histogram": histogram(scores.to_numpy(), flip=scores.higher_is_better),
         "review": _review_view(section),
+        "ranked": 0 if section.self_scores is None else len(section.self_scores),
         "coverage": _coverage(section.settings),
         "settings": _flatten(section.settings),
         "measurement": scores.measurement,
