@@ -91,7 +91,7 @@ class Verification:
             verdict = "Retraining confirms the order of the scores; read their size with the slope in mind."
         elif pearson >= 0.5:
             verdict = (
-                "Retraining agrees in tendency only: use the scores to find candidates, then retrain to decide."
+                "Retraining agrees in tendency only: use the scores to find candidates, retrain to decide."
             )
         else:
             verdict = "Retraining does not confirm the scores: do not rely on them for this model."

@@ -164,9 +164,11 @@ def _captured(
     objective: Objective, module: nn.Linear, values: dict[str, Tensor], batch: Any
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     calls: list[tuple[Tensor, Tensor]] = []
-    handle = module.register_forward_hook(
-        lambda _, args, made: calls.append((args[0].detach(), made.detach()))
-    )
+
+    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], made: Tensor) -> None:
+        calls.append(((args[0] if args else kwargs["input"]).detach(), made.detach()))
+
+    handle = module.register_forward_hook(record, with_kwargs=True)
     try:
         outputs = objective.outputs(values, batch)
     finally:
