@@ -99,8 +99,15 @@ class SampledFisherMetric(OutputMetric):
         super().__init__(loss)
         self.draws = draws
         self.seed = seed
+        # Drawing costs far more than a product: done once for as long as a linearisation is kept.
+        self._drawn: WeakKeyDictionary[Linearisation, Tensor] = WeakKeyDictionary()
 
     def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+        if at not in self._drawn:
+            self._drawn[at] = self._draw(at, where)
+        return self._drawn[at]
+
+    def _draw(self, at: Linearisation, where: slice | Tensor) -> Tensor:
         numbers = range(where.start, where.stop) if isinstance(where, slice) else where.tolist()
         rows = []
         for position in range(at.outputs.shape[0]):

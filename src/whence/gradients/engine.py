@@ -124,10 +124,6 @@ class GradientEngine:
         if keep:
             self._kept = kept
 
-    def release(self) -> None:
-        """Drop the kept graphs."""
-        self._kept = None
-
     def _head_cache(self, examples: Examples) -> _HeadCache | None:
         """Features, outputs and targets of a whole data set, computed once if they fit."""
         if id(examples) not in self._heads:
