@@ -59,7 +59,7 @@ def test_pictures_outside_the_unit_range_are_stretched_and_large_ones_averaged()
     halves = np.zeros((600, 600))
     halves[:, 300:] = 1.0
     small = to_rgb(halves)
-    assert small.shape == (200, 200, 3) and small[0, 0, 0] == 0 and small[0, -1, 0] == 255
+    assert small.shape == (150, 150, 3) and small[0, 0, 0] == 0 and small[0, -1, 0] == 255
 
 
 def test_a_picture_of_another_shape_is_refused():

@@ -123,7 +123,7 @@ def histogram(
                     words,
                 )
             )
-    ticks = [t for t in nice_ticks(-reach, reach, 5) if abs(t) <= reach]
+    ticks = [t for t in nice_ticks(-reach, reach, 7) if abs(t) <= reach]
     return Histogram(
         width,
         height,

@@ -11,7 +11,7 @@ from matplotlib.image import imsave
 from whence.errors import InputError
 
 # Larger pictures are averaged down: the page shows thumbnails.
-_LARGEST_SIDE = 256
+_LARGEST_SIDE = 192
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
