@@ -4,7 +4,7 @@
 and `verify` proves it by retraining.
 """
 
-from whence.api import Influence
+from whence.api import Influence, from_sklearn
 from whence.evaluation import FullBatch, Verification
 from whence.influence import Measurement, MinimumCheck, Scores, SelfScores, load_scores, save_scores
 from whence.solvers import CG, Exact, LiSSA
@@ -22,6 +22,7 @@ __all__ = [
     "SelfScores",
     "Verification",
     "__version__",
+    "from_sklearn",
     "load_scores",
     "save_scores",
 ]
