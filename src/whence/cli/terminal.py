@@ -38,7 +38,7 @@ def print_result(console: Console, result: AuditResult) -> None:
         if verdict.numbers:
             words.append("\n" + " · ".join(f"{name} {value}" for name, value in verdict.numbers), style="dim")
         table.add_row(Text(mark, style=f"bold {style}"), words)
-    console.print(Padding(table, (1, 0, 0, 0)))
+    console.print(Padding(table, (1, 0)))
     console.print(_query(result, 0))
 
 
