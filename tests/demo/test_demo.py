@@ -38,8 +38,9 @@ def test_both_models_are_confirmed_by_retraining(shown):
 
 
 def test_the_terminal_is_readable_at_80_columns(shown):
-    _, text = shown
-    assert max(map(len, text.splitlines())) <= 80
+    out, text = shown
+    # A path is never broken: it is there to be copied.
+    assert max(map(len, text.replace(str(out), "out").splitlines())) <= 80
     for expected in ("Test accuracy", "in truth", "most helpful", "Pearson", "Slope", "report.html"):
         assert expected in text, expected
 

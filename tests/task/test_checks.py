@@ -254,3 +254,12 @@ def test_batches_and_outputs_of_unknown_form_say_which_argument_to_pass():
         target=lambda batch: batch["answer"],
     )
     fit((X, Y), called(after=lambda z: {"logits": z}))
+
+
+def test_a_forward_pass_that_writes_into_its_input_is_refused():
+    x = normal(6, 3)
+    kept = x.clone()
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2).double())
+    with pytest.raises(InputError, match="inplace=False"):
+        Influence(model, (x, labels(6, 2)), loss="cross_entropy").fit()
+    assert torch.equal(x, kept)

@@ -19,7 +19,13 @@ from whence.influence.minimum import MinimumCheck, check_minimum
 from whence.linalg import Spectrum, lanczos_spectrum
 from whence.memory import memory_errors
 from whence.solvers import Damping, PreparedSolver, Solution, Solver, choose_damping, choose_solver
-from whence.task import Objective, check_batch_independence, check_examples, check_model
+from whence.task import (
+    Objective,
+    check_batch_independence,
+    check_examples,
+    check_inputs_untouched,
+    check_model,
+)
 
 # Vectors of size p held per query while a block of queries is solved.
 _VECTORS_PER_QUERY = 10
@@ -64,6 +70,7 @@ class FittedInfluence:
         self.objective = objective
         self.options = options
         check_model(objective.model)
+        check_inputs_untouched(objective)
         self.engine = GradientEngine(objective, options.batch_size)
         check_examples(
             objective,

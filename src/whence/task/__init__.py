@@ -1,6 +1,11 @@
 """Model + loss + parameters + data as functions of the parameters."""
 
-from whence.task.checks import check_batch_independence, check_examples, check_model
+from whence.task.checks import (
+    check_batch_independence,
+    check_examples,
+    check_inputs_untouched,
+    check_model,
+)
 from whence.task.examples import Examples
 from whence.task.objective import Measure, Objective, differentiable_attention
 from whence.task.parameters import ParameterSet
@@ -16,6 +21,7 @@ __all__ = [
     "WeightDecay",
     "check_batch_independence",
     "check_examples",
+    "check_inputs_untouched",
     "check_model",
     "differentiable_attention",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from whence.errors import BatchDependenceError, InputError, NonFiniteError
 from whence.progress import progress_bar
@@ -90,6 +91,25 @@ def check_examples(
                     f"the loss of {examples.role} example {where.start + first} is {float(losses[first])}"
                 )
             bar.advance(count)
+
+
+def check_inputs_untouched(objective: Objective) -> None:
+    """Refuse a forward pass that writes into its inputs: examples kept in memory would change at every pass.
+
+    Raises:
+        InputError: an input tensor was written to.
+    """
+    batch = objective.examples.batch([0])
+    tensors = [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
+    before = [leaf._version for leaf in tensors]
+    with torch.no_grad():
+        objective.outputs(objective.parameters.values, batch)
+    if [leaf._version for leaf in tensors] != before:
+        raise InputError(
+            "the model writes into its input (a first layer with inplace=True?). Examples are read many times "
+            "and must not change: use inplace=False there, or pass forward=lambda model, batch: … that clones "
+            "the input."
+        )
 
 
 def check_batch_independence(objective: Objective) -> None:
