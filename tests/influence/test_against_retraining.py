@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,21 @@ def test_parameters_move_as_predicted():
     weights[7] += epsilon
     moved = (plain.minimise(weights) - plain.theta) / epsilon
     torch.testing.assert_close(rows[0], moved, rtol=0, atol=1e-3 * float(moved.norm()))
+
+
+def test_parameters_take_indices_of_any_kind_and_examples_of_any_form():
+    plain = convex()
+    influence = fit(plain)
+    rows = influence.parameters([7, 3])
+    for same in (
+        torch.tensor([7, 3]),
+        np.array([7, 3]),
+        [np.int64(7), np.int64(3)],
+        (plain.x[[7, 3]], plain.y[[7, 3]]),
+    ):
+        torch.testing.assert_close(influence.parameters(same), rows)
+    torch.testing.assert_close(influence.parameters(7), rows[:1])
+    torch.testing.assert_close(influence.parameters(np.int64(3)), rows[1:])
 
 
 def test_leave_one_out_of_ridge_regression_with_the_leverage():

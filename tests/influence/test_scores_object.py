@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from support import as_a_user
-from whence import Scores
-from whence.errors import InputError
+from whence import Scores, load_scores, save_scores
+from whence.errors import InputError, StoreError
 
 VALUES = torch.tensor([[1.0, -2.0, 1.0, 0.5], [0.0, 3.0, -1.0, 3.0]])
 
@@ -50,10 +51,17 @@ def test_predicted_change_and_groups():
 
 @pytest.mark.parametrize(
     ("indices", "found"),
-    [([], "empty"), ([4], "4 is outside"), ([-1], "-1 is outside"), ([1, 1], "named twice")],
+    [
+        ([], "empty"),
+        ([0.0, 1.0], "float32"),
+        ([True, False], "bool"),
+        ([4], "4 is outside"),
+        ([-1], "-1 is outside"),
+        ([1, 1], "named twice"),
+    ],
 )
 def test_impossible_groups_are_refused(indices, found):
-    with pytest.raises(InputError, match=found):
+    with as_a_user(), pytest.raises(InputError, match=found):
         scores().group(indices)
 
 
@@ -88,3 +96,26 @@ def test_what_is_shown_in_a_terminal_and_a_notebook():
     assert text.startswith("harmful") and max(map(len, text.splitlines())) <= 80
     html = scores()._repr_html_()
     assert html.count("<table>") == 2 and "helpful" in html and "harmful" in html and "-5.000e-01" in html
+
+
+def test_scores_survive_a_file(tmp_path):
+    made = scores(settings={"solver": "cg", "damping": 0.1, "solver_notes": {"scale": 2.0}})
+    save_scores(made, tmp_path / "scores.safetensors")
+    again = load_scores(tmp_path / "scores.safetensors")
+    for name in ("values", "estimate", "bound", "converged", "relative_residual"):
+        assert torch.equal(getattr(again, name), getattr(made, name))
+    for name in ("bound_proven", "reason", "measurement", "higher_is_better", "settings"):
+        assert getattr(again, name) == getattr(made, name)
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="cannot be read as scores"):
+        load_scores(tmp_path / "absent")
+    (tmp_path / "text").write_text("no scores")
+    with pytest.raises(StoreError, match="cannot be read as scores"):
+        load_scores(tmp_path / "text")
+    safetensors.torch.save_file({"values": VALUES}, tmp_path / "other")
+    with pytest.raises(StoreError, match="holds no scores of this version"):
+        load_scores(tmp_path / "other")
+    with pytest.raises(StoreError):
+        save_scores(scores(), tmp_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -82,7 +84,9 @@ def compute_scores(
     )
 
 
-def compute_self_scores(fitted: FittedInfluence, indices: Sequence[int] | Tensor | None = None) -> SelfScores:
+def compute_self_scores(
+    fitted: FittedInfluence, indices: Sequence[int] | Tensor | np.ndarray | None = None
+) -> SelfScores:
     """Self-influence `g_iᵀ C_λ⁻¹ g_i` of training examples (all of them, or `indices`)."""
     index = (
         torch.arange(fitted.objective.n) if indices is None else check_indices(indices, fitted.objective.n)
@@ -125,7 +129,7 @@ def parameter_influence(fitted: FittedInfluence, examples: Any) -> Float[Tensor,
             the training data may have.
     """
     if _are_indices(examples):
-        index = check_indices([examples] if isinstance(examples, int) else examples, fitted.objective.n)
+        index = check_indices([examples] if isinstance(examples, Integral) else examples, fitted.objective.n)
         gradients = fitted.train_gradients
     else:
         gradients = fitted.measure_gradients(examples, resolve_measurement("loss", fitted.objective.loss))
@@ -136,8 +140,10 @@ def parameter_influence(fitted: FittedInfluence, examples: Any) -> Float[Tensor,
 def _are_indices(examples: Any) -> bool:
     if isinstance(examples, Tensor):
         return examples.ndim == 1 and not examples.is_floating_point()
-    return isinstance(examples, int) or (
-        isinstance(examples, (list, range)) and all(isinstance(i, int) for i in examples)
+    if isinstance(examples, np.ndarray):
+        return examples.ndim == 1 and examples.dtype.kind in "biu"
+    return isinstance(examples, Integral) or (
+        isinstance(examples, (list, range)) and all(isinstance(i, Integral) for i in examples)
     )
 
 

@@ -32,6 +32,9 @@ _VECTORS_PER_QUERY = 10
 _SOLVE_SHARE = 0.5
 # Enough for the largest eigenvalue to a percent or so, which is all that is asked where the damping is given.
 _LANCZOS_STEPS = 12
+# Entries of exact solutions and gradients are off by one to ten units, measured on softmax, dense and
+# convolutional models in float32 and float64, primal and dual.
+_ROUNDING_UNITS = 2.5
 
 
 @dataclass(frozen=True)
@@ -181,9 +184,9 @@ class FittedInfluence:
     def rounding_estimate(
         self, solution: Solution, gradient_norms: Float[Tensor, " b"]
     ) -> Float[Tensor, "k b"]:
-        """What rounding alone is expected to leave in a score: independent errors of a unit in every entry of
-        `x` and `g` add up to `eps ‖x‖ ‖g‖ / √p`."""
-        unit = torch.finfo(self.objective.dtype).eps / math.sqrt(self.objective.p)
+        """What rounding alone is expected to leave in a score: independent errors of a few units in each entry
+        of `x` and `g` add up to so many times `eps ‖x‖ ‖g‖ / √p`."""
+        unit = _ROUNDING_UNITS * torch.finfo(self.objective.dtype).eps / math.sqrt(self.objective.p)
         return unit * solution.x.norm(dim=0)[:, None] * gradient_norms[None]
 
     def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:

@@ -74,7 +74,7 @@ class Scores:
         served better."""
         return self._ranked(k, query, helpful=False)
 
-    def group(self, indices: Sequence[int] | Tensor) -> Float[Tensor, " q"]:
+    def group(self, indices: Sequence[int] | Tensor | np.ndarray) -> Float[Tensor, " q"]:
         """First-order score of a group of training examples: the sum of their scores.
 
         Raises:
@@ -157,13 +157,18 @@ class Scores:
         return f"<div><code>{self!r}</code>{top}</div>"
 
 
-def check_indices(indices: Sequence[int] | Tensor, n: int) -> Tensor:
+def check_indices(indices: Sequence[Any] | Tensor | np.ndarray, n: int) -> Tensor:
     """Training indices as a tensor.
 
     Raises:
-        InputError: none at all, one outside `0..n-1`, or one named twice.
+        InputError: none at all, no integers, one outside `0..n-1`, or one named twice.
     """
-    index = torch.as_tensor(indices, dtype=torch.long).reshape(-1)
+    index = torch.as_tensor(indices).reshape(-1)
+    if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
+        raise InputError(
+            f"indices are of dtype {index.dtype}; expected integers (for a mask pass mask.nonzero()[:, 0])"
+        )
+    index = index.long()
     if index.numel() == 0:
         raise InputError("indices is empty: expected at least one training example")
     if int(index.min()) < 0 or int(index.max()) >= n:

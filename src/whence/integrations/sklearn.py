@@ -239,8 +239,8 @@ def _check_optimum(task: SklearnTask, fitted: Any) -> None:
         raise InputError(
             f"{type(fitted).__name__}: its coefficients are not the optimum for this X, y (the gradient left "
             f"over is {relative:.0%} of a typical example's). Pass the data it was fitted to; if "
-            "sample_weight was used, it has no counterpart here; if the solver stopped early, raise max_iter or "
-            "scale the features."
+            "sample_weight was used, it has no counterpart here; if the solver stopped early, raise "
+            "max_iter or scale the features."
         )
 
 
