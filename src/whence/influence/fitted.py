@@ -184,7 +184,7 @@ class FittedInfluence:
     def rounding_estimate(
         self, solution: Solution, gradient_norms: Float[Tensor, " b"]
     ) -> Float[Tensor, "k b"]:
-        """What rounding alone is expected to leave in a score: independent errors of a few units in each entry
+        """What rounding alone leaves in a score: independent errors of a few units in all entries
         of `x` and `g` add up to so many times `eps ‖x‖ ‖g‖ / √p`."""
         unit = _ROUNDING_UNITS * torch.finfo(self.objective.dtype).eps / math.sqrt(self.objective.p)
         return unit * solution.x.norm(dim=0)[:, None] * gradient_norms[None]
