@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-# Largest over queries of ‖s − s_ref‖ / ‖s_ref‖. A stochastic method is held to what it is used for: ranks.
-TARGETS = {"exact": 1e-4, "cg": 1e-4, "lissa": 1e-1}
+# Largest over queries of ‖s − s_ref‖ / ‖s_ref‖. Mini-batch noise falls like 1/√work, so LiSSA is held to
+# what it is used for, rankings; the tables give its median error, too.
+TARGETS = {"exact": 1e-4, "cg": 1e-4, "lissa": 3e-1}
 
 Settings = dict[str, Any]
 
@@ -42,6 +43,17 @@ def _rungs(name: str, values: tuple[float, ...], **fixed: Any) -> tuple[Settings
 
 
 _STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
+# Scales stay above half the largest eigenvalue of a mini-batch: over all examples that is 0.94 for digits
+# (1.3 in batches of 100) and 8.4 for the MLP.
+_LISSA = {
+    "digits": (
+        {"depth": 400, "scale": 1.0, "batch": 100},
+        {"depth": 400, "scale": 1.0, "batch": 300},
+        {"depth": 600, "scale": 1.0, "batch": 300},
+    ),
+    "mlp": ({"depth": 400, "scale": 12.0, "batch": 200}, {"depth": 400, "scale": 12.0, "batch": 500}),
+}
+_DUAL = "dense 20,000 × 20,000 dual matrix: over an hour"
 _PRIMAL = "dense p × p matrix: 206 GiB"
 
 COMPETITORS: tuple[Competitor, ...] = (
@@ -88,32 +100,8 @@ COMPETITORS: tuple[Competitor, ...] = (
         _rungs("tolerance", (1e-4, 3e-5)),
     ),
     # digits, LiSSA
-    Competitor(
-        "whence",
-        "lissa",
-        "digits",
-        "hessian",
-        "lissa",
-        (
-            {"depth": 400, "scale": 1.0, "batch": 100, "repeats": 1},
-            {"depth": 400, "scale": 1.0, "batch": 300, "repeats": 1},
-            {"depth": 120, "scale": 0.5, "batch": 1500, "repeats": 1},
-            {"depth": 180, "scale": 0.5, "batch": 1500, "repeats": 1},
-        ),
-    ),
-    Competitor(
-        "pydvl",
-        "lissa",
-        "digits",
-        "hessian",
-        "lissa",
-        (
-            {"depth": 400, "scale": 1.0, "batch": 100},
-            {"depth": 400, "scale": 1.0, "batch": 300},
-            {"depth": 120, "scale": 0.5, "batch": 1500},
-            {"depth": 180, "scale": 0.5, "batch": 1500},
-        ),
-    ),
+    Competitor("whence", "lissa", "digits", "hessian", "lissa", _LISSA["digits"]),
+    Competitor("pydvl", "lissa", "digits", "hessian", "lissa", _LISSA["digits"]),
     # MLP, Hessian
     Competitor("whence", "cg", "mlp", "hessian", "cg", _rungs("rtol", _STEPS)),
     Competitor("pydvl", "direct", "mlp", "hessian", "exact", excluded=_PRIMAL),
@@ -138,8 +126,10 @@ COMPETITORS: tuple[Competitor, ...] = (
         "cg",
         _rungs("tolerance", (1e-4, 5e-5, 2e-5)),
     ),
+    Competitor("whence", "lissa", "mlp", "hessian", "lissa", _LISSA["mlp"]),
+    Competitor("pydvl", "lissa", "mlp", "hessian", "lissa", _LISSA["mlp"]),
     # MLP, GGN
-    Competitor("whence", "exact", "mlp", "ggn", "exact"),
+    Competitor("whence", "exact", "mlp", "ggn", "exact", excluded=_DUAL),
     Competitor("whence", "cg", "mlp", "ggn", "cg", _rungs("rtol", _STEPS)),
     Competitor("curvlinops", "cg", "mlp", "ggn", "cg", _rungs("tolerance", (1e-4, 5e-5, 2e-5))),
 )

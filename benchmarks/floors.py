@@ -12,7 +12,7 @@ Python count nothing, so no implementation reaches it.
   product costs, per example, 4 m₁ + 8 Σ_{l>1} m_l for the GGN and 4 m₁ + 12 Σ_{l>1} m_l for the Hessian.
   A block method shares directions between queries, may need fewer iterations than this, and so can go below.
   On one linear layer CG can also work on the dense Hessian, 2 p² a product: below for many queries.
-- LiSSA: repeats · depth · batch in place of iterations · n.
+- LiSSA: depth · batch in place of iterations · n.
 """
 
 from __future__ import annotations

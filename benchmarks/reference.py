@@ -97,8 +97,30 @@ class _Problem:
         iterations = torch.tensor([_cg(lambda v: H @ v, b, FLOOR_RTOL)[1] for b in rhs.T])
         return solution, iterations
 
+    def _check_positive(self, product: Callable[[Tensor], Tensor], steps: int = 80) -> None:
+        """CG on a few right-hand sides can miss a negative eigenvalue; the smallest Ritz value does not."""
+        v = torch.randn(self.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        basis, ritz = [v / v.norm()], torch.zeros(steps, steps, dtype=torch.float64)
+        for k in range(steps):
+            w = product(basis[k])
+            ritz[k, k] = basis[k] @ w
+            for _ in range(2):
+                Q = torch.stack(basis)
+                w = w - Q.T @ (Q @ w)
+            if k + 1 < steps:
+                ritz[k, k + 1] = ritz[k + 1, k] = w.norm()
+                basis.append(w / w.norm())
+        smallest = float(torch.linalg.eigvalsh(ritz)[0])
+        if smallest + self.ridge <= 0:
+            raise SystemExit(
+                f"reference: smallest eigenvalue {smallest:.1e} of the loss curvature, expected more than "
+                f"{-self.ridge:.1e}, minus weight decay and damping: raise the task's damping"
+            )
+
     def cg(self, product: Callable[[Tensor], Tensor], tell: Callable[[str], None]) -> tuple[Tensor, Tensor]:
         columns, iterations = [], []
+        tell("smallest eigenvalue")
+        self._check_positive(product)
         rhs = self._gradients(self.Xq, self.yq)
         for i, b in enumerate(rhs):
             tell(f"float64 CG, query {i + 1} of {len(rhs)}")

@@ -85,7 +85,7 @@ def _arguments() -> argparse.Namespace:
         "--peers", default=",".join(environments.REQUIREMENTS), help="comma-separated; whence always runs"
     )
     parser.add_argument("--methods", default="", help="comma-separated; all if not given")
-    parser.add_argument("--repeats", type=int, default=3, help="timed rounds; medians are reported")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds; medians are reported")
     parser.add_argument(
         "--limit", type=float, default=900.0, help="seconds after which one run is stopped and failed"
     )
@@ -191,7 +191,7 @@ def _floor(c: Competitor, settings: Settings, paths: dict[str, tuple[Path, Path]
     n, q = len(task["y"]), len(task["yq"])
     products = float(truth["iterations_1e4"].sum())
     if c.family == "lissa":
-        products = settings["depth"] * settings.get("repeats", 1) * min(settings["batch"], n) / n * q
+        products = settings["depth"] * min(settings["batch"], n) / n * q
     return floors.flops(c.family, c.curvature, floors.widths_of(task), n, q, products)
 
 

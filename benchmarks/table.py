@@ -13,10 +13,8 @@ TITLES = {
     "mlp.ggn": "The same MLP, generalised Gauss-Newton",
 }
 FAMILIES = {"exact": "Exact", "cg": "Conjugate gradients", "lissa": "LiSSA"}
-HEAD = (
-    "| method | settings | error | CPU s | × whence | × floor | peak MiB | × whence | runs |\n|"
-    + " --- |" * 9
-)
+COLUMNS = ("method", "settings", "error (median)", "CPU s", "× whence", "× floor", "MiB", "× whence", "runs")
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"
 
 
 def render(results: dict[str, Any]) -> str:
@@ -77,10 +75,18 @@ def _row(row: dict[str, Any], own: dict[str, Any] | None) -> str:
     cpu_ratio = f"{row['cpu'] / own['cpu']:.2f}" if own else "–"
     memory_ratio = f"{row['peak_mib'] / own['peak_mib']:.2f}" if own and own["peak_mib"] > 0 else "–"
     floor = f"{row['cpu'] / row['floor_seconds']:.1f}" if row["floor_seconds"] else "–"
-    return (
-        f"| {name} | {settings} | {row['error']:.1e} | {_digits(row['cpu'])} | {cpu_ratio} | {floor} "
-        f"| {row['peak_mib']:.0f} | {memory_ratio} | {row['runs']} |"
+    error = f"{row['error']:.1e} ({row['error_median']:.1e})"
+    cells = (
+        name,
+        settings,
+        error,
+        _digits(row["cpu"]),
+        cpu_ratio,
+        floor,
+        f"{row['peak_mib']:.0f}",
+        memory_ratio,
     )
+    return f"| {' | '.join(cells)} | {row['runs']} |"
 
 
 def _digits(seconds: float) -> str:

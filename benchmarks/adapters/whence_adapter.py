@@ -22,7 +22,7 @@ def lissa(task: common.Task, settings: dict[str, Any], stages: common.Stages) ->
     solver = whence.LiSSA(
         scale=settings["scale"],
         depth=settings["depth"],
-        repeats=settings["repeats"],
+        repeats=1,
         batch_size=settings["batch"],
     )
     return _scores(solver, task, settings, stages)
