@@ -221,3 +221,14 @@ def test_products_are_not_wasted():
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         CG(**options)
+
+
+@pytest.mark.parametrize(("p", "k", "rtol"), [(100, 20, 1e-2), (100, 20, 1e-8), (60, 30, 1e-4)])
+def test_the_estimate_holds_where_the_krylov_space_runs_out_in_one_step(p, k, rtol):
+    generator = torch.Generator().manual_seed(p + k)
+    half, rhs, u = (torch.randn(p, m, generator=generator, dtype=torch.float64) for m in (p, k, 50))
+    matrix = half @ half.T / p + 0.05 * torch.eye(p, dtype=torch.float64)
+    solution = CG(rtol=rtol).prepare(DenseOperator(matrix, 0.05)).solve(rhs)
+    error = (u.T @ (solution.x - torch.linalg.solve(matrix, rhs))).abs()
+    estimate = torch.einsum("pu,rpk->ruk", u, solution.error_directions).norm(dim=0)
+    assert 0.2 < float((estimate / error).median()) < 5

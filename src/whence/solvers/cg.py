@@ -17,6 +17,11 @@ from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
 # The estimate of the error compares the result with the last iterate whose residual was this much larger.
 _LOOK_BACK = 3.0
 _RESTARTS = 3
+# A residual that fell by more than this since the earlier iterate gives no rate; the error is then solved
+# for, this loosely.
+_SUDDEN = 1e-2
+_LOOSE = 0.1
+_LOOSE_ITERATIONS = 30
 # Columns less independent than this are left to Householder's QR: CholeskyQR2 is stable up to a condition of
 # about eps^(-1/2).
 _SAFE_SPREAD = 1e-2
@@ -140,8 +145,8 @@ class _PreparedCG(PreparedSolver):
                 else f"max_iterations={self.settings.max_iterations} reached at a relative residual of "
                 f"{worst:.1e}: allow more, add damping, or use a preconditioner"
             )
-        ratio = (left / earlier_norm.clamp(min=torch.finfo(rhs.dtype).tiny)).clamp(max=0.9)  # 0 for v = 0
-        directions = (x - earlier) * (ratio / (1 - ratio))
+        rate = left / earlier_norm.clamp(min=torch.finfo(rhs.dtype).tiny)  # 0 for v = 0
+        directions = self._error_directions(x - earlier, residual, rate)
         return solution_from(
             self.operator,
             rhs,
@@ -152,6 +157,23 @@ class _PreparedCG(PreparedSolver):
             error_directions=directions[None],
             residual=residual,
         )
+
+    def _error_directions(
+        self, change: Float[Tensor, "p k"], residual: Float[Tensor, "p k"], rate: Float[Tensor, " k"]
+    ) -> Float[Tensor, "p k"]:
+        """The error left, estimated from the `change` of the last stretch, over which the residual fell by
+        `rate`.
+
+        If errors fall like residuals, the change is `1/rate − 1` times what is left. A fall of many orders in
+        one step (the Krylov space ran out) says nothing of that kind: `C_λ e = r` is then solved loosely.
+        """
+        steady = rate.clamp(max=0.9)
+        directions = change * (steady / (1 - steady))
+        sudden = ((rate < _SUDDEN) & (residual.norm(dim=0) > 0)).nonzero()[:, 0]
+        if len(sudden):
+            left = residual[:, sudden]
+            directions[:, sudden] = self._iterate(left, _LOOSE * left.norm(dim=0), _LOOSE_ITERATIONS).x
+        return directions
 
     def _iterate(self, rhs: Float[Tensor, "p k"], target: Float[Tensor, " k"], budget: int) -> _Run:
         """BCGrQ from `x = 0`; residuals are `Q C` with orthonormal `Q`, so their norms cost nothing of size

@@ -23,6 +23,8 @@ _ROUNDING = 100
 _KEEP_SIZE = 2048
 # A proof of λ_min > μ by factorising C − μI uses this share of the estimate.
 _PROOF_SHARE = 0.5
+# A declared bound below this share of the largest diagonal entry is worth an attempt to prove more.
+_LOW = 1e-6
 
 
 class Exact(Solver):
@@ -32,7 +34,7 @@ class Exact(Solver):
         method: `"cholesky"`, or `"eigh"`, which costs about ten times more and knows every eigenvalue.
         space: `"primal"` factorises the `p × p` matrix. `"dual"` uses `C = D + FFᵀ/n` with `D` the diagonal
             of damping and weight decay (Woodbury): an `m × m` matrix, `m` = examples × outputs, whatever `p`
-            is. `"auto"` takes the smaller one that exists.
+            is. `"auto"` takes the smaller one that exists, for `"eigh"` the primal one.
 
     Cost: `p³/3` operations and `8p²` bytes (primal), `m³/3` and `8m²` plus the rows of `F` (dual).
     """
@@ -58,9 +60,8 @@ class Exact(Solver):
                 "damping or weight decay "
                 "on every parameter. Use curvature='ggn' with damping > 0, or space='primal'."
             )
-        if factor is not None and (
-            self.space == "dual" or (self.space == "auto" and factor.rank < operator.size)
-        ):
+        dual = self.space == "dual" or (self.space == "auto" and self.method == "cholesky")
+        if factor is not None and dual and (self.space == "dual" or factor.rank < operator.size):
             return _Dual(operator, factor, diagonal)
         return _PrimalEigh(operator) if self.method == "eigh" else _PrimalCholesky(operator)
 
@@ -120,7 +121,7 @@ class _PrimalCholesky(_Direct):
             dense = operator.to_dense().double()
             factor, info = torch.linalg.cholesky_ex(dense)
             if int(info) != 0:
-                raise _indefinite(torch.linalg.eigvalsh(dense)[0].item())
+                raise _indefinite(torch.linalg.eigvalsh(dense))
             bound, proven = _proven_lower_bound(operator, dense, factor)
         super().__init__(operator, bound, proven)
         self._factor = factor
@@ -143,7 +144,7 @@ class _PrimalEigh(_Direct):
         ):
             values, self._vectors = torch.linalg.eigh(operator.to_dense().double())
         if values[0] <= 0:
-            raise _indefinite(float(values[0]))
+            raise _indefinite(values)
         # eigh is backward stable: each eigenvalue is right to a small multiple of eps·‖C‖ (Weyl).
         rounding = operator.size * torch.finfo(torch.float64).eps * float(values[-1])
         super().__init__(operator, max(operator.lower_bound, float(values[0]) - rounding), True)
@@ -183,8 +184,12 @@ class _Dual(_Direct):
         return scaled - self._operator_factor.factor_apply(inner) / self._diagonal[:, None]
 
 
-def _indefinite(smallest: float) -> NotPositiveDefiniteError:
-    repair = -smallest * 1.1 if smallest < 0 else 1e-6
+def _indefinite(values: Float[Tensor, " p"]) -> NotPositiveDefiniteError:
+    """The error for a spectrum (ascending) that is not safely positive."""
+    smallest = float(values[0])
+    # At the least, what rounding of the largest eigenvalue can hide.
+    rounding = len(values) * torch.finfo(torch.float64).eps * float(values.abs().max())
+    repair = max(-1.1 * smallest, 10 * rounding, torch.finfo(torch.float64).tiny)
     return NotPositiveDefiniteError(
         f"the curvature is not positive definite: its most negative eigenvalue is {smallest:.4g}. The model "
         "is not at a strict "
@@ -199,15 +204,19 @@ def _indefinite(smallest: float) -> NotPositiveDefiniteError:
 def _proven_lower_bound(
     operator: LinearOperator, dense: Float[Tensor, "p p"], factor: Float[Tensor, "p p"]
 ) -> tuple[float, bool]:
-    """A lower bound of the eigenvalues: the operator's own, or one proved by factorising `C − μI`."""
-    if operator.lower_bound > 0:
-        return operator.lower_bound, True
+    """A lower bound of the eigenvalues: the operator's own, or a better one proved by factorising
+    `C − μI`."""
+    declared = max(operator.lower_bound, 0.0)
+    if declared > _LOW * float(dense.diagonal().max()):
+        return declared, True
     spectrum = lanczos_spectrum(_Inverse(dense, factor), steps=20)
     bound = _PROOF_SHARE / max(spectrum.largest_upper, torch.finfo(torch.float64).tiny)
     shifted = dense.clone()
     shifted.diagonal().sub_(bound)
     _, info = torch.linalg.cholesky_ex(shifted)
-    return (bound, True) if int(info) == 0 else (bound / 10, False)
+    if int(info) == 0:
+        return max(bound, declared), True
+    return (declared, True) if declared > 0 else (bound / 10, False)
 
 
 class _Inverse(DenseOperator):
