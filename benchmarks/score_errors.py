@@ -4,7 +4,8 @@
 
 For each model, solver and precision: the share of scores whose true error is within the bound, the median of
 bound / true error, the median of estimate / true error, and the share of estimates within a factor of five.
-`refine` rows look at the examples shown only (five most helpful and harmful), whose training side is solved too.
+`refine` rows look at the examples shown only (five most helpful and harmful), where the training side is
+solved too.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def main() -> None:
     train, queries = (x[:TRAIN], y[:TRAIN]), (x[TRAIN : TRAIN + QUERIES], y[TRAIN : TRAIN + QUERIES])
     results = []
     lines = [
-        "| model | solver | dtype | relative error | bound holds | bound / error | estimate / error | within 5× |",
+        "| model | solver | dtype | error | bound holds | bound / error | estimate / error | within 5× |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, (untrained, decay, curvature) in problems().items():

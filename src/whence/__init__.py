@@ -7,19 +7,35 @@ and `verify` proves it by retraining.
 from whence.api import Influence, from_sklearn
 from whence.evaluation import FullBatch, Verification
 from whence.influence import Measurement, MinimumCheck, Scores, SelfScores, load_scores, save_scores
+from whence.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    Logistic,
+    Loss,
+    SmoothHinge,
+    SquaredError,
+)
 from whence.solvers import CG, Exact, LiSSA
 
 __version__ = "0.1.0"
 __all__ = [
+    "BinaryCrossEntropy",
     "CG",
+    "CrossEntropy",
+    "CustomLoss",
     "Exact",
     "FullBatch",
     "Influence",
     "LiSSA",
+    "Logistic",
+    "Loss",
     "Measurement",
     "MinimumCheck",
     "Scores",
     "SelfScores",
+    "SmoothHinge",
+    "SquaredError",
     "Verification",
     "__version__",
     "from_sklearn",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -16,9 +17,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+# The display in use, shared by bars inside bars: a terminal has room for one.
+_display: ContextVar[Progress | None] = ContextVar("display", default=None)
+
 
 class Bar:
-    """A running bar; `advance` moves it, `describe` changes its label."""
+    """A running bar; `advance` moves it."""
 
     def __init__(self, progress: Progress, label: str, total: int | None):
         self._progress = progress
@@ -27,14 +31,17 @@ class Bar:
     def advance(self, steps: int = 1) -> None:
         self._progress.advance(self._task, steps)
 
-    def describe(self, label: str) -> None:
-        self._progress.update(self._task, description=label)
+    def remove(self) -> None:
+        self._progress.remove_task(self._task)
 
 
 @contextmanager
-def progress_bar(label: str, total: int | None, *, enabled: bool = True) -> Iterator[Bar]:
-    """A bar over `total` steps (`None`: unknown), shown on standard error if that is a terminal and
-    `enabled`."""
+def progress_display(enabled: bool = True) -> Iterator[Progress]:
+    """The display in use, or a new one on standard error, silent unless that is a terminal and `enabled`."""
+    outer = _display.get()
+    if outer is not None:
+        yield outer
+        return
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -45,5 +52,21 @@ def progress_bar(label: str, total: int | None, *, enabled: bool = True) -> Iter
         transient=True,
         disable=not (enabled and sys.stderr.isatty()),
     )
-    with progress:
-        yield Bar(progress, label, total)
+    token = _display.set(progress)
+    try:
+        with progress:
+            yield progress
+    finally:
+        _display.reset(token)
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None, *, enabled: bool = True) -> Iterator[Bar]:
+    """A bar over `total` steps (`None`: unknown). Inside another bar it shows below it, and only if that one
+    shows."""
+    with progress_display(enabled) as display:
+        bar = Bar(display, label, total)
+        try:
+            yield bar
+        finally:
+            bar.remove()

@@ -3,5 +3,25 @@
 from whence.curvature.choose import CURVATURES, Curvature, choose_curvature
 from whence.curvature.gauss_newton import GaussNewtonOperator
 from whence.curvature.hessian import HessianOperator
+from whence.curvature.softmax import (
+    HeadGradient,
+    blockwise_head_hessian,
+    head_gradient_split,
+    head_hessian,
+    softmax_jacobian,
+    softmax_jacobian_apply,
+)
 
-__all__ = ["CURVATURES", "Curvature", "GaussNewtonOperator", "HessianOperator", "choose_curvature"]
+__all__ = [
+    "CURVATURES",
+    "Curvature",
+    "GaussNewtonOperator",
+    "HeadGradient",
+    "HessianOperator",
+    "blockwise_head_hessian",
+    "choose_curvature",
+    "head_gradient_split",
+    "head_hessian",
+    "softmax_jacobian",
+    "softmax_jacobian_apply",
+]

@@ -7,9 +7,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.weight_norm import WeightNorm
 
-from whence.gradients import GradientEngine, HvpMode, fastest_hvp_mode, hessian_product
+from whence.errors import UnsupportedError
+from whence.gradients import GradientEngine, HvpMode, check_hvp_mode, fastest_hvp_mode, hessian_product
 from whence.gradients.hvp import HessianProduct
 from whence.linalg import LinearOperator
 
@@ -35,8 +38,11 @@ class HessianOperator(LinearOperator):
         self.engine = engine
         self.n_examples = objective.n
         self.timings: dict[str, float] = {}
-        if mode == "auto":
-            batch = objective.examples.batch(range(min(_TIMED_EXAMPLES, objective.n)))
+        _refuse_fused_weight_norm(objective.model)
+        batch = objective.examples.batch(range(min(_TIMED_EXAMPLES, objective.n)))
+        if mode != "auto":
+            check_hvp_mode(objective, batch, mode)
+        else:
             mode, self.timings = fastest_hvp_mode(objective, batch, min(_TIMED_COLUMNS, objective.p))
         self.mode: HvpMode = mode
         self._products: list[HessianProduct] | None = None
@@ -80,3 +86,18 @@ class _MinibatchHessian(LinearOperator):
 
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return self._product(vectors) / self._count
+
+
+def _refuse_fused_weight_norm(model: nn.Module) -> None:
+    """torch's fused weight normalisation returns a wrong second derivative on the CPU (seen in 2.13),
+    silently."""
+    for name, module in model.named_modules():
+        hooks = module._forward_pre_hooks.values()
+        if isinstance(module, parametrizations._WeightNorm) or any(
+            isinstance(hook, WeightNorm) for hook in hooks
+        ):
+            raise UnsupportedError(
+                f"module {name!r} is weight normalisation, whose second derivative in torch is wrong, so "
+                "the Hessian would be: "
+                "use curvature='ggn', or fold the norm into the weight first (remove_parametrizations)."
+            )

@@ -1,7 +1,7 @@
 """Derivatives of the objective on batches: Jacobian products, per-example gradients, Hessian products."""
 
 from whence.gradients.engine import MAX_COLUMNS, GradientEngine
-from whence.gradients.hvp import HvpMode, fastest_hvp_mode, hessian_product
+from whence.gradients.hvp import HvpMode, check_hvp_mode, fastest_hvp_mode, hessian_product
 from whence.gradients.linearisation import Linearisation
 from whence.gradients.per_example import ExampleGradients
 
@@ -11,6 +11,7 @@ __all__ = [
     "GradientEngine",
     "HvpMode",
     "Linearisation",
+    "check_hvp_mode",
     "fastest_hvp_mode",
     "hessian_product",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from whence.errors import InputError
+from whence.errors import InputError, UnsupportedError
 from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each, vmap_failure, vmapped_vjp_each
 from whence.gradients.linear_head import LinearHeadLinearisation, find_linear_head
 from whence.gradients.linearisation import Linearisation
@@ -64,6 +64,24 @@ class GradientEngine:
             self.per_example = "vmap" if reason is None else f"one by one ({reason})"
             self._each = vmapped_vjp_each(objective) if reason is None else looped_vjp_each(objective)
         self.columns, self.batch_size = self._sizes(batch_size)
+        if self.head is None:
+            self._check_products()
+
+    def _check_products(self) -> None:
+        """Refuse a model one of whose operations has no second derivative, before anything long is
+        started."""
+        objective = self.objective
+        at = self.linearise(objective.examples, slice(0, min(2, objective.n)))
+        try:
+            at.jvp(torch.ones(objective.p, 1, dtype=objective.dtype, device=objective.device))
+        except RuntimeError as error:
+            raise UnsupportedError(
+                f"products with the Jacobian do not work for this model: {str(error).splitlines()[0]}. "
+                "Replace that operation by "
+                "one torch can differentiate twice (nn.Embedding and a sum for nn.EmbeddingBag, say), or "
+                "attribute parameters that "
+                "come after it with parameters=."
+            ) from error
 
     @property
     def affine(self) -> bool:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from whence.errors import UnsupportedError
 from whence.task import Objective, differentiable_attention
 
 HvpMode = Literal["reverse_over_reverse", "forward_over_reverse"]
@@ -62,6 +63,24 @@ def _forward_over_reverse(objective: Objective, batch: Any) -> HessianProduct:
     return product
 
 
+def check_hvp_mode(objective: Objective, batch: Any, mode: HvpMode) -> None:
+    """Try `mode` on a batch.
+
+    Raises:
+        UnsupportedError: an operation of the model cannot be differentiated in this order.
+    """
+    try:
+        hessian_product(objective, batch, mode)(
+            torch.ones(objective.p, 2, dtype=objective.dtype, device=objective.device)
+        )
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"hvp_mode={mode!r} does not work for this model: {str(error).splitlines()[0]}. Use "
+            "hvp_mode='auto', "
+            "the other order, or curvature='ggn'."
+        ) from error
+
+
 def fastest_hvp_mode(objective: Objective, batch: Any, columns: int) -> tuple[HvpMode, dict[str, float]]:
     """Time both modes once on this model and batch (after a warm-up); modes the model cannot run are left
     out.
@@ -85,7 +104,11 @@ def fastest_hvp_mode(objective: Objective, batch: Any, columns: int) -> tuple[Hv
         except RuntimeError as error:
             failures.append(error)
     if not seconds:
-        raise failures[0]
+        raise UnsupportedError(
+            "the Hessian of this model cannot be computed: neither order of differentiation works ("
+            + "; ".join(str(failure).splitlines()[0] for failure in failures)
+            + "). Use curvature='ggn'."
+        ) from failures[0]
     return min(HVP_MODES, key=lambda mode: seconds.get(mode, float("inf"))), seconds
 
 

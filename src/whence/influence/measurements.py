@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whence.errors import InputError, UnsupportedError
+from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
 from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
+from whence.task import Examples, Objective
+
+# Queries compared alone and together.
+_PROBES = 4
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,66 @@ def resolve_measurement(
     )
 
 
+def check_measurement(objective: Objective, examples: Examples, measurement: Measurement) -> None:
+    """One finite, differentiable number per query, the same alone as among others.
+
+    Raises:
+        InputError, NonFiniteError, BatchDependenceError: it is not, with what was found.
+    """
+    chosen = examples.spread(_PROBES)
+    together = _measured(objective, examples, measurement, chosen)
+    alone = torch.cat([_measured(objective, examples, measurement, [i]) for i in chosen])
+    gap = (together - alone).abs() / (1 + alone.abs())
+    if bool((gap > 1e4 * torch.finfo(objective.dtype).eps).any()):
+        worst = int(gap.argmax())
+        raise BatchDependenceError(
+            f"measurement {measurement.name!r} of query {chosen[worst]} is {float(together[worst]):.6g} in "
+            "a batch of "
+            f"{len(chosen)} but {float(alone[worst]):.6g} alone. Return one number per query from that "
+            "query's outputs only."
+        )
+
+
+def _measured(
+    objective: Objective, examples: Examples, measurement: Measurement, indices: list[int]
+) -> Tensor:
+    batch = examples.batch(indices)
+    with torch.no_grad():
+        outputs = objective.outputs(objective.parameters.values, batch)
+    leaf = outputs.detach().requires_grad_()
+    with torch.enable_grad():
+        values = measurement.function(leaf, objective.targets(batch))
+    name = measurement.name
+    if not isinstance(values, Tensor) or values.shape != (len(indices),):
+        found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+        raise InputError(
+            f"measurement {name!r} returned {found} for {len(indices)} queries; expected one number per "
+            "query, shape "
+            f"({len(indices)},). Do not average over the batch (reduction='none'); pick or sum over outputs "
+            "within a query."
+        )
+    if not values.requires_grad:
+        raise InputError(
+            f"measurement {name!r} does not depend on the outputs differentiably (an argmax, a comparison, "
+            ".item()?); "
+            "influence needs its gradient"
+        )
+    if not bool(torch.isfinite(values).all()):
+        bad = indices[int((~torch.isfinite(values)).nonzero()[0, 0])]
+        raise NonFiniteError(f"measurement {name!r} is NaN or infinite for query {bad}")
+    return values.detach()
+
+
 def _class_logit(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.ndim != 2 or targets.ndim != 1:
         raise UnsupportedError(
             "a margin or logit needs outputs (b, classes) and class indices (b,); found "
             f"{tuple(outputs.shape)} and "
             f"{tuple(targets.shape)}. Pass a function of (outputs, targets)."
+        )
+    if bool((targets < 0).any()) or bool((targets >= outputs.shape[1]).any()):
+        raise InputError(
+            "a margin or logit needs a class for every query; some target is ignored or out of range"
         )
     return outputs.gather(1, targets[:, None])[:, 0]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,26 @@ class SelfScores:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        state = (
+            "all converged" if bool(self.converged.all()) else f"{int((~self.converged).sum())} NOT converged"
+        )
+        solver = self.settings.get("solver")
+        return f"SelfScores({len(self)} examples, solver={solver!r}, {state}, top={self.top(3)})"
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per example: `train, self_influence, estimate, bound`."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "train": self.index.numpy(),
+                "self_influence": self.values.numpy(),
+                "estimate": self.estimate.numpy(),
+                "bound": self.bound.numpy(),
+            }
+        )
 
     def top(self, k: int = 10) -> list[tuple[int, float]]:
         """The `k` examples that rest most on themselves, `(training index, self-influence)`: the place to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -46,6 +47,10 @@ class Exact(Solver):
             raise InputError(f"method={method!r}: expected 'cholesky' or 'eigh'")
         if space not in ("auto", "primal", "dual"):
             raise InputError(f"space={space!r}: expected 'auto', 'primal' or 'dual'")
+        if method == "eigh" and space == "dual":
+            raise InputError(
+                "method='eigh' works in the primal space only; use method='cholesky' for space='dual'"
+            )
         self.method = method
         self.space = space
 
@@ -79,8 +84,9 @@ def dual_form(operator: LinearOperator) -> tuple[FactoredOperator | None, Float[
 class _Direct(PreparedSolver):
     """A factorisation, refined against the operator's own products."""
 
+    @abstractmethod
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        raise AssertionError("every direct solver applies its own inverse")
+        """`C_λ⁻¹` of the columns by the factorisation."""
 
     def _residual(self, rhs: Float[Tensor, "p k"], x: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return rhs - self.operator.matmat(x)
