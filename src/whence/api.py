@@ -163,7 +163,7 @@ class Influence:
         remove: int = 20,
         seeds: Sequence[int] = (0,),
         reduction: Literal["mean", "sum"] = "mean",
-        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] | None = None,
         scores: Scores | None = None,
     ) -> Verification:
         """Leave examples out one by one, retrain with `recipe`, and compare with what the scores predicted;

@@ -109,10 +109,69 @@ def test_other_measurements_and_given_scores():
         queries(), Newton(), remove=6, measurement=mine, scores=fitted.scores(queries(), mine)
     )
     np.testing.assert_allclose(given.actual, margin.actual, rtol=1e-6, atol=1e-12)
-    with pytest.raises(InputError, match=r"'my margin'.*'loss'.*same measurement"):
+    with pytest.raises(InputError, match=r"'my margin'.*'logit'.*same measurement"):
         fitted.verify(queries(), Newton(), scores=fitted.scores(queries(), mine))
+    with pytest.raises(InputError, match=r"'my margin'.*'loss'.*same measurement"):
+        fitted.verify(queries(), Newton(), measurement="loss", scores=fitted.scores(queries(), mine))
     with pytest.raises(InputError, match="scores has 5 queries but 2"):
         fitted.verify((queries()[0][:2], queries()[1][:2]), Newton(), scores=fitted.scores(queries()))
+
+
+@pytest.mark.parametrize("name", ["loss", "margin", "logit"])
+def test_the_measurement_is_that_of_the_scores(name):
+    fitted = influence()
+    made = fitted.verify(queries(), Newton(), remove=4, scores=fitted.scores(queries(), name))
+    asked = fitted.verify(queries(), Newton(), remove=4, measurement=name)
+    assert made.measurement == name
+    np.testing.assert_allclose(made.predicted, asked.predicted)
+    np.testing.assert_allclose(made.actual, asked.actual)
+
+
+def test_scores_of_another_function_of_the_same_name_are_not_taken():
+    fitted = influence()
+    first, second = (lambda outputs, targets, k=k: outputs[:, k] for k in (0, 1))
+    made = fitted.verify(
+        queries(), Newton(), remove=4, measurement=second, scores=fitted.scores(queries(), first)
+    )
+    asked = fitted.verify(queries(), Newton(), remove=4, measurement=second)
+    np.testing.assert_allclose(made.predicted, asked.predicted)
+    np.testing.assert_array_equal(made.removed, asked.removed)
+
+
+def test_a_run_directory_of_another_measurement_of_the_same_name_is_refused(tmp_path):
+    first, second = (lambda outputs, targets, k=k: outputs[:, k] for k in (0, 1))
+    for _ in range(2):
+        influence(run_dir=tmp_path).verify(queries(), Newton(), remove=1, measurement=first)
+    with pytest.raises(StoreError, match="measurement differs"):
+        influence(run_dir=tmp_path).verify(queries(), Newton(), remove=1, measurement=second)
+
+
+def test_a_run_directory_of_a_recipe_that_closes_over_something_else_is_refused(tmp_path):
+    def make(rate):
+        def recipe(train, seed):
+            model = Newton()(train, seed)
+            with torch.no_grad():
+                model.bias[0] += rate
+            return model
+
+        return recipe
+
+    for _ in range(2):
+        influence(run_dir=tmp_path).verify(queries(), make(0.0), remove=1)
+    with pytest.raises(StoreError, match="recipe differs"):
+        influence(run_dir=tmp_path).verify(queries(), make(0.1), remove=1)
+
+
+@pytest.mark.parametrize("recipe", [None, "train.py"])
+def test_a_recipe_that_is_no_function_is_refused(recipe):
+    with as_a_user(), pytest.raises(InputError, match=r"recipe=.*recipe\(train, seed\)"):
+        influence().verify(queries(), recipe)
+
+
+def test_a_single_training_example_cannot_be_left_out():
+    alone = influence((plain().x[:1], plain().y[:1]))
+    with pytest.raises(InputError, match="1 example: without it nothing is left"):
+        alone.verify(queries(), Newton())
 
 
 def test_a_data_set_reaches_the_recipe_as_a_data_set():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from whence.errors import ConvergenceError, InputError, NonFiniteError
+from whence.evaluation.fingerprint import fingerprint, model_fingerprint
 from whence.evaluation.removal import without
 from whence.evaluation.verification import Verification
 from whence.influence import FittedInfluence, Scores, compute_scores, resolve_measurement
@@ -24,6 +22,8 @@ from whence.store import RunDirectory
 from whence.task import Examples, check_model
 
 Recipe = Callable[[Any, int], nn.Module]  # (training data, seed) -> trained model
+
+_NAMED = ("loss", "margin", "logit")
 
 
 def verify_removals(
@@ -35,7 +35,7 @@ def verify_removals(
     remove: int = 20,
     seeds: Sequence[int] = (0,),
     reduction: Literal["mean", "sum"] = "mean",
-    measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+    measurement: str | Measurement | Callable[[Tensor, Any], Tensor] | None = None,
     scores: Scores | None = None,
     run_dir: Path | None = None,
 ) -> Verification:
@@ -57,12 +57,17 @@ def verify_removals(
         seeds: every retraining is done once per seed, and compared with the full-data run of the same seed.
         reduction: what the recipe minimises.
         scores: of these queries, if they were computed already.
-        measurement: what is compared; that of `scores` if they are given.
-        run_dir: keeps finished retrainings, so that a killed run resumes.
+        measurement: what is compared. By default that of `scores`, where it is `"loss"`, `"margin"` or
+            `"logit"`, or else the loss. Scores know a function by its name alone: with a function or a
+            `Measurement` given here, `scores` only says what to refine, and they are computed anew.
+        run_dir: keeps finished retrainings, so that a killed run resumes. It is refused for another model,
+            data, loss, measurement or recipe. Of recipe and measurement it sees code, closures, defaults and
+            the user's own functions and values they name; it does not see changes in installed packages, in
+            files that are read, or in the environment (`whence.evaluation.fingerprint`).
 
     Raises:
-        InputError: a recipe that returns something other than a model of the same architecture, or bad
-            arguments.
+        InputError: a recipe that is no function or returns something other than a model of the same
+            architecture, a single training example, or bad arguments.
         StoreError: `run_dir` belongs to another run.
     """
     if remove < 1:
@@ -71,21 +76,31 @@ def verify_removals(
         raise InputError("seeds is empty: expected at least one")
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
+    if not callable(recipe):
+        raise InputError(
+            f"recipe={recipe!r}: expected a function recipe(train, seed) that returns the trained model"
+        )
     objective = fitted.objective
-    measured = resolve_measurement(measurement, objective.loss)
-    if scores is None:
-        scores = compute_scores(fitted, queries, measured)
-    if scores.measurement != measured.name:
+    if objective.n < 2:
+        raise InputError(
+            "the training set has 1 example: without it nothing is left to train on. Verify a model of at "
+            "least 2 examples."
+        )
+    measured = resolve_measurement(_chosen_measurement(measurement, scores), objective.loss)
+    if scores is not None and scores.measurement != measured.name:
         raise InputError(
             f"scores are of the measurement {scores.measurement!r}, but measurement={measured.name!r} is to "
-            "be verified. Pass the same "
-            "measurement here as to scores()."
+            "be verified. Pass the same measurement here as to scores()."
         )
     examples = objective.read(queries, role="queries")
-    if len(examples) != len(scores):
+    if scores is not None and len(examples) != len(scores):
         raise InputError(
             f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
         )
+    if scores is None:
+        scores = compute_scores(fitted, queries, measured)
+    elif not (measurement is None or isinstance(measurement, str)):
+        scores = compute_scores(fitted, queries, measured, refine=scores.settings.get("refine", 0))
     predicted = _predicted(scores, reduction)
     chosen = _largest_in_turn(predicted, min(remove, objective.n))
     records = _Records(run_dir, fitted, examples, recipe, measured)
@@ -132,6 +147,21 @@ def verify_removals(
         failed=failed,
         measurement=measured.name,
     )
+
+
+def _chosen_measurement(
+    measurement: str | Measurement | Callable[[Tensor, Any], Tensor] | None, scores: Scores | None
+) -> str | Measurement | Callable[[Tensor, Any], Tensor]:
+    if measurement is not None:
+        return measurement
+    if scores is None:
+        return "loss"
+    if scores.measurement not in _NAMED:
+        raise InputError(
+            f"scores are of the measurement {scores.measurement!r}, which is not one of "
+            f"{', '.join(map(repr, _NAMED))}. Pass the same measurement here as to scores()."
+        )
+    return scores.measurement
 
 
 def _predicted(scores: Scores, reduction: str) -> np.ndarray:
@@ -238,13 +268,13 @@ class _Records:
             return
         objective = fitted.objective
         identity = {
-            "model": _model_fingerprint(objective.model),
+            "model": model_fingerprint(objective.model),
             "parameters": objective.parameters.fingerprint(),
             "train": objective.examples.fingerprint(),
             "queries": examples.fingerprint(),
-            "recipe": _source_fingerprint(recipe),
+            "recipe": fingerprint(recipe),
             "loss": objective.loss.settings(),
-            "measurement": measured.name,
+            "measurement": {"name": measured.name, "function": fingerprint(measured.function)},
             "dtype": str(objective.dtype),
         }
         self._directory = RunDirectory(run_dir, identity)
@@ -262,31 +292,3 @@ class _Records:
                 name, {"failed": result} if isinstance(result, str) else {"measured": result.tolist()}
             )
         return result
-
-
-def _model_fingerprint(model: nn.Module) -> str:
-    """SHA-256 of every parameter and buffer, the frozen and unselected ones too."""
-    digest = hashlib.sha256()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _source_fingerprint(recipe: Recipe) -> str:
-    """SHA-256 of the recipe's own source, or of its name where there is no source; settings on an object
-    count too.
-
-    Values that a function closes over are not seen: give them to an object with `settings()`, or use another
-        directory.
-    """
-    if isinstance(recipe, functools.partial):
-        bound = f"{_source_fingerprint(recipe.func)}{recipe.args!r}{sorted(recipe.keywords.items())!r}"
-        return hashlib.sha256(bound.encode()).hexdigest()
-    subject = recipe if inspect.isfunction(recipe) or inspect.ismethod(recipe) else type(recipe)
-    try:
-        text = inspect.getsource(subject)
-    except (OSError, TypeError):
-        text = getattr(subject, "__qualname__", repr(subject))
-    described = recipe.settings() if hasattr(recipe, "settings") else ""
-    return hashlib.sha256(f"{text}{described}".encode()).hexdigest()
