@@ -27,6 +27,8 @@ _WORK_CEILING = 128 * 2**20
 # A product over fewer examples than this is mostly overhead: fewer columns go together instead.
 _GOOD_BATCH = 64
 _FEATURE_BATCH = 512
+# Beyond this many columns the activations of a batch leave the caches and a second derivative gets slower.
+_AUTOGRAD_COLUMNS = 20
 _PROBE = 8
 
 
@@ -94,7 +96,8 @@ class GradientEngine:
         work = min(self.objective.memory * _WORK_SHARE, _WORK_CEILING)
         per_example = max(1, self._bytes_per_example)
         wanted = min(n, given or _GOOD_BATCH)
-        columns = int(min(MAX_COLUMNS, max(1, work // (per_example * wanted) - 2)))
+        most = MAX_COLUMNS if self.head is not None else _AUTOGRAD_COLUMNS
+        columns = int(min(most, max(1, work // (per_example * wanted) - 2)))
         batch = given or max(1, work // (per_example * (2 + columns)))
         return columns, int(min(n, batch))
 
