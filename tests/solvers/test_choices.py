@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,19 @@ from whence.linalg import DenseOperator, DiagonalOperator
 from whence.solvers import CG, Exact, LiSSA, choose_damping, choose_solver
 
 GIB = 2**30
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float64(0.5), torch.tensor(0.5)])
+def test_damping_may_be_a_number_of_any_kind(value):
+    with as_a_user():
+        damping = choose_damping(DiagonalOperator(torch.ones(3)), value, exact_curvature=True)
+    assert type(damping.value) is float and damping.value == 0.5
+
+
+@pytest.mark.parametrize("bad", [True, torch.tensor(True), torch.tensor(-1.0), torch.ones(2), None])
+def test_damping_that_is_no_number_is_refused(bad):
+    with as_a_user(), pytest.raises(InputError, match=r"damping=.*finite number ≥ 0"):
+        choose_damping(DiagonalOperator(torch.ones(3)), bad, exact_curvature=True)
 
 
 def test_a_strictly_convex_exact_curvature_needs_no_damping():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from problems import PROBLEMS, TiedAutoencoder, mlp, normal, seeded, tanh_mlp
+from support import as_a_user
 from whence import Influence
 from whence.errors import InputError, NonFiniteError
 from whence.task import ParameterSet
@@ -77,6 +78,44 @@ def test_tied_parameters_appear_once():
     model = seeded(TiedAutoencoder)
     assert ParameterSet(model).names == ["encoder.weight", "encoder.bias", "decoder.bias"]
     assert ParameterSet(model, model.decoder).names == ["encoder.weight", "decoder.bias"]
+
+
+def test_a_tied_parameter_is_found_by_its_second_name():
+    model = seeded(TiedAutoencoder)
+    assert ParameterSet(model, "decoder.weight").names == ["encoder.weight"]
+    assert ParameterSet(model, "decoder").names == ["encoder.weight", "decoder.bias"]
+    assert ParameterSet(model, ["encoder.weight", "decoder.weight"]).names == ["encoder.weight"]
+
+
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [
+        ([], "parameters is empty: expected None"),
+        ((), "parameters is empty: expected None"),
+        (0, "parameters is of type int; expected None"),
+        (lambda name: True, "parameters is of type function"),
+        ([0], "parameters holds an item of type int"),
+    ],
+)
+def test_selections_of_another_kind_are_refused(select, message):
+    with as_a_user(), pytest.raises(InputError, match=message):
+        ParameterSet(mlp(), select)
+
+
+@pytest.mark.parametrize("dtype", ["float64", 64, float, torch.float16, torch.bfloat16, torch.int64])
+def test_other_dtypes_than_single_and_double_are_refused(dtype):
+    with (
+        as_a_user(),
+        pytest.raises(InputError, match=r"dtype=.*: expected torch\.float32, torch\.float64 or None"),
+    ):
+        ParameterSet(mlp(), dtype=dtype)
+
+
+def test_parameters_made_in_inference_mode_are_refused():
+    with torch.inference_mode():
+        model = nn.Linear(2, 2)
+    with pytest.raises(InputError, match=r"parameter 'weight' was made inside torch\.inference_mode\(\)"):
+        ParameterSet(model)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

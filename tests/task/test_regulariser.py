@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from torch.func import hessian, jacrev
 
 from problems import mlp, tanh_mlp
+from support import as_a_user
 from whence.errors import InputError, NonFiniteError
 from whence.task import CustomRegulariser, ParameterSet, WeightDecay
 from whence.testing import check_operator
@@ -30,6 +34,25 @@ def test_weight_decay_by_name_glob_and_submodule_the_last_match_counting():
     alphas = torch.cat([torch.full((v.numel(),), decay.per_name[k]) for k, v in parameters.values.items()])
     torch.testing.assert_close(decay.gradient(), alphas.double() * parameters.flat(), rtol=1e-6, atol=0)
     assert decay.hessian().lower_bound == 0.0
+
+
+def test_a_submodule_may_end_in_a_dot_as_it_may_where_parameters_are_selected():
+    parameters = ParameterSet(mlp())
+    assert WeightDecay(parameters, {"2.": 0.3}).per_name == WeightDecay(parameters, {"2": 0.3}).per_name
+
+
+@pytest.mark.parametrize("alpha", [np.float32(0.25), np.float64(0.25), torch.tensor(0.25), Fraction(1, 4)])
+def test_weight_decay_may_be_a_number_of_any_kind(alpha):
+    with as_a_user():
+        decay = WeightDecay(ParameterSet(mlp()), alpha)
+    assert decay.settings() == {"weight_decay": 0.25}
+    assert bool((decay.diagonal == 0.25).all())
+
+
+@pytest.mark.parametrize("bad", [True, "0.1", torch.ones(2), None])
+def test_weight_decay_that_is_no_number_is_refused(bad):
+    with as_a_user(), pytest.raises(InputError, match=r"weight_decay=.*expected a finite number ≥ 0"):
+        WeightDecay(ParameterSet(mlp()), bad)
 
 
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])

@@ -13,9 +13,9 @@ from torch import Tensor
 from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
 from whence.report.cards import Card, guess_content, merge_card
 from whence.task import Examples, Objective
+from whence.task.batch import TARGET_KEYS
 
 Describe = Callable[[int], Any]  # index -> Card, dict or text
-_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ def raw_inputs(data: Any, index: int) -> Any:
     if isinstance(data, tuple):
         return raw_inputs(data[0], index)
     if isinstance(data, Mapping):
-        return {key: value[index] for key, value in data.items() if key not in _TARGET_KEYS}
+        return {key: value[index] for key, value in data.items() if key not in TARGET_KEYS}
     item = data[index]
     if isinstance(item, (tuple, list)):
         return item[0]
     if isinstance(item, Mapping):
-        return {key: value for key, value in item.items() if key not in _TARGET_KEYS}
+        return {key: value for key, value in item.items() if key not in TARGET_KEYS}
     return item
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
+
+from torch import Tensor
 
 from whence.errors import InputError
 from whence.linalg import LinearOperator, Spectrum, lanczos_spectrum
@@ -54,10 +57,12 @@ def choose_damping(
     Raises:
         InputError: a damping that is neither `"auto"` nor a finite number ≥ 0.
     """
+    if isinstance(damping, Tensor) and damping.ndim == 0:
+        damping = damping.item()
     if damping != "auto":
         if (
             isinstance(damping, bool)
-            or not isinstance(damping, (int, float))
+            or not isinstance(damping, Real)
             or not math.isfinite(damping)
             or damping < 0
         ):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from whence.errors import InputError
 
 # Keys under which data sets of the field keep the target.
-_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 Forward = Callable[[Any, Any], Any]  # (model, batch) -> outputs
 Target = Callable[[Any], Any]  # batch -> targets
@@ -28,19 +28,17 @@ def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     if isinstance(batch, (tuple, list)) and len(batch) >= 2:
         return tuple(batch[:-1]), {}, batch[-1]
     if isinstance(batch, Mapping):
-        keys = [key for key in _TARGET_KEYS if key in batch]
+        keys = [key for key in TARGET_KEYS if key in batch]
         if len(keys) == 1:
             return (), {key: value for key, value in batch.items() if key != keys[0]}, batch[keys[0]]
         raise InputError(
             f"a batch has the keys {sorted(map(str, batch))}; expected exactly one of "
-            f"{', '.join(_TARGET_KEYS)}. Pass "
-            "target=lambda batch: … (and forward=lambda model, batch: … if the rest are not the model's "
-            "keywords)."
+            f"{', '.join(TARGET_KEYS)}. Pass target=lambda batch: … (and forward=lambda model, batch: … if "
+            "the rest are not the model's keywords)."
         )
     raise InputError(
         f"a batch is a {type(batch).__name__}; expected a tuple (inputs, targets) or a dict with a target. "
-        "Pass "
-        "forward=lambda model, batch: … and target=lambda batch: …"
+        "Pass forward=lambda model, batch: … and target=lambda batch: …"
     )
 
 

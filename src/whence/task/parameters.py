@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from whence.errors import InputError, NonFiniteError
+
+# Half precision has too few digits for second derivatives and solves.
+_DTYPES = (torch.float32, torch.float64)
 
 
 class ParameterSet:
@@ -22,6 +25,11 @@ class ParameterSet:
         frozen: names that were left out because they do not require gradients.
         unselected: names that the selection left out.
         size: `p`.
+
+    Raises:
+        InputError: a selection that names nothing of the model, only frozen parameters, another `dtype` than
+            float32 or float64, or parameters made inside `torch.inference_mode()`.
+        NonFiniteError: a parameter holds NaN or infinity.
     """
 
     def __init__(
@@ -30,16 +38,26 @@ class ParameterSet:
         select: str | Sequence[str] | nn.Module | None = None,
         dtype: torch.dtype | None = None,
     ):
+        if dtype is not None and dtype not in _DTYPES:
+            raise InputError(
+                f"dtype={dtype!r}: expected torch.float32, torch.float64 or None (the parameters' own; half "
+                "precision models are computed in float32)"
+            )
         every = dict(model.named_parameters())
         if not every:
             raise InputError("the model has no parameters: influence is defined through them")
+        made = next((name for name, value in every.items() if value.is_inference()), None)
+        if made is not None:
+            raise InputError(
+                f"parameter {made!r} was made inside torch.inference_mode(), so nothing can be "
+                "differentiated by it. Build or load the model outside of it; torch.no_grad() is fine."
+            )
         chosen = _select(model, every, select)
         names = [name for name in every if name in chosen and every[name].requires_grad]
         if not names:
             raise InputError(
                 f"all {len(chosen)} selected parameters are frozen (requires_grad=False), so nothing can be "
-                "attributed. "
-                "Call .requires_grad_(True) on those to be studied; the values are not changed."
+                "attributed. Call .requires_grad_(True) on those to be studied; the values are not changed."
             )
         self.names = names
         self.frozen = [name for name in every if name in chosen and not every[name].requires_grad]
@@ -50,8 +68,7 @@ class ParameterSet:
             if not bool(torch.isfinite(value).all()):
                 raise NonFiniteError(
                     f"parameter {name!r} holds NaN or infinity. Influence needs a model whose training "
-                    "ended in finite "
-                    "parameters; lower the learning rate or load an earlier checkpoint."
+                    "ended in finite parameters; lower the learning rate or load an earlier checkpoint."
                 )
         self.sizes = [value.numel() for value in self.values.values()]
         self.size = sum(self.sizes)
@@ -105,6 +122,13 @@ class ParameterSet:
         return digest.hexdigest()
 
 
+def matching_names(names: Iterable[str], pattern: str) -> list[str]:
+    """The names that a parameter's name, a glob or a submodule's name (with or without a last dot) stands
+    for."""
+    inside = pattern.rstrip(".") + "."
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern) or name.startswith(inside)]
+
+
 def _select(
     model: nn.Module, every: Mapping[str, nn.Parameter], select: str | Sequence[str] | nn.Module | None
 ) -> set[str]:
@@ -116,23 +140,37 @@ def _select(
         if not chosen:
             raise InputError(
                 f"parameters={type(select).__name__}(...): this module is not part of the model or has no "
-                "parameters. "
-                "Pass one of the model's own submodules, e.g. parameters=model.fc."
+                "parameters. Pass one of the model's own submodules, e.g. parameters=model.fc."
             )
         return chosen
+    patterns = _patterns(select)
+    # A tied parameter has several names; it is studied under its first.
+    first = {id(parameter): name for name, parameter in every.items()}
+    aliases = {
+        name: first[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
     chosen = set()
-    for pattern in [select] if isinstance(select, str) else select:
-        found = {
-            name
-            for name in every
-            if fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern.rstrip(".") + ".")
-        }
+    for pattern in patterns:
+        found = matching_names(aliases, pattern)
         if not found:
             shown = ", ".join(list(every)[:8]) + (", …" if len(every) > 8 else "")
             raise InputError(
                 f"parameters: {pattern!r} matches no parameter. Expected a parameter's name, a glob, or a "
-                "submodule's "
-                f"name; the model has {shown}"
+                f"submodule's name; the model has {shown}"
             )
-        chosen |= found
+        chosen |= {aliases[name] for name in found}
     return chosen
+
+
+def _patterns(select: str | Sequence[str]) -> list[str]:
+    if isinstance(select, str):
+        return [select]
+    expected = "expected None (all), a name, a glob, a list of them, or one of the model's submodules"
+    if not isinstance(select, (Sequence, Set)):
+        raise InputError(f"parameters is of type {type(select).__name__}; {expected}")
+    if not select:
+        raise InputError(f"parameters is empty: {expected}")
+    other = next((item for item in select if not isinstance(item, str)), None)
+    if other is not None:
+        raise InputError(f"parameters holds an item of type {type(other).__name__}; {expected}")
+    return list(select)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from whence.errors import InputError, NonFiniteError
 from whence.linalg import DiagonalOperator, LinearOperator
-from whence.task.parameters import ParameterSet
+from whence.task.parameters import ParameterSet, matching_names
 
 
 class Regulariser(ABC):
@@ -49,13 +49,13 @@ class WeightDecay(Regulariser):
         table = weight_decay if isinstance(weight_decay, Mapping) else {"*": weight_decay}
         per_name = dict.fromkeys(parameters.names, 0.0)
         for pattern, alpha in table.items():
-            if not (isinstance(alpha, (int, float)) and math.isfinite(alpha) and alpha >= 0):
+            if isinstance(alpha, Tensor) and alpha.ndim == 0:
+                alpha = alpha.item()
+            if isinstance(alpha, bool) or not (
+                isinstance(alpha, Real) and math.isfinite(alpha) and alpha >= 0
+            ):
                 raise InputError(f"weight_decay={alpha!r}: expected a finite number ≥ 0")
-            found = [
-                name
-                for name in parameters.names
-                if fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")
-            ]
+            found = matching_names(parameters.names, pattern)
             if not found:
                 raise InputError(
                     f"weight_decay: {pattern!r} matches none of {', '.join(parameters.names[:8])}"
@@ -98,8 +98,7 @@ class CustomRegulariser(Regulariser):
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             raise InputError(
                 "regulariser: expected a function of {name: tensor} that returns one differentiable number, "
-                "found "
-                f"{type(value).__name__} {tuple(value.shape) if isinstance(value, Tensor) else ''}"
+                f"found {type(value).__name__} {tuple(value.shape) if isinstance(value, Tensor) else ''}"
             )
         if not bool(torch.isfinite(value)):
             raise NonFiniteError("regulariser: its value at the trained parameters is NaN or infinite")

@@ -1,0 +1,58 @@
+"""Options that would give wrong numbers, or be taken for something else, are refused by name."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from problems import labels, mlp, normal
+from support import as_a_user
+from whence import Influence
+from whence.errors import InputError
+from whence.influence import FitOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": -3}, r"batch_size=-3: expected None .* or an integer ≥ 1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 2.5}, r"batch_size=2\.5"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"batch_size": "8"}, "batch_size='8'"),
+        ({"hvp_mode": "reverse"}, "hvp_mode='reverse': expected one of 'auto', 'reverse_over_reverse', 'for"),
+        ({"hvp_mode": None}, "hvp_mode=None"),
+        ({"fisher_draws": 0}, "fisher_draws=0: expected an integer ≥ 1"),
+        ({"fisher_draws": 1.0}, r"fisher_draws=1\.0"),
+        ({"seed": 0.5}, r"seed=0\.5: expected an integer"),
+        ({"seed": None}, "seed=None"),
+    ],
+)
+def test_options_that_are_no_such_integer_or_mode(options, message):
+    with as_a_user():
+        with pytest.raises(InputError, match=message):
+            FitOptions(**options)
+        with pytest.raises(InputError, match=message):
+            Influence(mlp(), (normal(9, 4), labels(9)), loss="cross_entropy", **options)
+
+
+def test_integers_of_numpy_become_plain_ones():
+    with as_a_user():
+        options = FitOptions(batch_size=np.int64(4), fisher_draws=np.int32(2), seed=np.int64(-1))
+    assert json.dumps([options.batch_size, options.fisher_draws, options.seed]) == "[4, 2, -1]"
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_the_batch_size_changes_no_score(batch_size):
+    data = (normal(9, 4), labels(9))
+
+    def scores(size: int | None) -> torch.Tensor:
+        influence = Influence(
+            mlp(), data, loss="cross_entropy", damping=0.1, batch_size=size, progress=False
+        ).fit()
+        return torch.as_tensor(influence.scores(data).values)
+
+    torch.testing.assert_close(scores(batch_size), scores(None), rtol=1e-9, atol=1e-12)
