@@ -42,6 +42,42 @@ def test_full_batch_on_a_network_ends_where_the_gradient_vanishes():
     assert not torch.equal(first[0].weight, other[0].weight)
 
 
+def test_full_batch_minimises_a_regulariser_of_any_form():
+    x, y = digits(40, classes=3, pool=2)
+    model = seeded(lambda: nn.Linear(16, 3))
+
+    def quartic(named):
+        return 0.1 * named["weight"].square().sum() + sum(value.pow(4).sum() for value in named.values())
+
+    found = FullBatch(model, loss="cross_entropy", regulariser=quartic, gradient_tolerance=1e-9)((x, y), 0)
+    total = nn.functional.cross_entropy(found(x), y) + quartic(dict(found.named_parameters()))
+    gradients = torch.autograd.grad(total, list(found.parameters()))
+    assert max(float(part.abs().max()) for part in gradients) < 1e-8
+    as_decay = FullBatch(
+        model, loss="cross_entropy", regulariser=lambda named: 0.1 * named["weight"].pow(2).sum()
+    )
+    by_name = FullBatch(model, loss="cross_entropy", weight_decay={"weight": 0.2})
+    torch.testing.assert_close(as_decay((x, y), 0).weight, by_name((x, y), 0).weight, rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="both weight_decay and regulariser"):
+        FullBatch(model, loss="cross_entropy", weight_decay=0.1, regulariser=quartic)((x, y), 0)
+
+
+def test_full_batch_feeds_the_model_as_it_is_told():
+    x, y = digits(40, classes=3, pool=2)
+    model = seeded(lambda: nn.Linear(16, 3))
+    items = [{"picture": x[i], "digit": y[i]} for i in range(40)]
+    told = FullBatch(
+        model,
+        loss="cross_entropy",
+        weight_decay=0.1,
+        forward=lambda net, batch: net(2 * batch["picture"]),
+        target=lambda batch: batch["digit"],
+        collate=lambda rows: {key: torch.stack([row[key] for row in rows]) for key in ("picture", "digit")},
+    )
+    plain = FullBatch(model, loss="cross_entropy", weight_decay=0.1)
+    torch.testing.assert_close(told(items, 0).weight, plain((2 * x, y), 0).weight, rtol=0, atol=1e-6)
+
+
 def test_full_batch_trains_only_the_named_parameters():
     model = seeded(lambda: nn.Sequential(nn.Linear(16, 4), nn.Tanh(), nn.Linear(4, 3)))
     found = FullBatch(model, loss="cross_entropy", weight_decay=0.1, parameters="2.*")(
@@ -77,8 +113,10 @@ def test_full_batch_settings_are_json_and_tell_recipes_apart():
             FullBatch(model, loss="cross_entropy", weight_decay={"weight": 1.0}),
             FullBatch(model, loss="squared_error", weight_decay=1.0),
             FullBatch(model, loss="cross_entropy", weight_decay=1.0, warm_start=False),
+            FullBatch(model, loss="cross_entropy", regulariser=torch.sum),
+            FullBatch(model, loss="cross_entropy", target=len),
         ]
-    assert len({json.dumps(variant.settings()) for variant in variants}) == 4
+    assert len({json.dumps(variant.settings()) for variant in variants}) == 6
 
 
 def test_tensors_tuples_dicts_and_arrays_keep_their_form():

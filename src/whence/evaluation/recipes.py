@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from whence.errors import ConvergenceError, InputError
 from whence.losses import resolve_loss
 from whence.task import Objective, check_model
+from whence.task.batch import Forward, Target
+from whence.task.regulariser import WeightDecay
 
 _BATCH = 4096
 
@@ -24,7 +26,8 @@ class FullBatch:
 
     Args:
         model: gives the architecture and, with `warm_start`, the starting point.
-        loss, weight_decay, parameters: of the objective, as for `Influence`.
+        loss, weight_decay, regulariser, parameters, forward, target, collate: of the objective, as for
+            `Influence`. A regulariser must stay finite and differentiable on the way to the optimum.
         warm_start: start from `model`'s parameters: the optimum nearby. Otherwise from a fresh initialisation
             with the seed given.
         gradient_tolerance: stop when `‖∇J‖_∞` is below it; a run that stops earlier raises
@@ -40,7 +43,11 @@ class FullBatch:
         *,
         loss: Any,
         weight_decay: float | Mapping[str, float] = 0.0,
+        regulariser: Callable[[dict[str, Tensor]], Tensor] | None = None,
         parameters: Any = None,
+        forward: Forward | None = None,
+        target: Target | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
         warm_start: bool = True,
         gradient_tolerance: float = 1e-7,
         max_iterations: int = 5000,
@@ -54,13 +61,17 @@ class FullBatch:
         self.model = model
         self.loss = loss
         self.weight_decay = weight_decay
+        self.regulariser = regulariser
         self.parameters = parameters
+        self.forward = forward
+        self.target = target
+        self.collate = collate
         self.warm_start = warm_start
         self.gradient_tolerance = gradient_tolerance
         self.max_iterations = max_iterations
 
     def settings(self) -> dict[str, Any]:
-        """JSON values that define the recipe."""
+        """JSON values that define the recipe; functions by name."""
         return {
             "warm_start": self.warm_start,
             "gradient_tolerance": self.gradient_tolerance,
@@ -69,6 +80,11 @@ class FullBatch:
             if isinstance(self.weight_decay, Mapping)
             else float(self.weight_decay),
             "loss": resolve_loss(self.loss).settings(),
+            **{
+                key: getattr(function, "__qualname__", type(function).__qualname__)
+                for key in ("regulariser", "forward", "target", "collate")
+                if (function := getattr(self, key)) is not None
+            },
         }
 
     def __call__(self, train: Any, seed: int) -> nn.Module:
@@ -88,14 +104,23 @@ class FullBatch:
             loss=self.loss,
             parameters=self.parameters,
             weight_decay=self.weight_decay,
+            regulariser=self.regulariser,
+            forward=self.forward,
+            target=self.target,
+            collate=self.collate,
             dtype=torch.float64,
         )
         parameters = objective.parameters
-        decay = objective.regulariser.hessian().diagonal  # type: ignore[attr-defined]
+
+        def penalty(theta: Tensor) -> Tensor:
+            if self.regulariser is not None:
+                return self.regulariser(parameters.unflatten(theta)).reshape(())
+            assert isinstance(objective.regulariser, WeightDecay)
+            return 0.5 * (objective.regulariser.diagonal * theta.square()).sum()
 
         def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
             theta = torch.from_numpy(flat).requires_grad_()
-            total = 0.5 * (decay * theta.square()).sum()
+            total = penalty(theta)
             for _, batch in objective.examples.batches(_BATCH):
                 total = total + objective.losses(parameters.unflatten(theta), batch).sum() / objective.n
             (gradient,) = torch.autograd.grad(total, theta)
