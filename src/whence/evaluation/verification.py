@@ -12,6 +12,18 @@ from scipy import stats
 if TYPE_CHECKING:
     import pandas
 
+# Fewer removals than this say little, however well they agree.
+_FEW = 5
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What retraining says of the scores: `level` is `"good"`, `"fair"`, `"poor"` or `"none"` (undecided)."""
+
+    level: str
+    answer: str
+    words: str
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -81,20 +93,41 @@ class Verification:
 
     @property
     def words(self) -> str:
-        """The verdict in one or two sentences."""
+        """The verdict in a few sentences."""
+        return self.judgement().words
+
+    def judgement(self) -> Judgement:
+        """The verdict, from all pairs: size by Pearson correlation and slope, order by Spearman's too."""
         pearson, slope = self.pearson(), self.slope()
         if not np.isfinite(pearson):
-            return "Retraining gave no variation to compare with."
+            return Judgement("none", "Undecided", "Retraining gave no variation to compare with.")
+        ordered = self.spearman() >= 0.9
         if pearson >= 0.95 and 0.8 <= slope <= 1.25:
-            verdict = "Retraining confirms the scores, in order and in size."
+            level, answer = ("good", "Yes") if ordered else ("fair", "In size")
+            verdict = (
+                "Retraining confirms the scores, in order and in size."
+                if ordered
+                else "Retraining confirms the scores in size; the order of the smaller ones is not resolved."
+            )
         elif pearson >= 0.8:
-            verdict = "Retraining confirms the order of the scores; read their size with the slope in mind."
+            level, answer = ("fair", "In order") if ordered else ("fair", "The large ones")
+            verdict = (
+                "Retraining confirms the order of the scores; read their size with the slope in mind."
+                if ordered
+                else "Retraining confirms the large scores; the order of the smaller ones is not resolved. "
+                "Read their size with the slope in mind."
+            )
         elif pearson >= 0.5:
+            level, answer = "fair", "In tendency"
             verdict = (
                 "Retraining agrees in tendency only: use the scores to find candidates, retrain to decide."
             )
         else:
+            level, answer = "poor", "No"
             verdict = "Retraining does not confirm the scores: do not rely on them for this model."
+        count = len(self.removed)
+        if count < _FEW:
+            verdict += f" The check is small: {count} removal{'' if count == 1 else 's'}."
         scale = float(np.sqrt(np.mean(self.actual**2)))
         if self.baseline_gap > scale:
             verdict += (
@@ -102,7 +135,7 @@ class Verification:
                 "queries, against typical changes of "
                 f"{scale:.2g}), which limits what this check can show."
             )
-        return verdict
+        return Judgement(level, answer, verdict)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per removed example and query."""

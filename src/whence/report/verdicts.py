@@ -82,23 +82,14 @@ def _retraining(section: ReportSection) -> Verdict:
     if check is None:
         words = "Nothing was retrained. With a recipe, this answer becomes a measurement."
         return Verdict(question, "none", "Not checked", words)
-    pearson, slope = check.pearson(), check.slope()
+    judgement = check.judgement()
     numbers = (
-        ("Pearson", number(pearson, 4)),
+        ("Pearson", number(check.pearson(), 4)),
         ("Spearman", number(check.spearman(), 4)),
-        ("Slope", number(slope, 3)),
+        ("Slope", number(check.slope(), 3)),
     )
-    if not np.isfinite(pearson):
-        return Verdict(question, "none", "Undecided", check.words, numbers)
-    level, answer = (
-        ("good", "Yes")
-        if pearson >= 0.95 and 0.8 <= slope <= 1.25
-        else ("fair", "In order")
-        if pearson >= 0.8
-        else (("fair", "In tendency") if pearson >= 0.5 else ("poor", "No"))
-    )
-    words = check.words
+    words = judgement.words
     if check.failed:
         tried = len(check.failed) + len(check.removed)
         words += f" {len(check.failed)} of {tried} retrainings did not converge and are left out."
-    return Verdict(question, level, answer, words, numbers)
+    return Verdict(question, judgement.level, judgement.answer, words, numbers)
