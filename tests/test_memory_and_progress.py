@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from whence.errors import InputError, OutOfMemoryError, WhenceError
 from whence.memory import available_memory, memory_budget, memory_errors
-from whence.progress import progress_bar
+from whence.progress import progress_bar, progress_display
 
 CPU = torch.device("cpu")
 UNITS = {
@@ -93,7 +93,6 @@ def test_other_errors_and_errors_already_translated_pass():
 def test_bars_are_silent_when_standard_error_is_no_terminal(capsys, total):
     with progress_bar("fitting", total) as bar:
         bar.advance()
-        bar.describe("fitting more")
         bar.advance(2)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
@@ -107,3 +106,12 @@ def test_bars_show_on_a_terminal_unless_disabled(capsys, monkeypatch, enabled, s
     captured = capsys.readouterr()
     assert captured.out == ""
     assert ("fitting" in captured.err) == shown
+
+
+def test_a_bar_inside_a_bar_shares_its_display_and_its_silence(capsys):
+    with progress_display(enabled=False) as outer, progress_bar("outside", 2):
+        with progress_bar("inside", 5) as bar:
+            bar.advance(5)
+            assert outer.disable and len(outer.tasks) == 2
+    assert not outer.tasks
+    assert capsys.readouterr().err == ""

@@ -20,8 +20,8 @@ from whence.solvers import CG, Exact, LiSSA
 
 __version__ = "0.1.0"
 __all__ = [
-    "BinaryCrossEntropy",
     "CG",
+    "BinaryCrossEntropy",
     "CrossEntropy",
     "CustomLoss",
     "Exact",
