@@ -109,9 +109,12 @@ def test_bars_show_on_a_terminal_unless_disabled(capsys, monkeypatch, enabled, s
 
 
 def test_a_bar_inside_a_bar_shares_its_display_and_its_silence(capsys):
-    with progress_display(enabled=False) as outer, progress_bar("outside", 2):
-        with progress_bar("inside", 5) as bar:
-            bar.advance(5)
-            assert outer.disable and len(outer.tasks) == 2
+    with (
+        progress_display(enabled=False) as outer,
+        progress_bar("outside", 2),
+        progress_bar("inside", 5) as bar,
+    ):
+        bar.advance(5)
+        assert outer.disable and len(outer.tasks) == 2
     assert not outer.tasks
     assert capsys.readouterr().err == ""
