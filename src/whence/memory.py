@@ -70,13 +70,14 @@ def memory_errors(stage: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, OutOfMemoryError) or not _is_allocation_failure(error):
+        if isinstance(error, OutOfMemoryError) or not is_allocation_failure(error):
             raise
         what = (str(error) or type(error).__name__).splitlines()[0]
         raise OutOfMemoryError(f"out of memory while {stage}. {remedy} ({what})") from error
 
 
-def _is_allocation_failure(error: BaseException) -> bool:
+def is_allocation_failure(error: BaseException) -> bool:
+    """Whether an allocator raised this, whatever its type."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # torch's CPU allocator raises a plain RuntimeError, worded differently on Linux, Windows and with CUDA.

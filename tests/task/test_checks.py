@@ -263,3 +263,70 @@ def test_a_forward_pass_that_writes_into_its_input_is_refused():
     with pytest.raises(InputError, match="inplace=False"):
         Influence(model, (x, labels(6, 2)), loss="cross_entropy").fit()
     assert torch.equal(x, kept)
+
+
+class Single(nn.Module):
+    """A layer whose input is made single precision, whatever the computation's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.float())
+
+
+def test_errors_of_a_forward_pass_name_the_batch_and_the_dtype():
+    with pytest.raises(
+        InputError,
+        match=r"forward pass failed on a batch of train \(\(1, 4\) float64, \(1,\) int64\) in float64: "
+        r"RuntimeError: .*same dtype.*dtype=.*forward=lambda",
+    ) as caught:
+        Influence(seeded(Single), (X, Y), loss="cross_entropy", progress=False).fit()
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(InputError, match=r"batch of train \(\(4, 5\) float64, \(4,\) int64\)"):
+        checked(mlp(), "cross_entropy", (normal(9, 5), Y))
+    with pytest.raises(InputError, match=r"TypeError: .*forward"):
+        checked(mlp(), "cross_entropy", (X, X, Y))
+
+
+def test_errors_of_a_forward_pass_on_queries_say_so():
+    fitted = Influence(mlp(), (X, Y), loss="cross_entropy", damping=0.1, progress=False).fit()
+    with pytest.raises(InputError, match=r"a batch of queries \(\(9, 5\) float64"):
+        fitted.scores((normal(9, 5), Y))
+
+
+def test_a_loss_that_takes_other_arguments_is_named():
+    def weighted(f: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        return w * F.cross_entropy(f, y, reduction="none")
+
+    with pytest.raises(InputError, match=r"loss 'weighted' failed .* TypeError: .*\(outputs, targets\)"):
+        checked(mlp(), weighted)
+
+
+@pytest.mark.parametrize("error", [NonFiniteError("mine"), MemoryError("mine"), KeyError("mine")])
+def test_other_errors_of_a_forward_pass_are_left_as_they_are(error):
+    def fail(z: Tensor) -> Tensor:
+        raise error
+
+    with pytest.raises(type(error), match="mine") as caught:
+        checked(called(after=fail), "cross_entropy")
+    assert caught.value is error
+
+
+def test_an_allocation_failure_of_a_forward_pass_is_no_input_error():
+    def fail(z: Tensor) -> Tensor:
+        raise RuntimeError("not enough memory: you tried to allocate 9 bytes")
+
+    with pytest.raises(RuntimeError, match="not enough memory") as caught:
+        checked(called(after=fail), "cross_entropy")
+    assert not isinstance(caught.value, InputError)
+
+
+def test_inference_mode_is_refused_where_it_would_be_used():
+    model = mlp()
+    with (
+        torch.inference_mode(),
+        pytest.raises(InputError, match=r"torch\.inference_mode\(\) is on.*Leave it"),
+    ):
+        Objective(model, (X, Y), loss="cross_entropy")

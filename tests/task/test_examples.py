@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from problems import labels, normal
 from whence.errors import InputError, NonFiniteError
@@ -167,6 +167,9 @@ def undecided(items):
     [
         (Stream(), r"train: Stream can only be iterated\..*map-style data set"),
         (iter(PAIRS), "can only be iterated"),
+        (DataLoader(TensorDataset(X, Y), batch_size=3), r"train is a DataLoader.*pass loader\.dataset"),
+        ([X, Y], r"train is a list of 2 tensors of shapes \(9, 4\), \(9,\).*Pass a tuple: \(X, y\)"),
+        ([X.numpy(), Y.numpy()], r"Pass a tuple: \(X, y\)"),
         ([], "train is empty"),
         ((X[:0], Y[:0]), "train is empty"),
         ((X, Y[:5]), r"tensors of shapes \[\(9, 4\), \(5,\)\]; expected one first dimension"),
@@ -183,6 +186,16 @@ def undecided(items):
 def test_what_cannot_be_read_is_refused(data, message):
     with pytest.raises(InputError, match=message):
         examples(data)
+
+
+def test_lists_of_tensors_that_are_examples_are_taken_as_such():
+    assert len(examples(list(X))) == N
+    pictures = [torch.zeros(3, height, 4) for height in (2, 5, 3)]  # of several sizes, for a collate function
+
+    def pad(items):
+        return torch.stack([torch.nn.functional.pad(item, (0, 0, 0, 5 - item.shape[1])) for item in items])
+
+    assert examples(pictures, collate=pad).batch([0, 2]).shape == (2, 3, 5, 4)
 
 
 def test_examples_are_not_wrapped_twice():

@@ -104,8 +104,7 @@ class CustomLoss(Loss):
         """`L` with `L Lᵀ = ∇²_f ℓ_i` by a float64 eigendecomposition, where no eigenvalue is negative.
 
         An eigenvalue counts as zero when its size is below `√ε` of the largest in the batch, `ε` the outputs'
-        machine
-        precision: that much is rounding.
+        machine precision: that much is rounding.
         """
         blocks = self.hessian_blocks(outputs, targets)
         values, vectors = torch.linalg.eigh(blocks.double())

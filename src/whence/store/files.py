@@ -38,8 +38,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     except OSError as error:
         raise StoreError(
             f"{file} could not be written ({error}). Nothing was half-written; free some space or choose "
-            "another directory, then run "
-            "again to resume."
+            "another directory, then run again to resume."
         ) from error
     finally:
         if temporary is not None:

@@ -19,8 +19,7 @@ class RunDirectory:
     """Records of one run, kept across processes.
 
     A record is there whole or not at all: it is written to a temporary file beside its place and renamed, so
-        a run killed at any point
-    resumes from the records it finished.
+    a run killed at any point resumes from the records it finished.
 
     Args:
         path: created if absent.

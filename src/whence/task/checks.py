@@ -3,11 +3,16 @@ computed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from whence.errors import BatchDependenceError, InputError, NonFiniteError
+from whence.errors import BatchDependenceError, InputError, NonFiniteError, WhenceError
+from whence.memory import is_allocation_failure
 from whence.progress import progress_bar
 from whence.task.examples import Examples
 from whence.task.objective import Objective
@@ -33,8 +38,7 @@ def check_model(model: nn.Module) -> None:
         if isinstance(module, _BATCH_NORM) and (module.training or not module.track_running_stats):
             raise InputError(
                 f"module {name!r} is batch normalisation that uses the batch's own statistics: an example's "
-                "loss depends on "
-                "its neighbours. Call model.eval() first (and keep track_running_stats=True)."
+                "loss depends on its neighbours. Call model.eval() first (and keep track_running_stats=True)."
             )
         if isinstance(module, nn.MultiheadAttention) and module.training and module.dropout > 0:
             raise InputError(
@@ -58,8 +62,10 @@ def check_examples(
     with torch.no_grad(), progress_bar(f"checking {examples.role}", len(examples), enabled=progress) as bar:
         for where, batch in examples.batches(batch_size):
             examples.check_finite(batch, where)
-            outputs, targets = objective.outputs(values, batch), objective.targets(batch)
             count = where.stop - where.start
+            with _users_code(objective, "the model's forward pass", examples.role, batch):
+                outputs = objective.outputs(values, batch)
+            targets = objective.targets(batch)
             _require_rows(outputs, count)
             if not bool(torch.isfinite(outputs).all()):
                 bad = (~torch.isfinite(outputs)).reshape(count, -1).any(1).nonzero()[0, 0]
@@ -68,7 +74,10 @@ def check_examples(
                     "infinite"
                 )
             try:
-                objective.loss.validate(outputs, targets)
+                with _users_code(
+                    objective, f"loss {objective.loss.name!r}", examples.role, (outputs, targets)
+                ):
+                    objective.loss.validate(outputs, targets)
             except InputError as error:
                 raise type(error)(
                     f"{examples.role} examples {where.start}..{where.stop - 1}: {error}"
@@ -102,13 +111,13 @@ def check_inputs_untouched(objective: Objective) -> None:
     batch = objective.examples.batch([0])
     tensors = [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
     before = [leaf._version for leaf in tensors]
-    with torch.no_grad():
+    with torch.no_grad(), _users_code(objective, "the model's forward pass", objective.examples.role, batch):
         objective.outputs(objective.parameters.values, batch)
     if [leaf._version for leaf in tensors] != before:
         raise InputError(
-            "the model writes into its input (a first layer with inplace=True?). Examples are read many times "
-            "and must not change: use inplace=False there, or pass forward=lambda model, batch: … that clones "
-            "the input."
+            "the model writes into its input (a first layer with inplace=True?). Examples are read many "
+            "times and must not change: use inplace=False there, or pass forward=lambda model, batch: … that "
+            "clones the input."
         )
 
 
@@ -146,6 +155,31 @@ def check_batch_independence(objective: Objective) -> None:
             "padding without a mask, or a loss normalised over the batch. Mask the padding, use running "
             "statistics (model.eval()), or normalise within each example."
         )
+
+
+@contextmanager
+def _users_code(objective: Objective, what: str, role: str, given: Any) -> Iterator[None]:
+    """Name the role, the tensors and the computation's dtype in what the user's own code raises on them."""
+    try:
+        yield
+    except (WhenceError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        if is_allocation_failure(error):
+            raise
+        tensors = [leaf for leaf in tree_flatten(given)[0] if isinstance(leaf, Tensor)]
+        found = ", ".join(f"{tuple(leaf.shape)} {_short(leaf.dtype)}" for leaf in tensors) or "no tensors"
+        raise InputError(
+            f"{what} failed on a batch of {role} ({found}) in {_short(objective.dtype)}: "
+            f"{type(error).__name__}: {error}. Expected code that takes such a batch, its floating-point "
+            "tensors in the dtype of the computation: set that by dtype=, or pass forward=lambda model, "
+            "batch: … (for a loss, a function of (outputs, targets); target=lambda batch: … picks the "
+            "targets)."
+        ) from error
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _require_rows(outputs: Tensor, count: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
-from torch.utils.data import IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from whence.errors import InputError, NonFiniteError
 
@@ -99,8 +99,8 @@ class Examples:
                 raise
             raise InputError(
                 f"{self.role}: examples {listed[0]}..{listed[-1]} cannot be stacked into a batch ({error}). "
-                "Pass collate=, a function "
-                "from a list of items to a batch (for sequences: pad, and mask the padding)."
+                "Pass collate=, a function from a list of items to a batch (for sequences: pad, and mask the "
+                "padding)."
             ) from error
 
     def batches(self, size: int) -> Iterator[tuple[slice, Any]]:
@@ -125,8 +125,7 @@ class Examples:
                 )
                 raise NonFiniteError(
                     f"{self.role}: example {where.start + int(bad)} holds NaN or infinity. Fill in or drop "
-                    "missing values "
-                    "before training; a model that has seen them has no meaningful gradients."
+                    "missing values before training; a model that has seen them has no meaningful gradients."
                 )
 
     def fingerprint(self) -> str:
@@ -174,15 +173,25 @@ class Examples:
         return data
 
     def _check_items(self, data: Any) -> Any:
+        if isinstance(data, DataLoader):
+            raise InputError(
+                f"{self.role} is a DataLoader; expected the data set itself, which can be read by index: "
+                "pass loader.dataset (and collate=loader.collate_fn if it has one of its own)"
+            )
+        if self._collate is default_collate and _looks_like_columns(data):
+            shapes = ", ".join(str(tuple(column.shape)) for column in data)
+            raise InputError(
+                f"{self.role} is a list of {len(data)} tensors of shapes {shapes}; a list is taken as a list "
+                "of examples, and these look like inputs and targets. Pass a tuple: (X, y)"
+            )
         if isinstance(data, IterableDataset) or not (
             hasattr(data, "__getitem__") and hasattr(data, "__len__")
         ):
             raise InputError(
                 f"{self.role}: {type(data).__name__} can only be iterated. Influence names training "
-                "examples and reads them "
-                "many times, so it needs a map-style data set with __getitem__(i) and __len__(), or "
-                "tensors. Put the items "
-                "in a list, or wrap the source in a Dataset that reads item i."
+                "examples and reads them many times, so it needs a map-style data set with __getitem__(i) "
+                "and __len__(), or tensors. Put the items in a list, or wrap the source in a Dataset that "
+                "reads item i."
             )
         return data
 
@@ -192,8 +201,7 @@ class Examples:
         if len(lengths) != 1 or None in lengths:
             raise InputError(
                 f"{self.role}: tensors of shapes {[tuple(leaf.shape) for leaf in leaves]}; expected one "
-                "first dimension, the "
-                "number of examples"
+                "first dimension, the number of examples"
             )
         return int(leaves[0].shape[0])
 
@@ -203,8 +211,7 @@ class Examples:
             if isinstance(a, Tensor) and not torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)):
                 raise InputError(
                     f"{self.role}: example 0 changes from one read to the next (random augmentation?). "
-                    "Influence needs fixed "
-                    "examples: pass the data set without random transforms."
+                    "Influence needs fixed examples: pass the data set without random transforms."
                 )
 
     def _keep_if_small(self, keep_bytes: int) -> None:
@@ -226,6 +233,17 @@ class Examples:
             chunks.append(chunk)
         self._tensors = tree_map(lambda *parts: torch.cat(parts), *chunks)
         self._items = None
+
+
+def _looks_like_columns(data: Any) -> bool:
+    """Whether a list is meant as `(X, y)`: tensors of one length, which as examples are not `(x, y)`."""
+    return (
+        isinstance(data, list)
+        and len(data) >= 2
+        and all(isinstance(column, (Tensor, np.ndarray)) and column.ndim >= 1 for column in data)
+        and len({len(column) for column in data}) == 1
+        and len({(tuple(column.shape), column.dtype) for column in data}) > 1
+    )
 
 
 class _Rows:

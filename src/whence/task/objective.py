@@ -30,8 +30,7 @@ class Objective:
     """Model, loss, parameters and data, seen as functions of the studied parameters.
 
     This is the one place that decides sums and means: `J` is the mean of the per-example losses over all `n`
-        examples plus
-    `R`, whatever the batches; every sum over a batch below is a plain sum, divided by `n` once.
+    examples plus `R`, whatever the batches; every sum over a batch below is a plain sum, divided by `n` once.
 
     Attributes:
         parameters: the studied parameters `θ̂`.
@@ -40,6 +39,9 @@ class Objective:
         regulariser: `R`.
         constants: all other parameters and the buffers, which stay as they are.
         n, p: numbers of examples and of parameters.
+
+    Raises:
+        InputError: an argument that cannot be used as given, or `torch.inference_mode()` is on.
     """
 
     def __init__(
@@ -61,6 +63,11 @@ class Objective:
             raise InputError(
                 f"model is a {type(model).__name__}; expected a torch.nn.Module (for scikit-learn use "
                 "from_sklearn)"
+            )
+        if torch.is_inference_mode_enabled():
+            raise InputError(
+                "torch.inference_mode() is on: nothing can be differentiated inside it. Leave it before "
+                "using Whence; torch.no_grad() is fine."
             )
         self.model = model
         self.loss: Loss = resolve_loss(loss)
