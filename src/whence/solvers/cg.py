@@ -19,7 +19,7 @@ _LOOK_BACK = 3.0
 _RESTARTS = 3
 # A residual that fell by more than this since the earlier iterate gives no rate; the error is then solved
 # for, this loosely.
-_SUDDEN = 1e-2
+_SUDDEN = 1e-3
 _LOOSE = 0.1
 _LOOSE_ITERATIONS = 30
 # Columns less independent than this are left to Householder's QR: CholeskyQR2 is stable up to a condition of
@@ -84,6 +84,8 @@ class _PreparedCG(PreparedSolver):
         super().__init__(operator.compact(), operator.lower_bound if proven else 0.0, proven)
         self.settings = settings
         self._seed = seed
+        # The first block's Ritz values are as good as any later one's.
+        self._ritz_known = False
         if not proven:
             # Nothing is proven of the eigenvalues: the bound is conditional on what a Lanczos run saw.
             spectrum = lanczos_spectrum(operator, seed=seed)
@@ -205,7 +207,8 @@ class _PreparedCG(PreparedSolver):
             if not bool(active.any()):
                 break
             search = preconditioned + search @ factor.T.to(rhs.dtype)
-        if self.settings.preconditioner is None:
+        if self.settings.preconditioner is None and not self._ritz_known:
+            self._ritz_known = True
             smallest, largest = ritz.extremes()
             self.notes["smallest_ritz"] = min(smallest, self.notes.get("smallest_ritz", smallest))
             self.notes["largest_ritz"] = max(largest, self.notes.get("largest_ritz", largest))
