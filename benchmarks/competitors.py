@@ -42,7 +42,7 @@ def _rungs(name: str, values: tuple[float, ...], **fixed: Any) -> tuple[Settings
     return tuple({**fixed, name: value} for value in values)
 
 
-_STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
+_STEPS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
 # Scales stay above half the largest eigenvalue of a mini-batch: over all examples that is 0.94 for digits
 # (1.3 in batches of 100) and 8.4 for the MLP.
 _LISSA = {

@@ -29,7 +29,7 @@ import torch
 from calibrate import Calibration
 from competitors import COMPETITORS, TARGETS, Competitor, Settings
 
-SLOW = 60.0  # seconds of CPU: a competitor slower than this in its first run is timed once
+SLOW = 30.0  # seconds of CPU: a competitor slower than this in its first run is timed once
 
 
 class Progress:
@@ -85,7 +85,7 @@ def _arguments() -> argparse.Namespace:
         "--peers", default=",".join(environments.REQUIREMENTS), help="comma-separated; whence always runs"
     )
     parser.add_argument("--methods", default="", help="comma-separated; all if not given")
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds; medians are reported")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds; medians are reported")
     parser.add_argument(
         "--limit", type=float, default=900.0, help="seconds after which one run is stopped and failed"
     )

@@ -159,7 +159,7 @@ def _model(weights: list[tuple[np.ndarray, np.ndarray]]) -> nn.Sequential:
 
 
 def _toy(task: Task) -> Task:
-    """Same depth, 16 examples, 2 queries; all eigenvalues near its ridge of 0.2, so any settings converge."""
+    """Same depth, 16 examples, 2 queries; all eigenvalues near its ridge of 0.5, so any settings converge."""
     rng = np.random.default_rng(0)
     depth = sum(isinstance(m, nn.Linear) for m in task.model)
     widths = [5] + [4] * (depth - 1) + [3]
@@ -168,8 +168,8 @@ def _toy(task: Task) -> Task:
         for a, b in itertools.pairwise(widths)
     ]
     X = torch.from_numpy(0.1 * rng.normal(size=(18, 5)).astype(np.float32))
-    y = torch.from_numpy(rng.integers(0, 3, size=18))
-    return Task(_model(weights), X[:16], y[:16], X[16:], y[16:], 0.1, 0.1)
+    y = torch.arange(18) % 3
+    return Task(_model(weights), X[:16], y[:16], X[16:], y[16:], 0.25, 0.25)
 
 
 def _reset_peak() -> None:
