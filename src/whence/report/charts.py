@@ -19,6 +19,8 @@ _BINS = 40
 
 @dataclass(frozen=True)
 class Dot:
+    """A point of the scatter, in the picture's units."""
+
     x: float
     y: float
     noise: float
@@ -27,6 +29,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class Tick:
+    """A mark on an axis and its label."""
+
     at: float
     text: str
 
@@ -44,6 +48,8 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Bar:
+    """A bar of the histogram, in the picture's units."""
+
     x: float
     y: float
     width: float
