@@ -37,13 +37,12 @@ class HessianOperator(LinearOperator):
         super().__init__(objective.p, objective.dtype, objective.device, -math.inf)
         self.engine = engine
         self.n_examples = objective.n
-        self.timings: dict[str, float] = {}
         _refuse_fused_weight_norm(objective.model)
         batch = objective.examples.batch(range(min(_TIMED_EXAMPLES, objective.n)))
         if mode != "auto":
             check_hvp_mode(objective, batch, mode)
         else:
-            mode, self.timings = fastest_hvp_mode(objective, batch, min(_TIMED_COLUMNS, objective.p))
+            mode, _ = fastest_hvp_mode(objective, batch, min(_TIMED_COLUMNS, objective.p))
         self.mode: HvpMode = mode
         self._products: list[HessianProduct] | None = None
 

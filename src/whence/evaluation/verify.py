@@ -224,7 +224,7 @@ def _measure(
     computation's.
 
     A recipe that trains in float64 is measured in float64: the effect of one example may be smaller than
-        float32 resolves.
+    float32 resolves.
     """
     objective = fitted.objective
     named = [*model.named_parameters(), *model.named_buffers()]

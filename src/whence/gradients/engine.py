@@ -79,10 +79,8 @@ class GradientEngine:
         except RuntimeError as error:
             raise UnsupportedError(
                 f"products with the Jacobian do not work for this model: {str(error).splitlines()[0]}. "
-                "Replace that operation by "
-                "one torch can differentiate twice (nn.Embedding and a sum for nn.EmbeddingBag, say), or "
-                "attribute parameters that "
-                "come after it with parameters=."
+                "Replace that operation by one torch can differentiate twice (nn.Embedding and a sum for "
+                "nn.EmbeddingBag, say), or attribute parameters that come after it with parameters=."
             ) from error
 
     @property

@@ -190,9 +190,8 @@ def _refine_block(
             for i in extreme[row].unique().tolist():
                 if i in column:
                     at = (block.where.start + row, i)
-                    if (
-                        limit[row, column[i]] < bound[at]
-                    ):  # otherwise the training side was solved worse than the query's
+                    # Otherwise the training side was solved worse than the query's.
+                    if limit[row, column[i]] < bound[at]:
                         values[at] = corrected[row, column[i]]
                         estimate[at] = left[row, column[i]]
                         bound[at] = limit[row, column[i]]

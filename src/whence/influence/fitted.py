@@ -69,8 +69,7 @@ class FitOptions:
         if not isinstance(self.hvp_mode, str) or self.hvp_mode not in modes:
             raise InputError(
                 f"hvp_mode={self.hvp_mode!r}: expected one of {', '.join(map(repr, modes))}; 'auto' takes "
-                "the "
-                "faster of the two"
+                "the faster of the two"
             )
 
     def _require_integer(self, name: str, least: int | None, expected: str) -> None:

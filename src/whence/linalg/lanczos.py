@@ -41,6 +41,12 @@ class Spectrum:
         """The smallest Ritz value minus its residual: an estimate of `λ_min`, not a proof."""
         return self.smallest - self.smallest_residual
 
+    @property
+    def smallest_positive(self) -> float:
+        """A cautious `λ_min` of an operator whose Ritz values are all positive: never below a tenth of the
+        smallest."""
+        return max(self.smallest_lower, 0.1 * self.smallest)
+
 
 def lanczos_spectrum(
     operator: LinearOperator, *, steps: int = 30, starts: int = 2, seed: int = 0

@@ -119,7 +119,7 @@ class DenseOperator(LinearOperator):
         InputError: the matrix is not square.
     """
 
-    def __init__(self, matrix: Float[Tensor, ...], lower_bound: float = -math.inf):
+    def __init__(self, matrix: Float[Tensor, "..."], lower_bound: float = -math.inf):
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"matrix has shape {tuple(matrix.shape)}; expected a square one")
         super().__init__(matrix.shape[0], matrix.dtype, matrix.device, lower_bound)

@@ -41,7 +41,7 @@ def require_finite(values: Tensor, what: str) -> None:
             )
 
 
-def require_labels(allowed: Bool[Tensor, ...], labels: Tensor, loss: str, expected: str, fix: str) -> None:
+def require_labels(allowed: Bool[Tensor, "..."], labels: Tensor, loss: str, expected: str, fix: str) -> None:
     """Every label must be allowed, else `InputError` with the first one that is not."""
     if not bool(allowed.all()):
         bad = ~allowed
@@ -51,6 +51,6 @@ def require_labels(allowed: Bool[Tensor, ...], labels: Tensor, loss: str, expect
         )
 
 
-def first_position(mask: Bool[Tensor, ...]) -> tuple[int, ...]:
+def first_position(mask: Bool[Tensor, "..."]) -> tuple[int, ...]:
     """Index of the first true element."""
     return tuple(int(i) for i in mask.nonzero()[0])

@@ -81,7 +81,7 @@ def require_class_probabilities(
 
 
 def require_class_indices(
-    labels: Int[Tensor, ...], classes: int, ignore_index: int | None, allow_ignored: bool, loss: str
+    labels: Int[Tensor, "..."], classes: int, ignore_index: int | None, allow_ignored: bool, loss: str
 ) -> None:
     """Each label is a class or, where that is allowed, the ignored index."""
     ignored = labels == ignore_index if ignore_index is not None else labels != labels

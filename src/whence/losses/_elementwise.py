@@ -31,12 +31,14 @@ class ElementwiseLoss(Loss):
     _several_outputs_fix: str  # what to do when a loss of one output meets several
 
     @abstractmethod
-    def _element_losses(self, f: Float[Tensor, b * d], y: Float[Tensor, b * d]) -> Float[Tensor, b * d]: ...
+    def _element_losses(
+        self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b *d"]: ...
 
     @abstractmethod
     def _element_curvature(
-        self, f: Float[Tensor, b * d], y: Float[Tensor, b * d]
-    ) -> Float[Tensor, b * d]: ...
+        self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b *d"]: ...
 
     @abstractmethod
     def _validate_labels(self, outputs: Tensor, targets: Tensor) -> None:

@@ -91,7 +91,7 @@ class _PreparedCG(PreparedSolver):
             spectrum = lanczos_spectrum(operator, seed=seed)
             if spectrum.smallest <= 0:
                 raise self._not_positive(spectrum.smallest)
-            self.lower_bound = max(spectrum.smallest_lower, 0.1 * spectrum.smallest)
+            self.lower_bound = spectrum.smallest_positive
             self.notes.update(smallest_ritz=spectrum.smallest, largest_ritz=spectrum.largest)
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
@@ -258,10 +258,9 @@ class _PreparedCG(PreparedSolver):
         repair = -smallest * 1.1
         return NotPositiveDefiniteError(
             f"conjugate gradients met a direction of negative curvature ({seen:.4g}): C_λ is not positive "
-            "definite, so the model is "
-            f"not at a minimum of this objective. Add about damping={repair:.3g} to what is set now, use "
-            "curvature='ggn', or train to "
-            "convergence.",
+            f"definite, so the model is not at a minimum of this objective. Add about damping={repair:.3g} "
+            "to "
+            "what is set now, use curvature='ggn', or train to convergence.",
             eigenvalue=smallest,
             damping=repair,
         )

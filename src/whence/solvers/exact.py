@@ -198,10 +198,8 @@ def _indefinite(values: Float[Tensor, " p"]) -> NotPositiveDefiniteError:
     repair = max(-1.1 * smallest, 10 * rounding, torch.finfo(torch.float64).tiny)
     return NotPositiveDefiniteError(
         f"the curvature is not positive definite: its most negative eigenvalue is {smallest:.4g}. The model "
-        "is not at a strict "
-        f"minimum of this objective. Add at least damping={repair:.3g} to what is set now, use "
-        "curvature='ggn', or train to "
-        "convergence.",
+        f"is not at a strict minimum of this objective. Add at least damping={repair:.3g} to what is set "
+        "now, use curvature='ggn', or train to convergence.",
         eigenvalue=smallest,
         damping=repair,
     )

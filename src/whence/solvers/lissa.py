@@ -37,8 +37,9 @@ class LiSSA(Solver):
         max_depth: limit of an automatic depth; reaching it is reported as not converged.
 
     Damping is part of the operator, in the units of the curvature: it is *not* multiplied by the scale,
-        unlike in
-    implementations that add it after scaling. Cost: `repeats · depth` mini-batch products per column.
+    unlike in implementations that add it after scaling.
+
+    Cost: `repeats · depth` mini-batch products per column.
 
     Source: Agarwal, Bullins & Hazan 2017; Koh & Liang 2017, §3.
     """
@@ -110,7 +111,7 @@ class _PreparedLiSSA(PreparedSolver):
                     eigenvalue=spectrum.smallest,
                     damping=-1.1 * spectrum.smallest_lower,
                 )
-            smallest = max(spectrum.smallest_lower, 0.1 * spectrum.smallest)
+            smallest = spectrum.smallest_positive
         super().__init__(operator, smallest, proven)
         self.scale = settings.scale if settings.scale is not None else self._measured_scale()
         wanted = math.ceil(math.log(settings.bias) / math.log1p(-min(smallest / self.scale, 0.999)))
