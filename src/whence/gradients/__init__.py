@@ -1,15 +1,21 @@
 """Derivatives of the objective on batches: Jacobian products, per-example gradients, Hessian products."""
 
+from whence.gradients.capture import Capture
 from whence.gradients.engine import MAX_COLUMNS, GradientEngine
 from whence.gradients.hvp import HvpMode, check_hvp_mode, fastest_hvp_mode, hessian_product
-from whence.gradients.linearisation import Linearisation
+from whence.gradients.layer_gradients import Coverage, LayerGradients
+from whence.gradients.linearisation import Evaluated, Linearisation
 from whence.gradients.per_example import ExampleGradients
 
 __all__ = [
     "MAX_COLUMNS",
+    "Capture",
+    "Coverage",
+    "Evaluated",
     "ExampleGradients",
     "GradientEngine",
     "HvpMode",
+    "LayerGradients",
     "Linearisation",
     "check_hvp_mode",
     "fastest_hvp_mode",

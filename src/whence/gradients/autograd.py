@@ -3,7 +3,7 @@ pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -73,15 +73,20 @@ class AutogradLinearisation(Linearisation):
         return self._each(self._batch, cotangents)
 
 
-def vmapped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tensor]]:
-    """Per-example pull-backs with `torch.vmap` over the examples: one pass for the whole batch."""
-    values = {name: value.detach() for name, value in objective.parameters.values.items()}
+def vmapped_vjp_each(
+    objective: Objective, names: Sequence[str] | None = None
+) -> Callable[[Any, Tensor], list[Tensor]]:
+    """Per-example pull-backs to the parameters `names` (all by default) with `torch.vmap` over the examples:
+    one pass for the whole batch."""
+    names = objective.parameters.names if names is None else list(names)
+    every = {name: value.detach() for name, value in objective.parameters.values.items()}
+    values = {name: every[name] for name in names}
 
     def pull_one(example: Any, cotangents: Tensor) -> list[Tensor]:
         batch_of_one = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, example)
-        pull = vjp(lambda at: objective.outputs(at, batch_of_one)[0], values)[1]
+        pull = vjp(lambda at: objective.outputs({**every, **at}, batch_of_one)[0], values)[1]
         (parts,) = vmap(pull)(cotangents)
-        return [parts[name].reshape(cotangents.shape[0], -1) for name in objective.parameters.names]
+        return [parts[name].reshape(cotangents.shape[0], -1) for name in names]
 
     def pull(batch: Any, cotangents: Tensor) -> list[Tensor]:
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
@@ -91,13 +96,17 @@ def vmapped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tenso
     return pull
 
 
-def looped_vjp_each(objective: Objective) -> Callable[[Any, Tensor], list[Tensor]]:
+def looped_vjp_each(
+    objective: Objective, names: Sequence[str] | None = None
+) -> Callable[[Any, Tensor], list[Tensor]]:
     """Per-example pull-backs by one backward pass per example: for models that `torch.vmap` cannot trace."""
-    leaves = {name: value.detach().requires_grad_() for name, value in objective.parameters.values.items()}
+    names = objective.parameters.names if names is None else list(names)
+    every = {name: value.detach() for name, value in objective.parameters.values.items()}
+    leaves = {name: every[name].requires_grad_() for name in names}
 
     def pull(batch: Any, cotangents: Tensor) -> list[Tensor]:
         with torch.enable_grad(), differentiable_attention():
-            outputs = objective.outputs(leaves, batch)
+            outputs = objective.outputs({**every, **leaves}, batch)
             rows: list[tuple[Tensor, ...]] = []
             for i in range(outputs.shape[0]):
                 for u in cotangents[:, i]:

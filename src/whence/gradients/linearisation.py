@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-class Linearisation(ABC):
-    """`f(θ̂ + v) ≈ f + J v` on a batch of `b` examples.
+class Evaluated:
+    """The model on a batch of `b` examples.
 
     Attributes:
         outputs: `f`, shape `(b, …)`, detached.
@@ -20,6 +20,10 @@ class Linearisation(ABC):
 
     outputs: Tensor
     targets: Any
+
+
+class Linearisation(Evaluated, ABC):
+    """`f(θ̂ + v) ≈ f + J v` on a batch of `b` examples."""
 
     @abstractmethod
     def jvp(self, vectors: Float[Tensor, "p k"]) -> Tensor:

@@ -1,0 +1,80 @@
+"""The contract of a layer rule: how a kind of module makes gradients out of its inputs and of the gradients
+of its outputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from whence.layers.block import Block
+from whence.layers.forms import GradientForm
+from whence.layers.tape import Call, Tape
+
+
+class LayerRule(ABC):
+    """How the per-example gradients of a module's parameters follow from what enters and leaves it.
+
+    Attributes:
+        name: shown in the coverage table.
+    """
+
+    name: str
+
+    @abstractmethod
+    def handles(self, module: nn.Module) -> bool:
+        """Whether the rule is right for this module: its type, not a subclass that may compute something
+        else."""
+
+    @abstractmethod
+    def blocks(self, path: str, module: nn.Module, index: Mapping[str, Tensor]) -> list[Block]:
+        """The blocks of the module.
+
+        Args:
+            path: name of the module.
+            module: that `handles` accepted.
+            index: for each *studied* parameter of the module, by its own name (`"weight"`), where its entries
+                lie in `θ`, in the parameter's shape.
+        """
+
+    def watch(self, module: nn.Module, blocks: list[Block], tape: Tape) -> RemovableHandle:
+        """Have the module's calls recorded on `tape`. The default serves modules with one block, one input
+        and one output."""
+        (block,) = blocks
+
+        def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+            return tape.tap(block, args[0] if args else next(iter(kwargs.values())), output)
+
+        return module.register_forward_hook(record, with_kwargs=True)
+
+    @abstractmethod
+    def form(self, module: nn.Module, block: Block, calls: list[Call], batch: int) -> GradientForm:
+        """The gradients of a block from the calls of one forward pass, their `gradient` filled in.
+
+        Args:
+            module: of the block.
+            block: made by `blocks`.
+            calls: at least one; several calls add up.
+            batch: number of examples.
+        """
+
+
+def with_ones(activations: Tensor, bias: bool) -> Tensor:
+    """Activations with a last 1 where the block's last column is a bias."""
+    if not bias:
+        return activations
+    ones = torch.ones(*activations.shape[:-1], 1, dtype=activations.dtype, device=activations.device)
+    return torch.cat([activations, ones], dim=-1)
+
+
+def weight_and_bias(weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Index of `[W | b]` from that of a weight `(g, o, i)` and of a bias `(g, o)`, either of which may be
+    missing."""
+    parts = [weight] if weight is not None else []
+    if bias is not None:
+        parts.append(bias[..., None])
+    return torch.cat(parts, dim=2)
