@@ -6,11 +6,13 @@ from whence.solvers.cg import CG
 from whence.solvers.damping import Damping, choose_damping
 from whence.solvers.exact import Exact
 from whence.solvers.lissa import LiSSA
+from whence.solvers.preconditioner import InverseOperator
 
 __all__ = [
     "CG",
     "Damping",
     "Exact",
+    "InverseOperator",
     "LiSSA",
     "PreparedSolver",
     "Solution",

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from whence.errors import UnsupportedError
 from whence.linalg import LinearOperator
 
 
@@ -52,8 +53,11 @@ class PreparedSolver(ABC):
         operator: `C_λ`, damping included.
         lower_bound: lower bound of the eigenvalues of `C_λ` that the error bound divides by.
         lower_bound_proven: whether that bound is proven, or only estimated from Ritz values.
-        notes: what was chosen and measured, for reports.
+        notes: what was chosen and measured, for reports; JSON values.
+        name: of the solver, as a user writes it.
     """
+
+    name: str = "this solver"
 
     def __init__(self, operator: LinearOperator, lower_bound: float, lower_bound_proven: bool):
         self.operator = operator
@@ -64,6 +68,27 @@ class PreparedSolver(ABC):
     @abstractmethod
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         """Solve for all columns. Never returns a column that is not finite."""
+
+    def as_preconditioner(self) -> LinearOperator:
+        """`M⁻¹ ≈ C_λ⁻¹`: the fixed, linear, symmetric positive definite map that this solver applies.
+
+        Raises:
+            UnsupportedError: the answer is no such map: it depends on the right-hand side's history, on
+                chance, or is not symmetric.
+        """
+        raise UnsupportedError(
+            f"{self.name} cannot precondition: what it applies is not a fixed symmetric positive definite "
+            "map. Use a solver whose answer is one, such as Nystrom() or EKFAC()."
+        )
+
+    def watch(self, gradients: Float[Tensor, "p m"]) -> None:  # noqa: B027
+        """Tell the solver a sample of the gradients, as columns, whose products with `x` are wanted.
+
+        A solver that stops by its scores follows them; the others have no use for them.
+
+        Raises:
+            InputError: not `(p, m)` with `m ≥ 1` (solvers that follow them).
+        """
 
 
 class Solver(ABC):

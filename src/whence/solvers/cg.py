@@ -2,48 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from whence.errors import InputError, NotPositiveDefiniteError
 from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from whence.solvers.cg_iteration import BlockIteration
+from whence.solvers.cg_stopping import ScoreWatch
+from whence.solvers.preconditioner import (
+    check_preconditioner,
+    preconditioner_settings,
+    prepare_preconditioner,
+)
 
-# The estimate of the error compares the result with the last iterate whose residual was this much larger.
-_LOOK_BACK = 3.0
+Stop = Literal["residual", "scores"]
 _RESTARTS = 3
 # A residual that fell by more than this since the earlier iterate gives no rate; the error is then solved
 # for, this loosely.
 _SUDDEN = 1e-3
 _LOOSE = 0.1
 _LOOSE_ITERATIONS = 30
-# Columns less independent than this are left to Householder's QR: CholeskyQR2 is stable up to a condition of
-# about eps^(-1/2).
-_SAFE_SPREAD = 1e-2
+# Changes of the scores that hardly fall say no more than that the error is this many times the last one.
+_SLOWEST = 0.9
 
 
 class CG(Solver):
-    """Conjugate gradients on a block of right-hand sides, to a relative tolerance on the recomputed residual.
+    """Conjugate gradients on a block of right-hand sides, to a relative tolerance on the recomputed residual
+    or until the scores have settled.
 
     Every product with `C_λ` serves all columns, so the iterations needed fall with the number of columns
     (O'Leary 1980). The form used orthonormalises the residuals (Dubrulle 2001, BCGrQ), which keeps it stable
     when columns are nearly dependent and gives the block Lanczos matrix, hence estimates of `λ_min` and
     `λ_max`, for free. A column that has converged is frozen.
 
+    With a preconditioner `M⁻¹` the first iterate is the best combination of the preconditioner's own answers
+    `M⁻¹V`: one product makes it at least as good, in the energy norm, as `M⁻¹v` (Saad 2003, Prop. 6.12), and
+    later ones are best over a space that holds every iterate that a start from `x₀ = M⁻¹v` would reach with
+    as many products. So the iteration starts from `M⁻¹v` without paying for its residual.
+
     Args:
         rtol: stop when `‖v − C_λ x‖ ≤ rtol ‖v‖` for every column, with the residual recomputed from `x`.
         max_iterations: block iterations; columns that need more are returned with `converged = False` and a
             reason.
         block: columns solved together.
-        preconditioner: an operator that approximates `C_λ⁻¹` and is positive definite, or `None`.
+        preconditioner: a `Solver`, prepared on the same damped operator (`Nystrom()`, `EKFAC()`, …); an
+            operator that approximates `C_λ⁻¹` and is positive definite; or `None`.
+        stop: `"residual"`; or `"scores"`: a column is also done when the products of its `x` with the watched
+            gradients (`PreparedSolver.watch`) have settled: their change over the last fifth of the
+            iterations, and what is left of it when extrapolated, are within `score_rtol`, and the `top_k`
+            largest and smallest are the same examples as before that stretch. Whichever rule comes first.
+        score_rtol: relative to the norm of a column's watched scores.
+        top_k: size of the sets that must be stable.
 
-    Cost: one product with `C_λ` per column and iteration, `O(p · block²)` operations beside it, `5 p · block`
-    numbers.
+    Cost: one product with `C_λ` and with `M⁻¹` per column and iteration, `O(p · block²)` operations beside
+    it, `5 p · block` numbers (`7 p · block` with `stop="scores"`).
     """
 
     name = "cg"
@@ -53,39 +70,58 @@ class CG(Solver):
         rtol: float = 1e-5,
         max_iterations: int = 1000,
         block: int = 64,
-        preconditioner: LinearOperator | None = None,
+        preconditioner: LinearOperator | Solver | None = None,
+        stop: Stop = "residual",
+        score_rtol: float = 1e-3,
+        top_k: int = 10,
     ):
         if not 0 < rtol < 1:
             raise InputError(f"rtol={rtol!r}: expected a relative tolerance between 0 and 1, e.g. 1e-5")
         if max_iterations < 1 or block < 1:
             raise InputError(f"max_iterations={max_iterations!r}, block={block!r}: both must be at least 1")
+        if stop not in ("residual", "scores"):
+            raise InputError(f"stop={stop!r}: expected 'residual' or 'scores'")
+        if not 0 < score_rtol < 1:
+            raise InputError(
+                f"score_rtol={score_rtol!r}: expected a relative tolerance between 0 and 1, e.g. 1e-3"
+            )
+        if top_k < 1:
+            raise InputError(f"top_k={top_k!r}: expected at least 1 example")
+        check_preconditioner(preconditioner, required=False)
         self.rtol = rtol
         self.max_iterations = max_iterations
         self.block = block
         self.preconditioner = preconditioner
+        self.stop = stop
+        self.score_rtol = score_rtol
+        self.top_k = top_k
 
     def settings(self) -> dict[str, Any]:
-        named = None if self.preconditioner is None else type(self.preconditioner).__name__
-        return {
+        settings = {
             "solver": self.name,
             "rtol": self.rtol,
             "max_iterations": self.max_iterations,
             "block": self.block,
-            "preconditioner": named,
+            "preconditioner": preconditioner_settings(self.preconditioner),
+            "stop": self.stop,
         }
+        if self.stop == "scores":
+            settings.update(score_rtol=self.score_rtol, top_k=self.top_k)
+        return settings
 
     def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
         return _PreparedCG(operator, self, seed)
 
 
 class _PreparedCG(PreparedSolver):
+    name = "CG"
+
     def __init__(self, operator: LinearOperator, settings: CG, seed: int):
         proven = operator.lower_bound > 0
         super().__init__(operator.compact(), operator.lower_bound if proven else 0.0, proven)
         self.settings = settings
         self._seed = seed
-        # The first block's Ritz values are as good as any later one's.
-        self._ritz_known = False
+        self._watched: Float[Tensor, "p m"] | None = None
         if not proven:
             # Nothing is proven of the eigenvalues: the bound is conditional on what a Lanczos run saw.
             spectrum = lanczos_spectrum(operator, seed=seed)
@@ -93,13 +129,32 @@ class _PreparedCG(PreparedSolver):
                 raise self._not_positive(spectrum.smallest)
             self.lower_bound = spectrum.smallest_positive
             self.notes.update(smallest_ritz=spectrum.smallest, largest_ritz=spectrum.largest)
+        preconditioner = settings.preconditioner
+        # Prepared on the operator as given: the compact form has forgotten its examples.
+        inverse = None if preconditioner is None else prepare_preconditioner(preconditioner, operator, seed)
+        self._iteration = BlockIteration(self.operator, inverse, self._not_positive)
+        self._stopped = {"scores": 0, "residual": 0, "neither": 0}
+
+    def watch(self, gradients: Float[Tensor, "p m"]) -> None:
+        if gradients.shape[0] != self.operator.size or gradients.shape[1] == 0:
+            raise InputError(
+                f"gradients has shape {tuple(gradients.shape)}; expected ({self.operator.size}, m) with at "
+                "least one column"
+            )
+        self._watched = gradients.to(dtype=self.operator.dtype, device=self.operator.device)
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        if self.settings.stop == "scores" and self._watched is None:
+            raise InputError(
+                "stop='scores' needs gradients to watch: call watch(gradients) on the prepared solver first, "
+                "or use stop='residual'"
+            )
         parts = []
         with progress_bar("conjugate gradients", rhs.shape[1]) as bar:
             for columns in rhs.split(min(self.settings.block, rhs.shape[0]), dim=1):
                 parts.append(self._solve_block(columns))
                 bar.advance(columns.shape[1])
+        self._note()
         if len(parts) == 1:
             return parts[0]
         return Solution(
@@ -119,138 +174,104 @@ class _PreparedCG(PreparedSolver):
         x = torch.zeros_like(rhs)
         earlier = torch.zeros_like(rhs)
         earlier_norm = norms.clone()
+        # Of columns stopped by their scores: how fast these were settling.
+        score_rate = torch.full_like(norms, torch.nan)
         iterations = torch.zeros(rhs.shape[1], dtype=torch.long)
+        settled = torch.zeros(rhs.shape[1], dtype=torch.bool, device=rhs.device)
         residual = rhs
-        reason = ""
         for _ in range(_RESTARTS):
-            active = (residual.norm(dim=0) > target).nonzero()[:, 0]
+            active = ((residual.norm(dim=0) > target) & ~settled).nonzero()[:, 0]
             budget = self.settings.max_iterations - int(iterations.max())
             if not len(active) or budget <= 0:
                 break
-            run = self._iterate(residual[:, active], target[active], budget)
+            watch = self._watch_from(x[:, active])
+            run = self._iteration.run(residual[:, active], target[active], budget, watch)
             earlier[:, active] = x[:, active] + run.earlier
             earlier_norm[active] = run.earlier_norm
+            if watch is not None:
+                stopped = active[run.settled]
+                settled[stopped] = True
+                earlier[:, stopped] = x[:, stopped] + watch.earlier[:, run.settled]
+                score_rate[stopped] = watch.rate[run.settled]
             x[:, active] += run.x
             iterations[active.cpu()] += run.iterations
             before, residual = residual, rhs - self.operator.matmat(x)
             if bool((residual[:, active].norm(dim=0) > 0.5 * before[:, active].norm(dim=0)).all()):
                 break
         left = residual.norm(dim=0)
-        converged = left <= target
-        if not bool(converged.all()):
-            stuck = int(iterations.max()) < self.settings.max_iterations
-            worst = float((left / norms)[~converged].max())
-            reason = (
-                f"the residual stopped falling at {worst:.1e} of the right-hand side, the rounding of "
-                f"{rhs.dtype}: use dtype=torch.float64, more damping, or a looser rtol"
-                if stuck
-                else f"max_iterations={self.settings.max_iterations} reached at a relative residual of "
-                f"{worst:.1e}: allow more, add damping, or use a preconditioner"
-            )
+        accurate = left <= target
+        converged = accurate | settled
+        self._stopped["residual"] += int(accurate.sum())
+        self._stopped["scores"] += int((settled & ~accurate).sum())
+        self._stopped["neither"] += int((~converged).sum())
         rate = left / earlier_norm.clamp(min=torch.finfo(rhs.dtype).tiny)  # 0 for v = 0
-        directions = self._error_directions(x - earlier, residual, rate)
+        directions = self._error_directions(x - earlier, residual, rate, score_rate)
         return solution_from(
             self.operator,
             rhs,
             x,
             converged=converged.cpu(),
-            reason=reason,
+            reason="" if bool(converged.all()) else self._shortfall(left / norms, converged, iterations),
             iterations=iterations,
             error_directions=directions[None],
             residual=residual,
         )
 
+    def _watch_from(self, start: Float[Tensor, "p k"]) -> ScoreWatch | None:
+        if self.settings.stop != "scores" or self._watched is None:
+            return None
+        return ScoreWatch(self._watched, self.settings.score_rtol, self.settings.top_k, start)
+
+    def _shortfall(
+        self, relative: Float[Tensor, " k"], converged: Bool[Tensor, " k"], iterations: Int[Tensor, " k"]
+    ) -> str:
+        """Why some columns did not converge."""
+        worst = float(relative[~converged].max())
+        if int(iterations.max()) < self.settings.max_iterations:
+            return (
+                f"the residual stopped falling at {worst:.1e} of the right-hand side, the rounding of "
+                f"{self.operator.dtype}: use dtype=torch.float64, more damping, or a looser rtol"
+            )
+        return (
+            f"max_iterations={self.settings.max_iterations} reached at a relative residual of "
+            f"{worst:.1e}: allow more, add damping, or use a preconditioner"
+        )
+
+    def _note(self) -> None:
+        """Ritz values and the rules that stopped, for reports."""
+        if self.settings.stop == "scores":
+            self.notes["stopped_by"] = dict(self._stopped)
+        if self._iteration.ritz is None:
+            return
+        smallest, largest = self._iteration.ritz
+        if self.settings.preconditioner is not None:
+            self.notes.update(preconditioned_smallest_ritz=smallest, preconditioned_largest_ritz=largest)
+            return
+        self.notes["smallest_ritz"] = min(smallest, self.notes.get("smallest_ritz", smallest))
+        self.notes["largest_ritz"] = max(largest, self.notes.get("largest_ritz", largest))
+
     def _error_directions(
-        self, change: Float[Tensor, "p k"], residual: Float[Tensor, "p k"], rate: Float[Tensor, " k"]
+        self,
+        change: Float[Tensor, "p k"],
+        residual: Float[Tensor, "p k"],
+        rate: Float[Tensor, " k"],
+        score_rate: Float[Tensor, " k"],
     ) -> Float[Tensor, "p k"]:
         """The error left, estimated from the `change` of the last stretch, over which the residual fell by
-        `rate`.
+        `rate`, or the scores' changes by `score_rate` where these stopped the column (NaN elsewhere).
 
         If errors fall like residuals, the change is `1/rate − 1` times what is left. A fall of many orders in
         one step (the Krylov space ran out) says nothing of that kind: `C_λ e = r` is then solved loosely.
         """
-        steady = rate.clamp(max=0.9)
+        by_scores = ~score_rate.isnan()
+        steady = torch.where(by_scores, score_rate, rate).clamp(max=_SLOWEST)
         directions = change * (steady / (1 - steady))
-        sudden = ((rate < _SUDDEN) & (residual.norm(dim=0) > 0)).nonzero()[:, 0]
+        sudden = ((rate < _SUDDEN) & ~by_scores & (residual.norm(dim=0) > 0)).nonzero()[:, 0]
         if len(sudden):
             left = residual[:, sudden]
-            directions[:, sudden] = self._iterate(left, _LOOSE * left.norm(dim=0), _LOOSE_ITERATIONS).x
+            loose = self._iteration.run(left, _LOOSE * left.norm(dim=0), _LOOSE_ITERATIONS)
+            directions[:, sudden] = loose.x
         return directions
-
-    def _iterate(self, rhs: Float[Tensor, "p k"], target: Float[Tensor, " k"], budget: int) -> _Run:
-        """BCGrQ from `x = 0`; residuals are `Q C` with orthonormal `Q`, so their norms cost nothing of size
-        `p`."""
-        k = rhs.shape[1]
-        x, earlier = torch.zeros_like(rhs), torch.zeros_like(rhs)
-        earlier_norm = rhs.norm(dim=0)
-        iterations = torch.zeros(k, dtype=torch.long)
-        active = torch.ones(k, dtype=torch.bool, device=rhs.device)
-        basis, preconditioned, coefficients = self._orthonormalise(rhs)
-        search = preconditioned
-        ritz = _BlockLanczos()
-        for _ in range(budget):
-            image = self.operator.matmat(search)
-            curvature = (search.T @ image).double()
-            curvature = (curvature + curvature.T) / 2
-            step = self._inverse(curvature, search)
-            change = (step @ coefficients).to(rhs.dtype)
-            x += search @ torch.where(active, change, torch.zeros_like(change))
-            iterations += active.cpu().long()
-            basis, preconditioned, factor = self._orthonormalise(basis - image @ step.to(rhs.dtype))
-            ritz.add(curvature, factor)
-            coefficients = factor @ coefficients
-            norms = self._residual_norms(basis, coefficients).to(rhs.dtype)
-            far = active & (norms > _LOOK_BACK * target)
-            earlier = torch.where(far, x, earlier)
-            earlier_norm = torch.where(far, norms, earlier_norm)
-            active = active & (norms > target)
-            if not bool(active.any()):
-                break
-            search = preconditioned + search @ factor.T.to(rhs.dtype)
-        if self.settings.preconditioner is None and not self._ritz_known:
-            self._ritz_known = True
-            smallest, largest = ritz.extremes()
-            self.notes["smallest_ritz"] = min(smallest, self.notes.get("smallest_ritz", smallest))
-            self.notes["largest_ritz"] = max(largest, self.notes.get("largest_ritz", largest))
-        return _Run(x, earlier, earlier_norm, iterations)
-
-    def _orthonormalise(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`block = Q R` with `QᵀM⁻¹Q = I`: returns `Q`, `M⁻¹Q` and `R` (float64)."""
-        if self.settings.preconditioner is None:
-            q, r = _thin_qr(block)
-            return q, q, r
-        # Two passes of a symmetric square root instead of Cholesky: nearly dependent columns do no harm.
-        total = torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
-        for _ in range(2):
-            image = self.settings.preconditioner.matmat(block)
-            gram = (block.T @ image).double()
-            values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
-            floor = values[-1].clamp(min=1e-300) * torch.finfo(block.dtype).eps
-            if float(values[0]) < -100 * float(floor):
-                raise InputError(
-                    "preconditioner: found a direction with negative energy; it must be positive definite"
-                )
-            roots = values.clamp(min=float(floor)).sqrt()
-            inverse = (vectors / roots).to(block.dtype)
-            block = block @ inverse
-            total = (vectors * roots).T @ total
-        return block, self.settings.preconditioner.matmat(block), total
-
-    def _residual_norms(self, basis: Tensor, coefficients: Float[Tensor, "k k"]) -> Float[Tensor, " k"]:
-        if self.settings.preconditioner is None:
-            return coefficients.norm(dim=0)
-        return (basis @ coefficients.to(basis.dtype)).norm(dim=0)
-
-    def _inverse(self, curvature: Float[Tensor, "k k"], search: Tensor) -> Float[Tensor, "k k"]:
-        values, vectors = torch.linalg.eigh(curvature)
-        rounding = 10 * curvature.shape[0] * torch.finfo(search.dtype).eps * float(values[-1].abs())
-        if float(values[0]) < -rounding:
-            direction = search @ vectors[:, 0].to(search.dtype)
-            raise self._not_positive(float(values[0]) / float(direction.double().square().sum()))
-        # Directions whose energy is rounding carry no information; they are left out, not divided by.
-        keep = values > rounding
-        inverse = torch.where(keep, 1 / values.clamp(min=1e-300), torch.zeros_like(values))
-        return (vectors * inverse) @ vectors.T
 
     def _not_positive(self, seen: float) -> NotPositiveDefiniteError:
         spectrum = lanczos_spectrum(self.operator, steps=40, seed=self._seed)
@@ -264,58 +285,3 @@ class _PreparedCG(PreparedSolver):
             eigenvalue=smallest,
             damping=repair,
         )
-
-
-def _thin_qr(block: Float[Tensor, "p k"]) -> tuple[Float[Tensor, "p k"], Float[Tensor, "k k"]]:
-    """`Q` and `R` (float64) by two Cholesky passes, a third of the time of Householder's; that where columns
-    are nearly dependent."""
-    q, total = block, torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
-    for _ in range(2):
-        factor, failed = torch.linalg.cholesky_ex((q.T @ q).double())
-        spread = factor.diagonal()
-        if int(failed) != 0 or float(spread.min()) < _SAFE_SPREAD * float(spread.max()):
-            q, r = torch.linalg.qr(block)
-            return q, r.double()
-        q = q @ torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T.to(
-            q.dtype
-        )
-        total = factor.T @ total
-    return q, total
-
-
-@dataclass(frozen=True)
-class _Run:
-    x: Float[Tensor, "p k"]
-    earlier: Float[Tensor, "p k"]
-    earlier_norm: Float[Tensor, " k"]
-    iterations: Tensor
-
-
-class _BlockLanczos:
-    """The block tridiagonal matrix that block CG computes in passing; its eigenvalues are Ritz values of
-    `C_λ`."""
-
-    def __init__(self) -> None:
-        self._diagonal: list[Tensor] = []
-        self._below: list[Tensor] = []
-        self._carry: Tensor | None = None
-
-    def add(self, curvature: Float[Tensor, "k k"], factor: Float[Tensor, "k k"]) -> None:
-        """One step: `PᵀCP` and the triangular factor `S` of the new residual block."""
-        self._diagonal.append(curvature if self._carry is None else curvature + self._carry)
-        self._below.append(-factor @ curvature)
-        self._carry = factor @ curvature @ factor.T
-
-    def extremes(self) -> tuple[float, float]:
-        """Smallest and largest Ritz value."""
-        k = self._diagonal[0].shape[0]
-        steps = min(len(self._diagonal), max(2, 600 // k))
-        matrix = torch.zeros(steps * k, steps * k, dtype=torch.float64)
-        for i in range(steps):
-            matrix[i * k : (i + 1) * k, i * k : (i + 1) * k] = self._diagonal[i]
-            if i + 1 < steps:
-                below = self._below[i]
-                matrix[(i + 1) * k : (i + 2) * k, i * k : (i + 1) * k] = below
-                matrix[i * k : (i + 1) * k, (i + 1) * k : (i + 2) * k] = below.T
-        values = torch.linalg.eigvalsh(matrix)
-        return float(values[0]), float(values[-1])

@@ -13,6 +13,7 @@ from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
 from whence.linalg import DenseOperator, FactoredOperator, LinearOperator, lanczos_spectrum, split_diagonal
 from whence.memory import memory_errors
 from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from whence.solvers.preconditioner import InverseOperator
 
 Space = Literal["auto", "primal", "dual"]
 Method = Literal["cholesky", "eigh"]
@@ -84,12 +85,17 @@ def dual_form(operator: LinearOperator) -> tuple[FactoredOperator | None, Float[
 class _Direct(PreparedSolver):
     """A factorisation, refined against the operator's own products."""
 
+    name = "Exact"
+
     @abstractmethod
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         """`C_λ⁻¹` of the columns by the factorisation."""
 
     def _residual(self, rhs: Float[Tensor, "p k"], x: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return rhs - self.operator.matmat(x)
+
+    def as_preconditioner(self) -> LinearOperator:
+        return InverseOperator(self._apply_inverse, self.operator)
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         x = self._apply_inverse(rhs)

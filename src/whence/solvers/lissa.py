@@ -94,6 +94,8 @@ class LiSSA(Solver):
 
 
 class _PreparedLiSSA(PreparedSolver):
+    name = "LiSSA"
+
     def __init__(self, operator: LinearOperator, settings: LiSSA, seed: int):
         assert operator.n_examples is not None
         self.settings = settings
