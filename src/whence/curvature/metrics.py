@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.gradients import Linearisation
+from whence.gradients import Evaluated, Linearisation
 from whence.losses import Loss
 
 # Output blocks up to this size are formed and multiplied as matrices.
@@ -40,7 +40,7 @@ class OutputMetric(ABC):
         self.loss = loss
 
     @abstractmethod
-    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+    def cotangents(self, at: Evaluated, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
         """`r` vectors per example whose outer products add up to `S_i`; `where` names the examples."""
 
     def apply(self, vectors: Tensor, at: Linearisation, where: slice | Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class LossHessianMetric(OutputMetric):
         # Blocks live as long as the linearisation they belong to, which may be kept between products.
         self._blocks: WeakKeyDictionary[Linearisation, Tensor] = WeakKeyDictionary()
 
-    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+    def cotangents(self, at: Evaluated, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
         return _spread(self.loss, self.loss.hessian_sqrt_blocks(at.outputs, at.targets), at)
 
     def apply(self, vectors: Tensor, at: Linearisation, where: slice | Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class ExactFisherMetric(OutputMetric):
 
     name = "fisher"
 
-    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+    def cotangents(self, at: Evaluated, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
         return _spread(self.loss, self.loss.fisher_sqrt_blocks(at.outputs, at.targets), at)
 
 
@@ -100,14 +100,14 @@ class SampledFisherMetric(OutputMetric):
         self.draws = draws
         self.seed = seed
         # Drawing costs far more than a product: done once for as long as a linearisation is kept.
-        self._drawn: WeakKeyDictionary[Linearisation, Tensor] = WeakKeyDictionary()
+        self._drawn: WeakKeyDictionary[Evaluated, Tensor] = WeakKeyDictionary()
 
-    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+    def cotangents(self, at: Evaluated, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
         if at not in self._drawn:
             self._drawn[at] = self._draw(at, where)
         return self._drawn[at]
 
-    def _draw(self, at: Linearisation, where: slice | Tensor) -> Tensor:
+    def _draw(self, at: Evaluated, where: slice | Tensor) -> Tensor:
         numbers = range(where.start, where.stop) if isinstance(where, slice) else where.tolist()
         rows = []
         for position in range(at.outputs.shape[0]):
@@ -128,14 +128,14 @@ class EmpiricalFisherMetric(OutputMetric):
     name = "empirical_fisher"
     couples_positions = True
 
-    def cotangents(self, at: Linearisation, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
+    def cotangents(self, at: Evaluated, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
         leaf = at.outputs.detach().requires_grad_()
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(self.loss(leaf, at.targets).sum(), leaf)
         return gradient[None]
 
 
-def _spread(loss: Loss, roots: Float[Tensor, "b s c r"], at: Linearisation) -> Float[Tensor, "rs b *outputs"]:
+def _spread(loss: Loss, roots: Float[Tensor, "b s c r"], at: Evaluated) -> Float[Tensor, "rs b *outputs"]:
     """One cotangent per column and position: blocks of different positions do not mix."""
     b, s, c, r = roots.shape
     if s == 1:

@@ -1,0 +1,16 @@
+"""K-FAC, EK-FAC and diagonal approximations of Gauss-Newton and Fisher matrices."""
+
+from whence.curvature.kronecker.basis import Basis
+from whence.curvature.kronecker.curvature import BlockSpectralOperator, KroneckerCurvature
+from whence.curvature.kronecker.gather import KroneckerOptions, gather_kronecker
+from whence.curvature.kronecker.moments import BlockMoments, KroneckerMoments
+
+__all__ = [
+    "Basis",
+    "BlockMoments",
+    "BlockSpectralOperator",
+    "KroneckerCurvature",
+    "KroneckerMoments",
+    "KroneckerOptions",
+    "gather_kronecker",
+]
