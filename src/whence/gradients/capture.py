@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whence.gradients.linearisation import Evaluated
 from whence.gradients.sites import Site
-from whence.layers import Call, GradientForm, OuterProducts, Tape
+from whence.layers import Call, GradientForm, Tape, rows_form
 from whence.task import Objective, differentiable_attention
 
 # From a batch and cotangents to explicit per-example gradients, one part per parameter.
@@ -27,7 +27,7 @@ class Capture(Evaluated):
         sites: from `find_sites`.
         each: per-example pull-backs of the fallback sites, by path.
         batch: of examples.
-        tape: empty, with the number of examples and its notes on copied and shared inputs.
+        tape: empty, with the number of examples and the layouts of special blocks.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Capture(Evaluated):
         ]
 
     def gradients(self, cotangents: Tensor) -> list[GradientForm]:
-        """`∇_θ ⟨u_k, f⟩` per example and block, for cotangents of shape `(k, *outputs.shape)`; in the order of
-        the blocks."""
+        """`∇_θ ⟨u_k, f⟩` per example and block, for cotangents of shape `(k, *outputs.shape)`; in the order
+        of the blocks."""
         calls = self.pull(cotangents)
         forms: list[GradientForm] = []
         for site in self._sites:
@@ -81,7 +81,7 @@ class Capture(Evaluated):
         calls = self.calls()
         if calls:
             for call, gradient in zip(calls, self._pulled(calls, cotangents)):
-                call.gradient = gradient
+                call.receive(gradient)
         return calls
 
     def _pulled(self, calls: list[Call], cotangents: Tensor) -> list[Tensor]:
@@ -109,9 +109,3 @@ class Capture(Evaluated):
         return [
             cotangents.new_zeros(k, *call.shape) if part is None else part for call, part in zip(calls, made)
         ]
-
-
-def rows_form(rows: Tensor) -> OuterProducts:
-    """Explicit gradients `(k, b, m)` as a block of one column: an outer product with 1."""
-    k, b, m = rows.shape
-    return OuterProducts(rows.new_ones(b, 1, 1, 1), rows.reshape(k, b, 1, 1, m))

@@ -13,7 +13,7 @@ from whence.gradients.autograd import looped_vjp_each, vmap_failure, vmapped_vjp
 from whence.gradients.capture import Capture, PullEach
 from whence.gradients.engine import GradientEngine
 from whence.gradients.sites import FALLBACK, Site, demoted, find_sites
-from whence.layers import Block, OuterProducts, Tape
+from whence.layers import Block, Layouts, OuterProducts, Tape
 from whence.task import Examples
 
 # Explicit gradients of a module without a rule are taken up to this many parameters.
@@ -64,8 +64,7 @@ class LayerGradients:
     def __init__(self, engine: GradientEngine, *, strict: bool = True):
         self.engine = engine
         self.objective = engine.objective
-        self.copied: set[str] = set()
-        self.shared: set[str] = set()
+        self.layouts = Layouts()
         self._each: dict[str, PullEach] = {}
         self._vmap = vmap_failure(self.objective) is None
         self.sites = find_sites(self.objective.model, self.objective.parameters)
@@ -90,7 +89,7 @@ class LayerGradients:
     def capture(self, examples: Examples, where: slice | Tensor) -> Capture:
         """The forward pass over these examples."""
         count = where.stop - where.start if isinstance(where, slice) else len(where)
-        tape = Tape(count, self.copied, self.shared)
+        tape = Tape(count, self.layouts)
         return Capture(self.objective, self.sites, self._each, examples.batch(where), tape)
 
     def captures(
@@ -120,8 +119,8 @@ class LayerGradients:
         (block,) = site.blocks
         if strict and block.size > DENSE_LIMIT:
             raise UnsupportedError(
-                f"module {block.name!r} ({', '.join(block.parameters[:4])}; {block.size:,} parameters) cannot "
-                f"be attributed by a layer rule: {site.reason}. Explicit gradients are taken up to "
+                f"module {block.name!r} ({', '.join(block.parameters[:4])}; {block.size:,} parameters) "
+                f"cannot be attributed by a layer rule: {site.reason}. Explicit gradients are taken up to "
                 f"{DENSE_LIMIT:,} parameters. Leave it out with parameters=, add a rule, or pass "
                 "strict=False to take them all the same."
             )
@@ -135,14 +134,21 @@ class LayerGradients:
         for position, site in enumerate(self.sites):
             if site.path not in doubtful:
                 continue
-            names = {block.name for block in site.blocks}
-            # A module may see one tensor for all examples (positions of a sequence): give each a copy.
-            self.shared |= names
-            if not proof.mismatches([site]):
+            if self._found_layout(site, proof):
                 continue
-            self.shared -= names
             self.sites[position] = demoted(site, self.objective.parameters, doubtful[site.path])
             self._prepare_fallback(self.sites[position], strict)
+
+    def _found_layout(self, site: Site, proof: _Proof) -> bool:
+        """Try whether its examples lie in the second dimension, whether one tensor serves all examples
+        (positions of a sequence), or whether its output is overwritten."""
+        names = {block.name for block in site.blocks}
+        for special in (self.layouts.second, self.layouts.shared, self.layouts.copied):
+            special |= names
+            if not proof.mismatches([site]):
+                return True
+            special -= names
+        return False
 
     def _measure(self) -> None:
         """Numbers per example that a capture holds."""
@@ -187,7 +193,7 @@ class _Proof:
         layers = self._layers
         ruled = [site for site in sites if site.rule is not None]
         for _ in range(2):
-            tape = Tape(len(self._where), layers.copied, layers.shared)
+            tape = Tape(len(self._where), layers.layouts)
             batch = layers.objective.examples.batch(self._where)
             capture = Capture(layers.objective, ruled, {}, batch, tape)
             overwritten = {
@@ -195,7 +201,7 @@ class _Proof:
             }
             if not overwritten:
                 break
-            layers.copied.update(overwritten)
+            layers.layouts.copied.update(overwritten)
         capture.pull(self._cotangents)
         return capture
 

@@ -2,10 +2,12 @@
 them."""
 
 from whence.layers.block import Block, Kind
-from whence.layers.forms import GradientForm, OuterProducts, TokenOuterProducts
-from whence.layers.registry import RULES, rule_for
+from whence.layers.forms import GradientForm
+from whence.layers.outer_products import OuterProducts, rows_form
+from whence.layers.registry import RULES, register_rule, rule_for, unregister_rule
 from whence.layers.rule import LayerRule, weight_and_bias, with_ones
-from whence.layers.tape import Call, Tape
+from whence.layers.tape import Call, Layouts, Tape
+from whence.layers.token_outer_products import TokenOuterProducts
 
 __all__ = [
     "RULES",
@@ -14,10 +16,14 @@ __all__ = [
     "GradientForm",
     "Kind",
     "LayerRule",
+    "Layouts",
     "OuterProducts",
     "Tape",
     "TokenOuterProducts",
+    "register_rule",
+    "rows_form",
     "rule_for",
+    "unregister_rule",
     "weight_and_bias",
     "with_ones",
 ]

@@ -6,10 +6,19 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from whence.layers.block import Block
-from whence.layers.forms import GradientForm, OuterProducts
-from whence.layers.rule import LayerRule, weight_and_bias, with_ones
+from whence.layers.forms import GradientForm
+from whence.layers.outer_products import OuterProducts
+from whence.layers.rule import (
+    LayerRule,
+    bias_block,
+    bias_rows,
+    parameter_names,
+    weight_and_bias,
+    with_ones,
+)
 from whence.layers.tape import Call
 
 
@@ -19,23 +28,23 @@ class LinearRule(LayerRule):
     name = "linear"
 
     def handles(self, module: nn.Module) -> bool:
-        return type(module) is nn.Linear
+        # What nn.MultiheadAttention's out_proj is; it computes the same.
+        return type(module) in (nn.Linear, NonDynamicallyQuantizableLinear)
 
     def blocks(self, path: str, module: nn.Module, index: Mapping[str, Tensor]) -> list[Block]:
         weight, bias = self._weight(index), index.get("bias")
-        entries = weight_and_bias(
-            None if weight is None else weight[None], None if bias is None else bias[None]
-        )
-        names = tuple(f"{path}.{name}".lstrip(".") for name in index)
+        if weight is None:
+            return [bias_block(path, self.name, index)]
+        entries = weight_and_bias(weight[None], None if bias is None else bias[None])
+        names = parameter_names(path, index)
         return [Block(path or "model", self.name, "matrix", names, entries, sequence=True)]
 
     def form(self, module: nn.Module, block: Block, calls: list[Call], batch: int) -> GradientForm:
-        own = {name.rpartition(".")[2] for name in block.parameters}
+        if block.kind == "rows":
+            return bias_rows(calls, batch, -1)
+        bias = len(block.parameters) > 1
         gradients = [_positions(call.gradient, batch, 1) for call in calls if call.gradient is not None]
-        if "weight" in own:
-            inputs = [with_ones(_positions(call.inputs, batch, 0), "bias" in own) for call in calls]
-        else:
-            inputs = [made.new_ones(*made.shape[1:3], 1) for made in gradients]
+        inputs = [with_ones(_positions(call.inputs, batch, 0), bias) for call in calls]
         activations = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
         deltas = torch.cat(gradients, dim=2) if len(gradients) > 1 else gradients[0]
         return OuterProducts(activations[:, :, None], deltas[:, :, :, None], sequence=True)

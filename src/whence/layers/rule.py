@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from whence.layers.block import Block
 from whence.layers.forms import GradientForm
+from whence.layers.outer_products import rows_form
 from whence.layers.tape import Call, Tape
 
 
@@ -47,7 +48,7 @@ class LayerRule(ABC):
         (block,) = blocks
 
         def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
-            return tape.tap(block, args[0] if args else next(iter(kwargs.values())), output)
+            return tape.tap(block, first_input(args, kwargs), output)
 
         return module.register_forward_hook(record, with_kwargs=True)
 
@@ -61,6 +62,33 @@ class LayerRule(ABC):
             calls: at least one; several calls add up.
             batch: number of examples.
         """
+
+
+def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The input of a module that takes one."""
+    return args[0] if args else next(iter(kwargs.values()))
+
+
+def parameter_names(path: str, index: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """A module's studied parameters as the model names them."""
+    return tuple(f"{path}.{name}".lstrip(".") for name in index)
+
+
+def bias_block(path: str, rule: str, index: Mapping[str, Tensor]) -> Block:
+    """The block of a map of which only the bias is studied: its gradient is `Σ_t δ_t`, a plain vector."""
+    return Block(path or "model", rule, "rows", parameter_names(path, index), index["bias"].view(1, -1, 1))
+
+
+def bias_rows(calls: list[Call], batch: int, dimension: int) -> GradientForm:
+    """Its gradients, for outputs whose features lie in this dimension (1 or -1)."""
+    total: Tensor | None = None
+    for call in calls:
+        assert call.gradient is not None
+        features = call.gradient.movedim(dimension + 1 if dimension >= 0 else dimension, -1)
+        summed = features.reshape(features.shape[0], batch, -1, features.shape[-1]).sum(2)
+        total = summed if total is None else total + summed
+    assert total is not None
+    return rows_form(total)
 
 
 def with_ones(activations: Tensor, bias: bool) -> Tensor:

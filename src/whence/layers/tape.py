@@ -14,26 +14,49 @@ from whence.layers.block import Block
 
 
 @dataclass
+class Layouts:
+    """How the calls of some blocks differ from the plain case, found out on a few examples.
+
+    Attributes:
+        copied: names of blocks whose inputs or outputs the model overwrites: they are copied.
+        shared: names of blocks whose input is shared by all examples (positions of a sequence, say): the
+            output is given one copy per example, so that gradients are per example.
+        second: names of blocks whose examples lie in the second dimension (sequence-first models).
+    """
+
+    copied: set[str] = field(default_factory=set)
+    shared: set[str] = field(default_factory=set)
+    second: set[str] = field(default_factory=set)
+
+
+@dataclass
 class Call:
     """One call of a layer.
 
     Attributes:
-        inputs: what entered, detached.
+        inputs: what entered, detached, examples first.
         edge: the output in the graph: a leaf, or a gradient edge.
         shape: of the output.
-        gradient: with respect to the output, `(k, *shape)`, once it is pulled back.
+        version: of the inputs when they entered.
+        second: whether the examples lie in the second dimension of the output.
+        gradient: with respect to the output, `(k, …)`, examples before the rest, once it is pulled back.
     """
 
     inputs: Tensor
     edge: Any
     shape: torch.Size
     version: int
+    second: bool = False
     gradient: Tensor | None = None
 
     @property
     def overwritten(self) -> bool:
         """Whether the model changed the input in place after the call."""
         return self.inputs._version != self.version
+
+    def receive(self, gradient: Tensor) -> None:
+        """Keep the gradient `(k, *shape)`."""
+        self.gradient = gradient.transpose(1, 2) if self.second else gradient
 
 
 @dataclass
@@ -42,30 +65,32 @@ class Tape:
 
     Attributes:
         batch: number of examples.
-        copied: names of blocks whose inputs are copied, since the model overwrites them.
-        shared: names of blocks whose input is shared by all examples (positions of a sequence, say): the
-            output is given one copy per example, so that gradients are per example.
+        layouts: of special blocks.
+        calls: in order, by the block's name.
     """
 
     batch: int
-    copied: set[str] = field(default_factory=set)
-    shared: set[str] = field(default_factory=set)
+    layouts: Layouts = field(default_factory=Layouts)
     calls: dict[str, list[Call]] = field(default_factory=dict)
 
     def tap(self, block: Block, inputs: Tensor, output: Tensor) -> Tensor:
         """Record a call and return the output that the forward pass is to go on with."""
         inputs = inputs.detach()
-        if block.name in self.copied:
+        copied, second = block.name in self.layouts.copied, block.name in self.layouts.second
+        if copied:
             inputs = inputs.clone()
-        if block.name in self.shared:
+        if second:
+            inputs = inputs.transpose(0, 1)
+        if block.name in self.layouts.shared:
             inputs, output = (_per_example(value, self.batch) for value in (inputs, output))
+        edge: Any
         if output.requires_grad:
             # The edge, not the tensor: an operation in place after the layer would move the tensor.
-            edge, handed = get_gradient_edge(output), output
+            edge, handed = get_gradient_edge(output), output.clone() if copied else output
         else:
-            edge = output.detach().requires_grad_()
-            handed = edge.clone()
-        call = Call(inputs, edge, output.shape, inputs._version)
+            leaf = output.detach().requires_grad_()
+            edge, handed = leaf, leaf.clone()
+        call = Call(inputs, edge, output.shape, inputs._version, second)
         self.calls.setdefault(block.name, []).append(call)
         return handed
 
