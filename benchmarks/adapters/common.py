@@ -77,8 +77,21 @@ def main(methods: Mapping[str, Method], package: str, version: str | None = None
     settings, method = json.loads(given.settings), methods[given.method]
     task = load(given.task)
 
+    measure_into(given.out, method, task, _toy(task), settings, package, version)
+
+
+def measure_into(
+    out: Path,
+    method: Callable[[Any, dict[str, Any], Stages], np.ndarray],
+    task: Any,
+    toy: Any,
+    settings: dict[str, Any],
+    package: str,
+    version: str | None = None,
+) -> None:
+    """Runs ``method`` on ``toy``, then timed on ``task``; writes ``scores.npy`` and ``report.json``."""
     # Lazy imports and the first call's set-up belong to no method: a toy problem absorbs them.
-    method(_toy(task), settings, Stages())
+    method(toy, settings, Stages())
     gc.collect()
     _reset_peak()
     before, stages = _status_kib("VmRSS"), Stages()
@@ -86,8 +99,8 @@ def main(methods: Mapping[str, Method], package: str, version: str | None = None
         scores = method(task, settings, stages)
     peak = _status_kib("VmHWM")
 
-    given.out.mkdir(parents=True, exist_ok=True)
-    np.save(given.out / "scores.npy", np.ascontiguousarray(scores))
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "scores.npy", np.ascontiguousarray(scores))
     report = {
         "package": package,
         "version": version or importlib.metadata.version(package),
@@ -97,7 +110,7 @@ def main(methods: Mapping[str, Method], package: str, version: str | None = None
         "baseline_mib": before / 1024,
         "gemm_flops_per_second": gemm_rate(),
     }
-    (given.out / "report.json").write_text(json.dumps(report, indent=1))
+    (out / "report.json").write_text(json.dumps(report, indent=1))
 
 
 def load(path: Path) -> Task:
