@@ -36,7 +36,7 @@ class ConvolutionRule(LayerRule):
         conv = cast("Convolution", module)
         weight, bias = index.get("weight"), index.get("bias")
         if weight is None:
-            return [bias_block(path, self.name, index)]
+            return [bias_block(path, self.name, parameter_names(path, index), index["bias"])]
         weight = weight.unflatten(0, (conv.groups, -1)).movedim(2, -1).flatten(2)
         entries = weight_and_bias(weight, None if bias is None else bias.view(conv.groups, -1))
         return [Block(path or "model", self.name, "matrix", parameter_names(path, index), entries)]

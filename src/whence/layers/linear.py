@@ -32,22 +32,11 @@ class LinearRule(LayerRule):
         return type(module) in (nn.Linear, NonDynamicallyQuantizableLinear)
 
     def blocks(self, path: str, module: nn.Module, index: Mapping[str, Tensor]) -> list[Block]:
-        weight, bias = self._weight(index), index.get("bias")
-        if weight is None:
-            return [bias_block(path, self.name, index)]
-        entries = weight_and_bias(weight[None], None if bias is None else bias[None])
         names = parameter_names(path, index)
-        return [Block(path or "model", self.name, "matrix", names, entries, sequence=True)]
+        return [linear_block(path, self.name, names, self._weight(index), index.get("bias"))]
 
     def form(self, module: nn.Module, block: Block, calls: list[Call], batch: int) -> GradientForm:
-        if block.kind == "rows":
-            return bias_rows(calls, batch, -1)
-        bias = len(block.parameters) > 1
-        gradients = [_positions(call.gradient, batch, 1) for call in calls if call.gradient is not None]
-        inputs = [with_ones(_positions(call.inputs, batch, 0), bias) for call in calls]
-        activations = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
-        deltas = torch.cat(gradients, dim=2) if len(gradients) > 1 else gradients[0]
-        return OuterProducts(activations[:, :, None], deltas[:, :, :, None], sequence=True)
+        return linear_form(block, calls, batch)
 
     def _weight(self, index: Mapping[str, Tensor]) -> Tensor | None:
         """Index of the weight as `(o, i)`."""
@@ -70,6 +59,30 @@ class TransposedLinearRule(LinearRule):
         return None if weight is None else weight.T
 
 
+def linear_block(
+    name: str, rule: str, parameters: tuple[str, ...], weight: Tensor | None, bias: Tensor | None
+) -> Block:
+    """The block of a dense layer from the index of its weight `(o, i)` and bias, either of which may not be
+    studied."""
+    if weight is None:
+        assert bias is not None
+        return bias_block(name, rule, parameters, bias)
+    entries = weight_and_bias(weight[None], None if bias is None else bias[None])
+    return Block(name or "model", rule, "matrix", parameters, entries, sequence=True)
+
+
+def linear_form(block: Block, calls: list[Call], batch: int) -> GradientForm:
+    """Its gradients: whatever stands between example and feature is a position."""
+    if block.kind == "rows":
+        return bias_rows(calls, batch, -1)
+    gradients = [_positions(call.gradient, batch, 1) for call in calls if call.gradient is not None]
+    bias = block.shape[2] > calls[0].inputs.shape[-1]
+    inputs = [with_ones(_positions(call.inputs, batch, 0), bias) for call in calls]
+    activations = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
+    deltas = torch.cat(gradients, dim=2) if len(gradients) > 1 else gradients[0]
+    return OuterProducts(activations[:, :, None], deltas[:, :, :, None], sequence=True)
+
+
 def _positions(values: Tensor, batch: int, lead: int) -> Tensor:
-    """`(*lead, b·…, c)` as `(*lead, b, t, c)`: whatever stands between example and feature is a position."""
+    """`(*lead, b·…, c)` as `(*lead, b, t, c)`."""
     return values.reshape(*values.shape[:lead], batch, -1, values.shape[-1])

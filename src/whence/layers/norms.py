@@ -9,12 +9,11 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from whence.layers.block import Block
 from whence.layers.forms import GradientForm
 from whence.layers.outer_products import rows_form
-from whence.layers.rule import LayerRule, first_input, parameter_names
+from whence.layers.rule import Handle, LayerRule, first_input, parameter_names
 from whence.layers.tape import Call, Tape
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -29,7 +28,7 @@ class ScaleShiftRule(LayerRule):
         names = parameter_names(path, index)
         return [Block(path or "model", self.name, "rows", names, entries.view(1, -1, 1))]
 
-    def watch(self, module: nn.Module, blocks: list[Block], tape: Tape) -> RemovableHandle:
+    def watch(self, module: nn.Module, blocks: list[Block], tape: Tape) -> Handle:
         (block,) = blocks
 
         def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from whence.errors import InputError
+from whence.layers.attention import MultiheadAttentionRule
 from whence.layers.convolution import ConvolutionRule
 from whence.layers.embedding import EmbeddingRule
 from whence.layers.linear import LinearRule, TransposedLinearRule
@@ -18,6 +19,7 @@ RULES: tuple[LayerRule, ...] = (
     EmbeddingRule(),
     LayerNormRule(),
     ChannelNormRule(),
+    MultiheadAttentionRule(),
 )
 _registered: list[LayerRule] = []
 

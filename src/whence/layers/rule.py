@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from whence.layers.block import Block
 from whence.layers.forms import GradientForm
@@ -17,14 +16,25 @@ from whence.layers.outer_products import rows_form
 from whence.layers.tape import Call, Tape
 
 
+@runtime_checkable
+class Handle(Protocol):
+    """Undoes a `watch`."""
+
+    def remove(self) -> None:
+        """Leave the module as it was."""
+
+
 class LayerRule(ABC):
     """How the per-example gradients of a module's parameters follow from what enters and leaves it.
 
     Attributes:
         name: shown in the coverage table.
+        opens: whether a watched module calls submodules that it otherwise bypasses; such a module is watched,
+            without blocks, also where only parameters of these are studied.
     """
 
     name: str
+    opens: bool = False
 
     @abstractmethod
     def handles(self, module: nn.Module) -> bool:
@@ -42,7 +52,7 @@ class LayerRule(ABC):
                 lie in `θ`, in the parameter's shape.
         """
 
-    def watch(self, module: nn.Module, blocks: list[Block], tape: Tape) -> RemovableHandle:
+    def watch(self, module: nn.Module, blocks: list[Block], tape: Tape) -> Handle:
         """Have the module's calls recorded on `tape`. The default serves modules with one block, one input
         and one output."""
         (block,) = blocks
@@ -74,9 +84,9 @@ def parameter_names(path: str, index: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(f"{path}.{name}".lstrip(".") for name in index)
 
 
-def bias_block(path: str, rule: str, index: Mapping[str, Tensor]) -> Block:
+def bias_block(name: str, rule: str, parameters: tuple[str, ...], bias: Tensor) -> Block:
     """The block of a map of which only the bias is studied: its gradient is `Σ_t δ_t`, a plain vector."""
-    return Block(path or "model", rule, "rows", parameter_names(path, index), index["bias"].view(1, -1, 1))
+    return Block(name or "model", rule, "rows", parameters, bias.reshape(1, -1, 1))
 
 
 def bias_rows(calls: list[Call], batch: int, dimension: int) -> GradientForm:
