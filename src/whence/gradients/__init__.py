@@ -6,6 +6,7 @@ from whence.gradients.hvp import HvpMode, check_hvp_mode, fastest_hvp_mode, hess
 from whence.gradients.layer_gradients import Coverage, LayerGradients
 from whence.gradients.linearisation import Evaluated, Linearisation
 from whence.gradients.per_example import ExampleGradients
+from whence.gradients.projected import ProjectedGradients, project_gradients
 
 __all__ = [
     "MAX_COLUMNS",
@@ -17,7 +18,9 @@ __all__ = [
     "HvpMode",
     "LayerGradients",
     "Linearisation",
+    "ProjectedGradients",
     "check_hvp_mode",
     "fastest_hvp_mode",
     "hessian_product",
+    "project_gradients",
 ]
