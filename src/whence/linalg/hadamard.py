@@ -139,14 +139,14 @@ def expand_inverse(
             below.
         weights: `(o, i)`, `E[G_q,oi²] · E[G_t,oi²]`: the product of the second moments of the queries' and of
             the training gradients in the eigenbasis (only `score_rms` depends on their scale); `Λ²` when not
-            given. Moments of few queries follow the largest gradients among them; `Λ²` serves all alike.
+            given. Moments of few queries follow the largest gradients among them, at the others' cost.
         max_rank: most separable terms.
         entry_cost: cost of an exact entry in multiplications of a separable term; `inf` for no such entries:
             then the smallest rank, and `attained=False` where `max_rank` terms do not reach `rtol`.
 
     Returns:
-        A float64 `HadamardExpansion` on the device of `eigenvalues`; the same for the same input. Where
-        nothing is cheaper, it holds every entry that matters and no term (`operations` up to `o·i`).
+        A float64 `HadamardExpansion` on the device of `eigenvalues`; on the CPU, the same for the same input.
+        Where nothing is cheaper, it holds every entry that matters and no term (`operations` up to `o·i`).
 
     Raises:
         InputError: eigenvalues or weights negative or not finite, damping or rtol not positive, shapes that
