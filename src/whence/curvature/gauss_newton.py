@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -37,6 +38,8 @@ class GaussNewtonOperator(FactoredOperator):
         self.engine = engine
         self.metric = metric
         self.n_examples = objective.n
+        # What was gathered about this matrix once and is wanted again: factored gradients, Kronecker factors.
+        self.memo: dict[Hashable, Any] = {}
 
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if vectors.shape[1] > self.engine.columns:
@@ -116,6 +119,25 @@ class GaussNewtonOperator(FactoredOperator):
                 gram[there, here] = product.T
                 column += rows.shape[0]
         return gram
+
+    def factor_examples(self) -> Iterator[Float[Tensor, "b r p"]]:
+        examples = self.engine.objective.examples
+        size = self.engine.rows_per_batch(self.rank // len(examples))
+        for start in range(0, len(examples), size):
+            where = slice(start, min(start + size, len(examples)))
+            at = self.engine.linearise(examples, where)
+            yield at.vjp_each(self.metric.cotangents(at, where))
+
+    @property
+    def layers(self) -> dict[str, list[slice]]:
+        """Parameters by the module that holds them."""
+        parameters = self.engine.objective.parameters
+        found: dict[str, list[slice]] = {}
+        start = 0
+        for name, size in zip(parameters.names, parameters.sizes):
+            found.setdefault(name.rpartition(".")[0], []).append(slice(start, start + size))
+            start += size
+        return found
 
     def _factor_rows(self, first: int = 0, last: int | None = None) -> Iterator[Float[Tensor, "r p"]]:
         """Explicit rows `l_irᵀ J_i`, example by example from `first` to `last`, in chunks that fit the

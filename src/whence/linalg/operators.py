@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -110,6 +110,24 @@ class FactoredOperator(LinearOperator):
     @abstractmethod
     def factor_gram(self, scale: Float[Tensor, " p"]) -> Float[Tensor, "m m"]:
         """`Fᵀ diag(scale) F` in float64."""
+
+    def factor_examples(self) -> Iterator[Float[Tensor, "b r p"]]:
+        """`F_iᵀ` for batches of examples: `C = (1/n) Σ_i F_i F_iᵀ`, with `r` columns of `F` an example."""
+        assert self.n_examples is not None
+        each = self.rank // self.n_examples
+        size = max(1, _DENSE_COLUMNS // each)
+        for start in range(0, self.n_examples, size):
+            stop = min(start + size, self.n_examples)
+            columns = torch.arange(start * each, stop * each)
+            units = torch.zeros(self.rank, len(columns), dtype=self.dtype, device=self.device)
+            units[columns, torch.arange(len(columns))] = 1
+            yield self.factor_apply(units).T.unflatten(0, (stop - start, each))
+
+    @property
+    def layers(self) -> dict[str, list[slice]]:
+        """The parts of `R^p` that belong to one layer, by the layer's name; one for everything where layers
+        are not known."""
+        return {"": [slice(0, self.size)]}
 
 
 class DenseOperator(LinearOperator):
