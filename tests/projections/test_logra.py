@@ -135,14 +135,15 @@ def test_the_same_seed_gives_the_same_map_and_layers_differ():
 
 
 def test_redrawn_weights_belong_to_rows_of_the_two_sides():
-    """Variance `1 − rank/size` from each side, shared by what shares a row."""
+    """Weights `(1 + a)(1 + b)` of variances `1 − rank/size`, shared by what shares a row."""
     blocks = [MatrixBlock("layer", torch.arange(80).view(2, 5, 8))]
     weights = LoGra(2, 4).bind(blocks).resampled(4000, 0).view(-1, 2, 4, 2)
     assert torch.equal(weights[:, 0], weights[:, 1])
-    expected = (1 - 4 / 5) + (1 - 2 / 8)
+    one, other = 1 - 4 / 5, 1 - 2 / 8
+    expected = one + other + one * other
     assert float(weights.square().mean()) == pytest.approx(expected, rel=0.05)
-    crossed = weights[:, 0, 0, 0] - weights[:, 0, 1, 0] - weights[:, 0, 0, 1] + weights[:, 0, 1, 1]
-    torch.testing.assert_close(crossed, torch.zeros_like(crossed))
+    whole = 1 + weights[:, 0]
+    torch.testing.assert_close(whole[:, 0, 0] * whole[:, 1, 1], whole[:, 1, 0] * whole[:, 0, 1])
 
 
 @pytest.mark.parametrize(

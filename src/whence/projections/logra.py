@@ -183,8 +183,9 @@ class BoundLoGra(BoundProjection):
         return made
 
     def resampled(self, draws: int, seed: int) -> Float[Tensor, "draws k"]:
-        """As a layer's components share rows of `P_o` and of `P_i`, whole rows are drawn anew; those of an
-        orthonormal basis without replacement, so that a side kept whole does not change."""
+        """As a layer's components share rows of `P_o` and of `P_i`, whole rows are drawn anew and a component
+        takes the product of its two weights (Owen 2007); rows of an orthonormal basis are drawn without
+        replacement, so that a side kept whole does not change."""
         parts = []
         for number, layer in enumerate(self.layers):
             left, right = (
@@ -192,6 +193,6 @@ class BoundLoGra(BoundProjection):
                 * centred_signs(draws, matrix.shape[0], seed + 2 * number + side)
                 for side, matrix in enumerate((layer.left, layer.right))
             )
-            both = (left[:, :, None] + right[:, None]).flatten(1)
+            both = ((1 + left[:, :, None]) * (1 + right[:, None]) - 1).flatten(1)
             parts.append(both.repeat(1, layer.block.index.shape[0]))
         return torch.cat(parts, dim=1)
