@@ -26,7 +26,7 @@ from whence.influence import (
     parameter_influence,
 )
 from whence.integrations import as_task
-from whence.solvers import Solver
+from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
 
 
@@ -45,8 +45,9 @@ class Influence:
         weight_decay: `α` of `R = (α/2)‖θ‖²`, one number or a mapping from names to numbers.
         regulariser: any other `R`, a function of `{name: tensor}`.
         curvature: `"auto"`, `"hessian"`, `"ggn"`, `"fisher"`, `"sampled_fisher"` or `"empirical_fisher"`.
-        solver: `"auto"`, `"exact"`, `"cg"`, `"lissa"`, or a `whence.solvers` object.
-        damping: `λ` in the units of the curvature, or `"auto"`: from the measured spectrum.
+        solver: `"auto"`, a name such as `"exact"`, `"cg"`, `"ekfac"`, `"lissa"`, or a `whence.solvers` object.
+        damping: `λ` in the units of the curvature; `RelativeDamping(0.1)`: that share of each layer's mean
+            eigenvalue; `"auto"`: the latter for EK-FAC and its kin, else from the measured spectrum.
         forward, target, collate: how a batch is fed to the model, where its target is, how items become a
             batch.
         batch_size: examples per pass; from the memory budget when `None`.
@@ -77,7 +78,7 @@ class Influence:
         regulariser: Callable[[dict[str, Tensor]], Tensor] | None = None,
         curvature: str = "auto",
         solver: Solver | str = "auto",
-        damping: float | Literal["auto"] = "auto",
+        damping: float | RelativeDamping | Literal["auto"] = "auto",
         forward: Callable[[Any, Any], Any] | None = None,
         target: Callable[[Any], Any] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,

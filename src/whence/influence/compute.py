@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
@@ -12,13 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.errors import InputError, OutOfMemoryError
+from whence.gradients import ExampleGradients
 from whence.influence.fitted import FittedInfluence, SolvedBlock
+from whence.influence.layerwise import layerwise_scores, layerwise_self_scores
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.scores import Scores, check_indices
 from whence.influence.self_scores import SelfScores
 from whence.memory import available_memory, memory_errors
 from whence.progress import progress_bar
-from whence.solvers import Solution
+from whence.solvers import PreparedBlocks, Solution
 
 # values, estimate and bound of one query against all training examples, in float64 at most.
 _NUMBERS_PER_SCORE = 3
@@ -52,6 +55,12 @@ def compute_scores(
     measured = resolve_measurement(measurement, fitted.objective.loss)
     gradients = fitted.measure_gradients(queries, measured)
     q, n = len(gradients), fitted.objective.n
+    if isinstance(fitted.prepared, PreparedBlocks) and refine:
+        raise InputError(
+            f"refine={refine}: solver={fitted.solver.name!r} approximates the curvature itself, so single "
+            "scores cannot be corrected beside others that are not. Use refine=0, or "
+            "solver=CG(preconditioner=EKFAC()) for the full curvature."
+        )
     needed = q * n * _NUMBERS_PER_SCORE * fitted.objective.dtype.itemsize
     if needed > 0.9 * available_memory(torch.device("cpu")):
         raise OutOfMemoryError(
@@ -59,6 +68,8 @@ def compute_scores(
             "more than is free. Pass fewer "
             "queries at a time."
         )
+    if isinstance(fitted.prepared, PreparedBlocks):
+        return _layerwise(fitted, gradients, measured)
     values, estimate, bound = (
         torch.empty(q, n, dtype=fitted.objective.dtype) for _ in range(_NUMBERS_PER_SCORE)
     )
@@ -84,6 +95,31 @@ def compute_scores(
     )
 
 
+def _layerwise(fitted: FittedInfluence, gradients: ExampleGradients, measured: Measurement) -> Scores:
+    """Scores of a solver that treats layers apart; nothing is proven of their distance from the full
+    curvature's."""
+    made = layerwise_scores(fitted, gradients)
+    q = len(gradients)
+    return Scores(
+        values=made.values,
+        estimate=made.estimate,
+        bound=torch.full_like(made.values, math.inf),
+        bound_proven=False,
+        converged=torch.ones(q, dtype=torch.bool),
+        reason="",
+        relative_residual=torch.full((q,), made.relative_residual, dtype=made.values.dtype),
+        measurement=measured.name,
+        higher_is_better=measured.higher_is_better,
+        settings={
+            **fitted.settings(),
+            "measurement": measured.name,
+            "refine": 0,
+            "distance": made.distance,
+            "plan": made.plan.as_dict(),
+        },
+    )
+
+
 def compute_self_scores(
     fitted: FittedInfluence, indices: Sequence[int] | Tensor | np.ndarray | None = None
 ) -> SelfScores:
@@ -91,6 +127,17 @@ def compute_self_scores(
     index = (
         torch.arange(fitted.objective.n) if indices is None else check_indices(indices, fitted.objective.n)
     )
+    if isinstance(fitted.prepared, PreparedBlocks):
+        layerwise, error = layerwise_self_scores(fitted, index)
+        return SelfScores(
+            index=index,
+            values=layerwise,
+            estimate=error,
+            bound=torch.full_like(layerwise, math.inf),
+            converged=torch.ones(len(index), dtype=torch.bool),
+            reason="",
+            settings=fitted.settings(),
+        )
     gradients = fitted.train_gradients
     values, estimate, bound, converged, reasons = [], [], [], [], set()
     size = min(fitted.block_size(), fitted.engine.rows_per_batch())

@@ -21,7 +21,18 @@ from whence.influence.minimum import MinimumCheck, check_minimum
 from whence.linalg import Spectrum, lanczos_spectrum
 from whence.memory import memory_errors
 from whence.progress import progress_display
-from whence.solvers import Damping, PreparedSolver, Solution, Solver, choose_damping, choose_solver
+from whence.solvers import (
+    BlockSolver,
+    Damping,
+    PreparedBlocks,
+    PreparedSolver,
+    RelativeDamping,
+    Solution,
+    Solver,
+    choose_damping,
+    choose_solver,
+    relative_damping,
+)
 from whence.task import (
     Objective,
     check_batch_independence,
@@ -53,7 +64,7 @@ class FitOptions:
 
     curvature: str = "auto"
     solver: Solver | str = "auto"
-    damping: float | Literal["auto"] = "auto"
+    damping: float | RelativeDamping | Literal["auto"] = "auto"
     batch_size: int | None = None
     hvp_mode: HvpMode | Literal["auto"] = "auto"
     fisher_draws: int = 1
@@ -122,24 +133,50 @@ class FittedInfluence:
             seed=options.seed,
         )
         self.train_gradients = ExampleGradients(self.engine, objective.examples, objective.loss)
-        self.damping: Damping = choose_damping(
+        self.solver, self.solver_reason = choose_solver(
+            options.solver,
             self.curvature.operator,
-            options.damping,
-            exact_curvature=self.curvature.is_hessian and self.engine.affine,
-            seed=options.seed,
+            memory=objective.memory,
+            damped=_will_damp(options.damping),
         )
-        self.spectrum: Spectrum = self.damping.spectrum or lanczos_spectrum(
-            self.curvature.operator, steps=_LANCZOS_STEPS, starts=1, seed=options.seed
-        )
-        operator = self.curvature.operator.damped(self.damping.value)
-        self.solver, self.solver_reason = choose_solver(options.solver, operator, memory=objective.memory)
-        with memory_errors(
-            "preparing the solver", "Lower memory=, attribute fewer parameters, or use solver=CG()."
-        ):
-            self.prepared: PreparedSolver = self.solver.prepare(operator, seed=options.seed)
+        with progress_display(options.progress):
+            self.damping: Damping = self._choose_damping()
+            operator = self.damping.add_to(self.curvature.operator)
+            with memory_errors(
+                "preparing the solver", "Lower memory=, attribute fewer parameters, or use solver=CG()."
+            ):
+                self.prepared: PreparedSolver = self.solver.prepare(operator, seed=options.seed)
+        self.spectrum: Spectrum = self._spectrum()
         self.minimum: MinimumCheck = check_minimum(
             objective, self.curvature, self.spectrum, self.train_gradients
         )
+
+    def _choose_damping(self) -> Damping:
+        """As asked; by default relative to each layer where layers are solved apart, else from the spectrum."""
+        damping = self.options.damping
+        operator = self.curvature.operator
+        if isinstance(self.solver, BlockSolver) and damping == "auto":
+            damping = RelativeDamping()
+        if isinstance(damping, RelativeDamping):
+            return relative_damping(operator, damping, self.solver, seed=self.options.seed)
+        return choose_damping(
+            operator,
+            damping,
+            exact_curvature=self.curvature.is_hessian and self.engine.affine,
+            seed=self.options.seed,
+        )
+
+    def _spectrum(self) -> Spectrum:
+        """Extreme eigenvalues of `C`: those already measured, the Kronecker approximation's, or a short Lanczos
+        run's."""
+        operator = self.curvature.operator
+        if self.damping.spectrum is not None:
+            return self.damping.spectrum
+        if isinstance(self.prepared, PreparedBlocks) and self.prepared.curvature is not None:
+            known = self.prepared.curvature
+            smallest = min(float(values.min()) for values in known.eigenvalues)
+            return Spectrum(smallest, known.largest, 0.0, 0.0, sum(known.traces().values()), 0)
+        return lanczos_spectrum(operator, steps=_LANCZOS_STEPS, starts=1, seed=self.options.seed)
 
     def settings(self) -> dict[str, Any]:
         """Everything that defines the scores, as JSON values."""
@@ -150,6 +187,7 @@ class FittedInfluence:
             "curvature_reason": self.curvature.reason,
             "damping": self.damping.value,
             "damping_reason": self.damping.reason,
+            "damping_per_block": None if self.damping.per_block is None else dict(self.damping.per_block),
             **self.solver.settings(),
             "solver_reason": self.solver_reason,
             "solver_notes": dict(self.prepared.notes),
@@ -238,3 +276,8 @@ class FittedInfluence:
             for start in range(where.start, where.stop, size)
         ]
         return torch.cat(parts)
+
+
+def _will_damp(damping: Any) -> bool:
+    """Whether damping will be positive; what is no number is refused where it is used."""
+    return not isinstance(damping, (int, float)) or damping > 0

@@ -1,22 +1,47 @@
 """Solvers of `C_λ x = v`, each with its error."""
 
+from whence.solvers.arnoldi import Arnoldi
 from whence.solvers.auto import choose_solver
 from whence.solvers.base import PreparedSolver, Solution, Solver
 from whence.solvers.cg import CG
-from whence.solvers.damping import Damping, choose_damping
+from whence.solvers.damping import Damping, RelativeDamping, choose_damping
+from whence.solvers.datainf import DataInf
 from whence.solvers.exact import Exact
+from whence.solvers.kronecker import (
+    EKFAC,
+    KFAC,
+    BlockSolver,
+    Diagonal,
+    Identity,
+    PreparedBlocks,
+    relative_damping,
+)
 from whence.solvers.lissa import LiSSA
+from whence.solvers.nystrom import Nystrom
 from whence.solvers.preconditioner import InverseOperator
+from whence.solvers.projected import Projected
 
 __all__ = [
     "CG",
+    "EKFAC",
+    "KFAC",
+    "Arnoldi",
+    "BlockSolver",
     "Damping",
+    "DataInf",
+    "Diagonal",
     "Exact",
+    "Identity",
     "InverseOperator",
     "LiSSA",
+    "Nystrom",
+    "PreparedBlocks",
     "PreparedSolver",
+    "Projected",
+    "RelativeDamping",
     "Solution",
     "Solver",
     "choose_damping",
     "choose_solver",
+    "relative_damping",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from whence.errors import InputError
-from whence.linalg import LinearOperator, Spectrum, lanczos_spectrum
+from whence.linalg import DiagonalOperator, LinearOperator, Spectrum, lanczos_spectrum
 
 # Worst condition number of C_λ that "auto" allows where the model is not known to be at a strict minimum.
 AUTO_CONDITION = 1e3
@@ -22,18 +23,52 @@ _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
+class RelativeDamping:
+    """One `λ` for each layer: a share of the mean eigenvalue of its diagonal block of `C`.
+
+    Args:
+        fraction: the share; 0.1 is the literature's choice for EK-FAC (Grosse et al. 2023, §2.2).
+
+    Raises:
+        InputError: not a finite number above 0.
+    """
+
+    fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.fraction, bool)
+            or not isinstance(self.fraction, Real)
+            or not (math.isfinite(self.fraction) and self.fraction > 0)
+        ):
+            raise InputError(
+                f"RelativeDamping({self.fraction!r}): expected a finite number above 0, e.g. 0.1"
+            )
+
+
+@dataclass(frozen=True)
 class Damping:
     """The damping in use.
 
     Attributes:
-        value: `λ ≥ 0`, added as `λI`.
+        value: `λ ≥ 0`, added as `λI`; the largest one where layers differ.
         reason: how it was chosen, in one sentence.
         spectrum: what was measured to choose it, if anything was.
+        per_block: `λ` by layer, where layers differ.
+        diagonal: the same, entry by entry.
     """
 
     value: float
     reason: str
     spectrum: Spectrum | None = None
+    per_block: Mapping[str, float] | None = None
+    diagonal: Tensor | None = None
+
+    def add_to(self, operator: LinearOperator) -> LinearOperator:
+        """`C_λ`."""
+        if self.diagonal is None:
+            return operator.damped(self.value)
+        return operator + DiagonalOperator(self.diagonal)
 
 
 def choose_damping(
@@ -67,7 +102,8 @@ def choose_damping(
             or damping < 0
         ):
             raise InputError(
-                f"damping={damping!r}: expected 'auto' or a finite number ≥ 0, in the units of the curvature"
+                f"damping={damping!r}: expected 'auto', a finite number ≥ 0 in the units of the curvature, or "
+                "RelativeDamping(fraction)"
             )
         return Damping(float(damping), "as given")
     spectrum = lanczos_spectrum(operator, steps=20, seed=seed)

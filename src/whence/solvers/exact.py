@@ -75,11 +75,17 @@ class Exact(Solver):
 def dual_form(operator: LinearOperator) -> tuple[FactoredOperator | None, Float[Tensor, " p"]]:
     """`(F, D)` if `operator = D + FFᵀ/n` with `D > 0` diagonal and `FFᵀ` semi-definite; `(None, D)`
     otherwise."""
-    rest, diagonal = split_diagonal(operator)
+    diagonal = split_diagonal(operator)[1]
+    return (dual_factor(operator) if bool((diagonal > 0).all()) else None), diagonal
+
+
+def dual_factor(operator: LinearOperator) -> FactoredOperator | None:
+    """`F` if `operator = D + FFᵀ/n` with `FFᵀ` semi-definite and any diagonal `D`."""
+    rest = split_diagonal(operator)[0]
     factor = rest[0] if len(rest) == 1 and isinstance(rest[0], FactoredOperator) else None
-    if factor is None or not factor.fixed_rank or factor.lower_bound < 0 or not bool((diagonal > 0).all()):
-        return None, diagonal
-    return factor, diagonal
+    if factor is None or not factor.fixed_rank or factor.lower_bound < 0:
+        return None
+    return factor
 
 
 class _Direct(PreparedSolver):

@@ -1,0 +1,139 @@
+"""Scores and self-influence where each layer is inverted apart: factored gradients on both sides, contracted by
+a plan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.contraction import GradientSource, Plan, contract, plan_contraction
+from whence.gradients import ExampleGradients
+from whence.influence.fitted import FittedInfluence
+from whence.memory import memory_errors
+from whence.progress import progress_bar
+from whence.solvers import PreparedBlocks
+
+# Training examples whose scores are compared to estimate the distance to the full curvature's answer.
+_PROBED_TRAIN = 256
+# Rounding, in units of the dtype's, relative to a query's scores: sums over layers of sums over entries.
+_ROUNDING = 64
+
+
+@dataclass(frozen=True)
+class LayerwiseScores:
+    """Scores with what is known of their errors.
+
+    Attributes:
+        values: `(q, n)`.
+        estimate: expected error of each score, `(q, n)`; infinite where the distance was not probed.
+        relative_residual: of the probed queries on average, against the full damped curvature; NaN without
+            probes.
+        distance: expected relative error of a query's scores against the full curvature's answer.
+        plan: that was carried out.
+    """
+
+    values: Float[Tensor, "q n"]
+    estimate: Float[Tensor, "q n"]
+    relative_residual: float
+    distance: float
+    plan: Plan
+
+
+def layerwise_plan(fitted: FittedInfluence, gradients: ExampleGradients) -> Plan:
+    """The plan for these queries."""
+    prepared = _prepared(fitted)
+    queries, train = _sources(fitted, gradients)
+    return plan_contraction(prepared.inverses, queries, train, rtol=prepared.settings.score_rtol)
+
+
+def layerwise_scores(fitted: FittedInfluence, gradients: ExampleGradients) -> LayerwiseScores:
+    """`∇mᵀ M⁻¹ g_i` with `M⁻¹` the block inverse of the fitted solver."""
+    prepared = _prepared(fitted)
+    queries, train = _sources(fitted, gradients)
+    plan = plan_contraction(prepared.inverses, queries, train, rtol=prepared.settings.score_rtol)
+    values = torch.empty(len(gradients), fitted.objective.n, dtype=fitted.objective.dtype)
+
+    def put(these: slice, where: slice, scores: Tensor) -> None:
+        values[these, where] = scores.T.cpu()
+
+    with memory_errors("scoring", "Lower memory= or pass fewer queries at once."):
+        contract(plan, prepared.inverses, queries, train, progress=fitted.options.progress, on_batch=put)
+    distance, residual = probe_distance(fitted, gradients)
+    unit = torch.finfo(values.dtype).eps * _ROUNDING
+    relative = math.hypot(distance, plan.measured_error, unit)
+    typical = values.double().square().mean(1, keepdim=True).sqrt().to(values.dtype)
+    return LayerwiseScores(values, (relative * typical).expand_as(values), residual, distance, plan)
+
+
+def layerwise_self_scores(
+    fitted: FittedInfluence, index: Tensor
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """`g_iᵀ M⁻¹ g_i` and `‖g_i‖²` of these training examples, from squares in the eigenbasis."""
+    prepared = _prepared(fitted)
+    source = _sources(fitted, fitted.train_gradients)[1]
+    layers = prepared.layers
+    size = layers.batch_size()
+    values = []
+    with progress_bar("self-influence", len(index), enabled=fitted.options.progress) as bar:
+        for part in index.split(size):
+            capture = layers.capture(source.examples, part.to(fitted.objective.device))
+            total = torch.zeros(len(part), dtype=torch.float64, device=fitted.objective.device)
+            for inverse, form in zip(prepared.inverses, source.forms(capture)):
+                rotated = form.rotated(inverse.basis.left, inverse.basis.right)
+                total += rotated.weighted_squares(inverse.weights)[0]
+            values.append(total.cpu())
+            bar.advance(len(part))
+    made = torch.cat(values).to(fitted.objective.dtype)
+    distance, _ = probe_distance(fitted, fitted.train_gradients)
+    return made, made.abs() * math.hypot(distance, _ROUNDING * torch.finfo(made.dtype).eps)
+
+
+def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tuple[float, float]:
+    """How far scores are from those of the full damped curvature `C_λ`, relative to their size, and the
+    relative residual, on a few queries.
+
+    With `x = M⁻¹ v`, what is missing is `C_λ⁻¹ (v − C_λ x)`, of which `M⁻¹ (v − C_λ x)` is the first
+    approximation; its scores on a sample of training examples are compared with those of `x`.
+
+    Returns:
+        `(distance, residual)`; infinite and NaN without probes.
+    """
+    prepared = _prepared(fitted)
+    count = min(prepared.settings.probes, len(gradients))
+    if count == 0:
+        return math.inf, math.nan
+    device = fitted.objective.device
+    rhs = gradients.rows(torch.tensor(gradients.examples.spread(count), device=device)).T
+    inverse = prepared.as_preconditioner()
+    x = inverse.matmat(rhs)
+    residual = rhs - prepared.full.matmat(x)
+    missing = inverse.matmat(residual)
+    train = fitted.train_gradients
+    index = torch.tensor(train.examples.spread(_PROBED_TRAIN), device=device)
+    own, lost = 0.0, 0.0
+    for part in index.split(fitted.engine.rows_per_batch()):
+        rows = train.rows(part)
+        own += float((rows @ x).double().square().sum())
+        lost += float((rows @ missing).double().square().sum())
+    sizes = rhs.norm(dim=0)
+    relative = residual.norm(dim=0)[sizes > 0] / sizes[sizes > 0]
+    mean = float(relative.mean()) if len(relative) else 0.0
+    return (lost / own) ** 0.5 if own > 0 else 0.0, mean
+
+
+def _prepared(fitted: FittedInfluence) -> PreparedBlocks:
+    assert isinstance(fitted.prepared, PreparedBlocks)
+    return fitted.prepared
+
+
+def _sources(fitted: FittedInfluence, gradients: ExampleGradients) -> tuple[GradientSource, GradientSource]:
+    layers = _prepared(fitted).layers
+    train = fitted.train_gradients
+    return (
+        GradientSource(layers, gradients.examples, gradients.measure),
+        GradientSource(layers, train.examples, train.measure),
+    )
