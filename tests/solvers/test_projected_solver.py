@@ -8,8 +8,9 @@ import pytest
 import torch
 from plain_operators import Gram, gaussian, with_spectrum
 
-from problems import linear_head, tanh_mlp, token_head
+from problems import labels, linear_head, mlp, normal, tanh_mlp, token_head
 from support import as_a_user
+from whence import Influence
 from whence.curvature import GaussNewtonOperator
 from whence.curvature.metrics import LossHessianMetric
 from whence.errors import InputError, UnsupportedError
@@ -169,3 +170,23 @@ def test_logra_without_layers_is_refused():
 def test_it_does_not_precondition():
     with pytest.raises(UnsupportedError, match="Projected cannot precondition"):
         Projected(Rademacher(30)).prepare(decaying().damped(1.0)).as_preconditioner()
+
+
+def test_scores_of_a_network_carry_the_error():
+    """Through the whole library: nothing lost gives the exact scores, a sketch its error beside them."""
+    train, queries = (normal(20, 4), labels(20)), (normal(3, 4, seed=8), labels(3, seed=8))
+
+    def scores(solver):
+        fitted = Influence(mlp(), train, loss="cross_entropy", damping=0.1, solver=solver, progress=False)
+        return fitted.fit().scores(queries)
+
+    exact = scores("exact")
+    whole = scores(Projected(LoGra(9, 9, clip=True)))
+    torch.testing.assert_close(whole.values, exact.values, rtol=1e-8, atol=1e-10)
+    sketch = scores(Projected(Rademacher(400)))
+    assert bool(sketch.converged.all())
+    error = (sketch.values - exact.values).abs()
+    assert float((error <= 3 * sketch.estimate).double().mean()) > 0.8
+    assert bool((error <= sketch.bound).all())
+    assert sketch.settings["projection"] == "rademacher"
+    assert sketch.settings["solver_notes"]["effective_dimension"] < 400
