@@ -1,6 +1,7 @@
 """Solvers of `C_λ x = v`, each with its error."""
 
 from whence.solvers.arnoldi import Arnoldi
+from whence.solvers.astra import Astra
 from whence.solvers.auto import choose_solver
 from whence.solvers.base import PreparedSolver, Solution, Solver
 from whence.solvers.cg import CG
@@ -26,6 +27,7 @@ __all__ = [
     "EKFAC",
     "KFAC",
     "Arnoldi",
+    "Astra",
     "BlockSolver",
     "Damping",
     "DataInf",
