@@ -53,7 +53,7 @@ def test_cross_attention(batch_first, bias, separate, need_weights, padded, mask
         "float": normal(L, S, seed=4),
         "per head": normal(B * HEADS, L, S, seed=5),
     }
-    given_padding = None if padded is None else padding(padded and mask in (None, "boolean"))
+    given_padding = None if padded is None else padding(mask == "boolean" or (mask is None and padded))
 
     def forward(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         arguments = inputs if batch_first else tuple(x.transpose(0, 1) for x in inputs)

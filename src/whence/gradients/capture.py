@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from whence.errors import UnsupportedError
+from whence.gradients.dense_fallback import DenseFallback
 from whence.gradients.linearisation import Evaluated
 from whence.gradients.sites import Site
-from whence.layers import Call, GradientForm, Tape, rows_form
+from whence.layers import Block, Call, GradientForm, OuterProducts, Tape, TokenOuterProducts, rows_form
 from whence.task import Objective, differentiable_attention
-
-# From a batch and cotangents to explicit per-example gradients, one part per parameter.
-PullEach = Callable[[Any, Tensor], list[Tensor]]
 
 
 class Capture(Evaluated):
@@ -25,27 +24,40 @@ class Capture(Evaluated):
     Args:
         objective: model and parameters.
         sites: from `find_sites`.
-        each: per-example pull-backs of the fallback sites, by path.
+        fallback: explicit gradients of the sites without a rule.
         batch: of examples.
         tape: empty, with the number of examples and the layouts of special blocks.
     """
 
     def __init__(
-        self, objective: Objective, sites: Sequence[Site], each: dict[str, PullEach], batch: Any, tape: Tape
+        self,
+        objective: Objective,
+        sites: Sequence[Site],
+        fallback: DenseFallback | None,
+        batch: Any,
+        tape: Tape,
     ):
         self._sites = sites
-        self._each = each
+        self._fallback = fallback
         self._batch = batch
         self.tape = tape
+        values = objective.parameters.values
+        # What was found to be unused is watched: should a batch depend on it, that is seen in the graph.
+        self._unused = {
+            name: values[name].detach().requires_grad_()
+            for site in sites
+            if site.unused
+            for name in site.parameters
+        }
         with ExitStack() as stack:
             for site in sites:
-                if site.rule is not None:
+                if site.rule is not None and not site.unused:
                     for module in site.modules:
-                        handle = site.rule.watch(module, list(site.blocks), tape)
-                        stack.callback(handle.remove)
+                        stack.callback(site.rule.watch(module, list(site.blocks), tape).remove)
             stack.enter_context(torch.enable_grad())
             stack.enter_context(differentiable_attention())
-            self._graph_outputs = objective.outputs(objective.parameters.values, batch)
+            stack.enter_context(_no_fast_path())
+            self._graph_outputs = objective.outputs({**values, **self._unused}, batch)
         self.outputs = self._graph_outputs.detach()
         self.targets = objective.targets(batch)
 
@@ -60,18 +72,24 @@ class Capture(Evaluated):
 
     def gradients(self, cotangents: Tensor) -> list[GradientForm]:
         """`∇_θ ⟨u_k, f⟩` per example and block, for cotangents of shape `(k, *outputs.shape)`; in the order
-        of the blocks."""
+        of the blocks.
+
+        Raises:
+            UnsupportedError: the outputs of this batch depend on parameters that others did not depend on.
+        """
         calls = self.pull(cotangents)
+        explicit = {} if self._fallback is None else self._fallback.rows(self._batch, cotangents)
         forms: list[GradientForm] = []
         for site in self._sites:
-            if site.rule is None:
-                parts = self._each[site.path](self._batch, cotangents)  # (b, k, p_j) each
-                rows = torch.cat(parts, dim=2).transpose(0, 1)
-                forms.append(rows_form(rows))
-                continue
             for block in site.blocks:
-                own = self.tape.calls[block.name]
-                forms.append(site.rule.form(site.modules[0], block, own, self.tape.batch))
+                own = self.tape.calls.get(block.name)
+                if site.rule is None:
+                    rows = torch.cat([explicit[name] for name in block.parameters], dim=2)
+                    forms.append(rows_form(rows))
+                elif own is None:  # not called for this batch (an expert nothing was routed to, say)
+                    forms.append(_zeros(block, cotangents))
+                else:
+                    forms.append(site.rule.form(site.modules[0], block, own, self.tape.batch))
         for call in calls:
             call.gradient = None
         return forms
@@ -79,33 +97,56 @@ class Capture(Evaluated):
     def pull(self, cotangents: Tensor) -> list[Call]:
         """All calls, with the gradients of their outputs filled in."""
         calls = self.calls()
-        if calls:
-            for call, gradient in zip(calls, self._pulled(calls, cotangents)):
-                call.receive(gradient)
+        for call, gradient in zip(calls, self._pulled(calls, cotangents)):
+            call.receive(gradient)
         return calls
 
     def _pulled(self, calls: list[Call], cotangents: Tensor) -> list[Tensor]:
         k = cotangents.shape[0]
-        if not self._graph_outputs.requires_grad:
+        edges = [*(call.edge for call in calls), *self._unused.values()]
+        if not edges or not self._graph_outputs.requires_grad:
             return [cotangents.new_zeros(k, *call.shape) for call in calls]
-        edges = [call.edge for call in calls]
+        given, batched = (cotangents[0], False) if k == 1 else (cotangents, True)
         with differentiable_attention():
-            if k == 1:
-                single = torch.autograd.grad(
-                    self._graph_outputs, edges, cotangents[0], retain_graph=True, allow_unused=True
-                )
-                made = [None if part is None else part[None] for part in single]
-            else:
-                made = list(
-                    torch.autograd.grad(
-                        self._graph_outputs,
-                        edges,
-                        cotangents,
-                        is_grads_batched=True,
-                        retain_graph=True,
-                        allow_unused=True,
-                    )
+            made = torch.autograd.grad(
+                self._graph_outputs,
+                edges,
+                given,
+                is_grads_batched=batched,
+                retain_graph=True,
+                allow_unused=True,
+            )
+        for name, part in zip(self._unused, made[len(calls) :]):
+            if part is not None and bool((part != 0).any()):
+                raise UnsupportedError(
+                    f"parameter {name!r} changes the outputs of this batch, but of none of the examples that "
+                    "its layer rule was to be proved on. Put an example that uses it first or last in the "
+                    "training set, or leave it out with parameters=."
                 )
         return [
-            cotangents.new_zeros(k, *call.shape) if part is None else part for call, part in zip(calls, made)
+            cotangents.new_zeros(k, *call.shape) if part is None else part if batched else part[None]
+            for call, part in zip(calls, made)
         ]
+
+
+def _zeros(block: Block, cotangents: Tensor) -> GradientForm:
+    """Gradients that vanish, which take no memory."""
+    k, b = cotangents.shape[:2]
+    g, o, i = block.shape
+    if block.kind == "tokens":
+        none = torch.full((b, 1), -1, device=cotangents.device)
+        return TokenOuterProducts(none, cotangents.new_zeros(k, b, 1, o), i)
+    zero = cotangents.new_zeros(())
+    sequence = block.sequence
+    return OuterProducts(zero.expand(b, 1, g, i), zero.expand(k, b, 1, g, o), sequence=sequence)
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """Transformer layers call their submodules one by one, instead of a fused kernel for inference."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

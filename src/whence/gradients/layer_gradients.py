@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from whence.errors import UnsupportedError
-from whence.gradients.autograd import looped_vjp_each, vmap_failure, vmapped_vjp_each
-from whence.gradients.capture import Capture, PullEach
+from whence.gradients.autograd import vmap_failure
+from whence.gradients.capture import Capture
+from whence.gradients.dense_fallback import DenseFallback
 from whence.gradients.engine import GradientEngine
-from whence.gradients.sites import FALLBACK, Site, demoted, find_sites
+from whence.gradients.proof import PROBES, Proof
+from whence.gradients.sites import demoted, find_sites
 from whence.layers import Block, Layouts, OuterProducts, Tape
 from whence.task import Examples
 
 # Explicit gradients of a module without a rule are taken up to this many parameters.
 DENSE_LIMIT = 100_000
-_PROBES = 3
 _WORK_SHARE = 0.25
 _WORK_CEILING = 256 * 2**20
 _MOST_EXAMPLES = 4096
@@ -65,12 +66,14 @@ class LayerGradients:
         self.engine = engine
         self.objective = engine.objective
         self.layouts = Layouts()
-        self._each: dict[str, PullEach] = {}
-        self._vmap = vmap_failure(self.objective) is None
         self.sites = find_sites(self.objective.model, self.objective.parameters)
-        for site in self.sites:
-            self._prepare_fallback(site, strict)
-        self._prove(strict)
+        self._prove()
+        if strict:
+            self._refuse_large()
+        names = [name for site in self.sites if site.rule is None for name in site.parameters]
+        self._fallback = (
+            DenseFallback(self.objective, names, vmap=vmap_failure(self.objective) is None) if names else None
+        )
         self._measure()
 
     @property
@@ -90,7 +93,7 @@ class LayerGradients:
         """The forward pass over these examples."""
         count = where.stop - where.start if isinstance(where, slice) else len(where)
         tape = Tape(count, self.layouts)
-        return Capture(self.objective, self.sites, self._each, examples.batch(where), tape)
+        return Capture(self.objective, self.sites, self._fallback, examples.batch(where), tape)
 
     def captures(
         self, examples: Examples, *, cotangents: int = 1, numbers_each: int = 0
@@ -113,114 +116,43 @@ class LayerGradients:
         numbers = self._input_numbers + (1 + 2 * cotangents) * self._output_numbers + numbers_each
         return int(max(1, min(_MOST_EXAMPLES, work // (numbers * self.objective.dtype.itemsize))))
 
-    def _prepare_fallback(self, site: Site, strict: bool) -> None:
-        if site.rule is not None:
-            return
-        (block,) = site.blocks
-        if strict and block.size > DENSE_LIMIT:
-            raise UnsupportedError(
-                f"module {block.name!r} ({', '.join(block.parameters[:4])}; {block.size:,} parameters) "
-                f"cannot be attributed by a layer rule: {site.reason}. Explicit gradients are taken up to "
-                f"{DENSE_LIMIT:,} parameters. Leave it out with parameters=, add a rule, or pass "
-                "strict=False to take them all the same."
-            )
-        make = vmapped_vjp_each if self._vmap else looped_vjp_each
-        self._each[site.path] = make(self.objective, block.parameters)
-
-    def _prove(self, strict: bool) -> None:
+    def _prove(self) -> None:
         """Compare every block with autograd on a few examples, and repair what can be repaired."""
-        proof = _Proof(self)
-        doubtful = proof.mismatches(self.sites)
-        for position, site in enumerate(self.sites):
-            if site.path not in doubtful:
-                continue
-            if self._found_layout(site, proof):
-                continue
-            self.sites[position] = demoted(site, self.objective.parameters, doubtful[site.path])
-            self._prepare_fallback(self.sites[position], strict)
+        proof = Proof(self.engine, self.layouts)
+        proof.mark_sequence_first(self.sites)
+        repaired: set[str] = set()
+        # A repair can leave others without the calls they were proved on: again, until nothing changes.
+        while doubtful := proof.mismatches(self.sites):
+            for position, site in enumerate(self.sites):
+                if site.name not in doubtful:
+                    continue
+                if site.name in repaired:
+                    self.sites[position] = demoted(site, self.objective.parameters, doubtful[site.name])
+                else:
+                    self.sites[position] = proof.repaired(self.sites, position, doubtful[site.name])
+                    repaired.add(site.name)
 
-    def _found_layout(self, site: Site, proof: _Proof) -> bool:
-        """Try whether its examples lie in the second dimension, whether one tensor serves all examples
-        (positions of a sequence), or whether its output is overwritten."""
-        names = {block.name for block in site.blocks}
-        for special in (self.layouts.second, self.layouts.shared, self.layouts.copied):
-            special |= names
-            if not proof.mismatches([site]):
-                return True
-            special -= names
-        return False
+    def _refuse_large(self) -> None:
+        for site in self.sites:
+            for block in site.blocks:
+                if not site.explicit or site.unused or block.size <= DENSE_LIMIT:
+                    continue
+                raise UnsupportedError(
+                    f"module {block.name!r} ({', '.join(block.parameters[:4])}; {block.size:,} parameters) "
+                    f"cannot be attributed by a layer rule: {site.reason}. Explicit gradients are taken up "
+                    f"to {DENSE_LIMIT:,} parameters. Leave it out with parameters=, add a rule with "
+                    "whence.layers.register_rule, or pass strict=False to take them all the same."
+                )
 
     def _measure(self) -> None:
         """Numbers per example that a capture holds."""
-        index = torch.tensor(self.objective.examples.spread(_PROBES), device=self.objective.device)
+        index = torch.tensor(self.objective.examples.spread(PROBES), device=self.objective.device)
         capture = self.capture(self.objective.examples, index)
         forms = capture.gradients(torch.ones_like(capture.outputs)[None])
-        held = [form.activations.numel() for form in forms if isinstance(form, OuterProducts)]
-        self._input_numbers = max(1, sum(held) // len(index))
-        made = sum(call.shape.numel() for call in capture.calls())
-        made += sum(block.size for block in self.blocks if block.rule == FALLBACK) * len(index)
+        calls = capture.calls()
+        held = sum(call.inputs.numel() for call in calls)
+        held += sum(form.activations.numel() for form in forms if isinstance(form, OuterProducts))
+        made = sum(call.shape.numel() for call in calls)
+        made += sum(block.size for block in self.blocks if block.kind == "rows") * len(index)
+        self._input_numbers = max(1, held // len(index))
         self._output_numbers = max(1, made // len(index))
-
-
-class _Proof:
-    """Autograd's own gradients of a few examples, to hold the layer rules against."""
-
-    def __init__(self, layers: LayerGradients):
-        self._layers = layers
-        objective = layers.objective
-        self._where = torch.tensor(objective.examples.spread(_PROBES), device=objective.device)
-        at = layers.engine.linearise(objective.examples, self._where)
-        generator = torch.Generator().manual_seed(0)
-        random = torch.randn(2, *at.outputs.shape, generator=generator, dtype=torch.float64)
-        self._cotangents = random.to(at.outputs)
-        self._truth = at.vjp_each(self._cotangents).transpose(0, 1)  # (k, b, p)
-        self._tolerance = torch.finfo(objective.dtype).eps ** 0.5
-
-    def mismatches(self, sites: list[Site]) -> dict[str, str]:
-        """The sites, by path, whose rule does not give these gradients, and why."""
-        try:
-            capture = self._capture(sites)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            return {site.path: _first_line(error) for site in sites if site.rule is not None}
-        found = {}
-        for site in sites:
-            reason = self._mismatch(site, capture)
-            if reason is not None:
-                found[site.path] = reason
-        return found
-
-    def _capture(self, sites: list[Site]) -> Capture:
-        layers = self._layers
-        ruled = [site for site in sites if site.rule is not None]
-        for _ in range(2):
-            tape = Tape(len(self._where), layers.layouts)
-            batch = layers.objective.examples.batch(self._where)
-            capture = Capture(layers.objective, ruled, {}, batch, tape)
-            overwritten = {
-                name for name, calls in tape.calls.items() if any(call.overwritten for call in calls)
-            }
-            if not overwritten:
-                break
-            layers.layouts.copied.update(overwritten)
-        capture.pull(self._cotangents)
-        return capture
-
-    def _mismatch(self, site: Site, capture: Capture) -> str | None:
-        if site.rule is None:
-            return None
-        for block in site.blocks:
-            calls = capture.tape.calls.get(block.name)
-            if calls is None:
-                return "the module is never called: its parameters are used from outside"
-            try:
-                rows = site.rule.form(site.modules[0], block, calls, capture.tape.batch).rows()
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                return f"the rule {site.rule.name!r} does not fit its calls ({_first_line(error)})"
-            truth = self._truth[:, :, block.index.reshape(-1)]
-            if not bool((rows - truth).norm() <= self._tolerance * (rows.norm() + truth.norm())):
-                return f"the rule {site.rule.name!r} gives other gradients than autograd"
-        return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

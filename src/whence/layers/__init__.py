@@ -4,6 +4,7 @@ them."""
 from whence.layers.block import Block, Kind
 from whence.layers.forms import GradientForm
 from whence.layers.outer_products import OuterProducts, rows_form
+from whence.layers.plain_module import PlainModuleRule
 from whence.layers.registry import RULES, register_rule, rule_for, unregister_rule
 from whence.layers.rule import LayerRule, weight_and_bias, with_ones
 from whence.layers.tape import Call, Layouts, Tape
@@ -18,6 +19,7 @@ __all__ = [
     "LayerRule",
     "Layouts",
     "OuterProducts",
+    "PlainModuleRule",
     "Tape",
     "TokenOuterProducts",
     "register_rule",

@@ -39,6 +39,7 @@ class Call:
         shape: of the output.
         version: of the inputs when they entered.
         second: whether the examples lie in the second dimension of the output.
+        held: whatever else the rule needs.
         gradient: with respect to the output, `(k, …)`, examples before the rest, once it is pulled back.
     """
 
@@ -47,6 +48,7 @@ class Call:
     shape: torch.Size
     version: int
     second: bool = False
+    held: Any = None
     gradient: Tensor | None = None
 
     @property
@@ -73,7 +75,7 @@ class Tape:
     layouts: Layouts = field(default_factory=Layouts)
     calls: dict[str, list[Call]] = field(default_factory=dict)
 
-    def tap(self, block: Block, inputs: Tensor, output: Tensor) -> Tensor:
+    def tap(self, block: Block, inputs: Tensor, output: Tensor, held: Any = None) -> Tensor:
         """Record a call and return the output that the forward pass is to go on with."""
         inputs = inputs.detach()
         copied, second = block.name in self.layouts.copied, block.name in self.layouts.second
@@ -90,7 +92,7 @@ class Tape:
         else:
             leaf = output.detach().requires_grad_()
             edge, handed = leaf, leaf.clone()
-        call = Call(inputs, edge, output.shape, inputs._version, second)
+        call = Call(inputs, edge, output.shape, inputs._version, second, held)
         self.calls.setdefault(block.name, []).append(call)
         return handed
 

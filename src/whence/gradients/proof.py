@@ -1,0 +1,153 @@
+"""Layer rules held against autograd on a few examples of the user's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from whence.errors import UnsupportedError
+from whence.gradients.capture import Capture
+from whence.gradients.engine import GradientEngine
+from whence.gradients.sites import Site, demoted
+from whence.layers import Layouts, Tape
+
+PROBES = 3
+# Examples that are asked whether anything depends on parameters that seem unused.
+_MANY = 64
+
+
+class Proof:
+    """Autograd's own gradients of a few examples.
+
+    Args:
+        engine: that takes them.
+        layouts: of special blocks; added to where a block is found to be one.
+    """
+
+    def __init__(self, engine: GradientEngine, layouts: Layouts):
+        self._objective = objective = engine.objective
+        self._layouts = layouts
+        self._where = torch.tensor(objective.examples.spread(PROBES), device=objective.device)
+        at = engine.linearise(objective.examples, self._where)
+        generator = torch.Generator().manual_seed(0)
+        random = torch.randn(2, *at.outputs.shape, generator=generator, dtype=torch.float64)
+        self._cotangents = random.to(at.outputs)
+        self._truth = at.vjp_each(self._cotangents).transpose(0, 1)  # (k, b, p)
+        self._tolerance = torch.finfo(objective.dtype).eps ** 0.5
+
+    def mismatches(self, sites: Sequence[Site]) -> dict[str, str]:
+        """The sites, by name, whose rule does not give these gradients, and why."""
+        try:
+            capture = self._capture(sites)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            return self._culprits(sites, _first_line(error))
+        found = {}
+        for site in sites:
+            reason = self._mismatch(site, capture)
+            if reason is not None:
+                found[site.name] = reason
+        return found
+
+    def mark_sequence_first(self, sites: Sequence[Site]) -> None:
+        """A sequence-first input of a single position looks as if one tensor served all examples."""
+        count = len(self._where)
+        try:
+            calls = self._capture(sites).tape.calls
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return  # told apart and reported by `mismatches`
+        for site in sites:
+            for block in site.blocks:
+                shapes = [call.inputs.shape[:2] for call in calls.get(block.name, [])]
+                if count > 1 and shapes and all(shape == (1, count) for shape in shapes):
+                    self._layouts.second.add(block.name)
+
+    def repaired(self, sites: Sequence[Site], position: int, reason: str) -> Site:
+        """A site that fits: the same where one of the layouts was all that was missing, or where nothing
+        depends on its parameters; the dense fallback otherwise."""
+        site = sites[position]
+        truth = self._truth[:, :, torch.cat([block.index.reshape(-1) for block in site.blocks])]
+        unused = replace(site, unused=True, reason="the outputs do not depend on it")
+        if not bool(truth.any()) and self._depends_on_nothing(unused):
+            return unused
+        names = {block.name for block in site.blocks}
+        plain: set[str] = set()
+        self._layouts.second -= names
+        for special in (plain, self._layouts.second, self._layouts.shared, self._layouts.copied):
+            special |= names
+            if not self._mismatched_alone(sites, site, position):
+                return site
+            special -= names
+        return demoted(site, self._objective.parameters, reason)
+
+    def _depends_on_nothing(self, unused: Site) -> bool:
+        """Whether the outputs of many examples depend on none of its parameters."""
+        objective = self._objective
+        where = torch.tensor(objective.examples.spread(_MANY), device=objective.device)
+        try:
+            capture = Capture(
+                objective, [unused], None, objective.examples.batch(where), Tape(len(where), self._layouts)
+            )
+            capture.pull(torch.ones_like(capture.outputs)[None])
+        except UnsupportedError:
+            return False
+        return True
+
+    def _mismatched_alone(self, sites: Sequence[Site], site: Site, position: int) -> bool:
+        """Whether a site does not fit, together with those that open modules up."""
+        openers = [
+            other
+            for place, other in enumerate(sites)
+            if place != position and other.rule is not None and other.rule.opens
+        ]
+        return site.name in self.mismatches([site, *openers])
+
+    def _culprits(self, sites: Sequence[Site], reason: str) -> dict[str, str]:
+        """Sites that cannot be watched, when not all of them can."""
+        ruled = [site for site in sites if site.rule is not None and site.blocks]
+        if len(ruled) <= 1:
+            return {site.name: reason for site in ruled}
+        found: dict[str, str] = {}
+        for site in ruled:
+            found |= self.mismatches([site])
+        return found or {site.name: reason for site in ruled}
+
+    def _capture(self, sites: Sequence[Site]) -> Capture:
+        ruled = [site for site in sites if site.rule is not None]
+        for _ in range(2):
+            tape = Tape(len(self._where), self._layouts)
+            batch = self._objective.examples.batch(self._where)
+            capture = Capture(self._objective, ruled, None, batch, tape)
+            overwritten = {
+                name for name, calls in tape.calls.items() if any(call.overwritten for call in calls)
+            }
+            if not overwritten:
+                break
+            self._layouts.copied.update(overwritten)
+        capture.pull(self._cotangents)
+        return capture
+
+    def _mismatch(self, site: Site, capture: Capture) -> str | None:
+        if site.rule is None:
+            return None
+        for block in site.blocks:
+            calls = capture.tape.calls.get(block.name)
+            truth = self._truth[:, :, block.index.reshape(-1)]
+            if site.unused:
+                if bool(truth.any()):
+                    return "its parameters are used from outside"
+                continue
+            if calls is None:
+                return "the module is never called: its parameters are used from outside"
+            try:
+                rows = site.rule.form(site.modules[0], block, calls, capture.tape.batch).rows()
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                return f"the rule {site.rule.name!r} does not fit its calls ({_first_line(error)})"
+            if not bool((rows - truth).norm() <= self._tolerance * (rows.norm() + truth.norm())):
+                return f"the rule {site.rule.name!r} gives other gradients than autograd"
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
