@@ -51,6 +51,19 @@ def test_the_blocks_hold_every_parameter_once():
     assert torch.equal(places.sort().values, torch.arange(parameters().size))
 
 
+class Odd(nn.Module):
+    """A bias that is one number for all outputs, and a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(()))
+
+
+def test_a_bias_of_another_shape_is_no_column():
+    blocks = matrix_blocks(ParameterSet(Odd()))
+    assert [tuple(block.index.shape) for block in blocks] == [(1, 2, 3), (1, 1, 1)]
+
+
 def test_each_layer_becomes_two_sided():
     """Against `P_o [W | b] P_iᵀ` written out with the parameters' own shapes."""
     layout = parameters()

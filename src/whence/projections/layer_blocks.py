@@ -44,7 +44,8 @@ def matrix_blocks(parameters: ParameterSet) -> list[MatrixBlock]:
         matrix = index.reshape(index.shape[0] if index.ndim else 1, -1)
         inside, _, last = name.rpartition(".")
         bias = f"{inside}.bias" if inside else "bias"
-        if last == "weight" and index.ndim > 1 and bias in indices and len(indices[bias]) == len(matrix):
+        beside = bias in indices and indices[bias].shape == matrix.shape[:1]
+        if last == "weight" and index.ndim > 1 and beside:
             taken.add(bias)
             matrix = torch.cat([matrix, indices[bias].reshape(-1, 1)], dim=1)
         blocks.append(MatrixBlock(name, matrix[None]))
