@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whence.errors import InputError, NonFiniteError, UnsupportedError
 from whence.losses import CrossEntropy
+from whence.losses._softmax import softmax_curvature, softmax_curvature_sqrt
 
 SHAPES = ["classes", "tokens_last", "tokens_torch", "image"]
 
@@ -170,6 +171,27 @@ def test_confident_float32_predictions_keep_relative_accuracy():
     product = loss.hessian_apply(vectors, outputs, targets)
     expected = loss.hessian_apply(vectors.double(), outputs.double(), targets)
     torch.testing.assert_close(product.double(), expected, rtol=1e-4, atol=0)
+
+
+@given(
+    classes=st.integers(2, 12),
+    spread=st.sampled_from([0.01, 1.0, 10.0, 60.0]),
+    seed=st.integers(0, 1000),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_root_of_a_softmax_has_as_many_columns_as_its_rank(classes, spread, seed, dtype):
+    logits = spread * torch.randn(3, 1, classes, generator=torch.Generator().manual_seed(seed))
+    if classes > 2:
+        logits[0, 0, seed % classes] = -torch.inf  # an impossible class
+    p = logits.to(dtype).softmax(-1)
+    root = softmax_curvature_sqrt(p)
+    assert root.shape == (3, 1, classes, classes - 1)
+    expected = softmax_curvature(p.double())
+    error = (root.double() @ root.double().mT - expected).abs().amax((-1, -2))
+    assert bool((error <= 20 * torch.finfo(dtype).eps * expected.amax((-1, -2)) + 1e-36).all())
+    # A constant added to all logits changes nothing, column by column.
+    assert bool((root.sum(-2).abs() <= 20 * torch.finfo(dtype).eps * root.abs().amax(-2) + 1e-36).all())
 
 
 def test_masked_logits_stay_finite():

@@ -37,11 +37,26 @@ def softmax_curvature_apply(
     return p * (shifted - (p * shifted).sum(-1, keepdim=True))
 
 
-def softmax_curvature_sqrt(p: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c c"]:
-    """`L` with `L Lᵀ = S(p)`: column `c` is `√p_c (e_c − p)`."""
-    eye = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-    columns = torch.diag_embed(softmax_complement(p)) - p.unsqueeze(-1) * (1.0 - eye)
-    return columns * p.sqrt().unsqueeze(-2)
+def softmax_curvature_sqrt(p: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c r"]:
+    """`L` with `L Lᵀ = S(p)` and `c − 1` columns, its rank.
+
+    `S = diag(√p) (I − √p √pᵀ) diag(√p)`. The Householder reflection with `v = √p + e_t`, `t` the likeliest
+    class, maps `√p` to `−e_t`, so its other columns are an orthonormal basis of the complement of `√p`. They
+    give
+        column `c ≠ t`:  `√p_c (e_c − w)`,  `w_t = √p_t`,  `w_j = p_j / (1 + √p_t)`,
+    in which nothing cancels, as `w_c < ½`; the column of an impossible class is zero. (In the triangular root
+    of Tanabe & Sagae 1992 small tail sums divide.)
+    """
+    classes = p.shape[-1]
+    top = p.argmax(-1, keepdim=True)
+    # The last class takes the place of the likeliest among the columns.
+    columns = torch.arange(classes - 1, device=p.device).expand(*p.shape[:-1], classes - 1)
+    columns = torch.where(columns == top, classes - 1, columns)
+    largest = p.gather(-1, top).sqrt()
+    w = (p / (1.0 + largest)).scatter(-1, top, largest)
+    root = p.gather(-1, columns).sqrt().unsqueeze(-2)
+    at_class = torch.arange(classes, device=p.device).unsqueeze(-1) == columns.unsqueeze(-2)
+    return root * (at_class.to(p.dtype) - w.unsqueeze(-1))
 
 
 def softmax_residual(p: Float[Tensor, "*b c"], labels: Int[Tensor, "*b"]) -> Float[Tensor, "*b c"]:
