@@ -16,10 +16,18 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "pydvl": ("pyDVL[influence]==0.10.0",),
     "dattri": ("dattri==0.3.0",),
     "curvlinops": ("curvlinops-for-pytorch==3.0.1",),
+    "kronfluence": ("kronfluence==1.0.1",),
+    "logix": ("numpy", "einops", "pyyaml", "tqdm"),
+    "bergson": ("bergson==2.5.1",),
 }
+# Declared for Python < 3.11 only, though it runs on later ones: installed without that check.
+UNCHECKED: dict[str, tuple[str, ...]] = {"logix": ("logix-ai==0.1.1",)}
 LEFT_OUT = {
     "torch-influence": "not on PyPI; its method (SciPy's CG, one query at a time) is `curvlinops scipy-cg`",
 }
+
+# PyPI's builds of these need CUDA; the library itself never imports them, transformers does if they are there.
+REMOVED: dict[str, tuple[str, ...]] = {"bergson": ("torchvision", "torchaudio")}
 
 
 def python(environment: str) -> Path:
@@ -33,7 +41,9 @@ def prepare(environment: str, tell: Callable[[str], None]) -> None:
     """Creates and fills the environment unless it holds exactly these requirements already."""
     if environment == "whence":
         return
-    wanted = (TORCH, *REQUIREMENTS[environment])
+    checked = (TORCH, *REQUIREMENTS[environment])
+    unchecked = UNCHECKED.get(environment, ())
+    wanted = (*checked, *unchecked)
     stamp = ENVIRONMENTS / environment / ".installed"
     if stamp.exists() and stamp.read_text().split() == list(wanted):
         return
@@ -42,8 +52,14 @@ def prepare(environment: str, tell: Callable[[str], None]) -> None:
     if not python(environment).exists():
         venv.create(folder, with_pip=True)
     pip = [str(python(environment)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for step in ((TORCH,), wanted):
+    steps = [(TORCH,), checked]
+    if unchecked:
+        steps.append(("--no-deps", "--ignore-requires-python", *unchecked))
+    for step in steps:
         done = subprocess.run([*pip, *step], capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(f"{environment}: pip install {' '.join(step)} failed:\n{done.stderr[-2000:]}")
+    if environment in REMOVED:
+        remove = [*pip[:3], "uninstall", "--quiet", "--yes", *REMOVED[environment]]
+        subprocess.run(remove, capture_output=True, check=True)
     stamp.write_text("\n".join(wanted))

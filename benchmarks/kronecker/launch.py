@@ -1,0 +1,63 @@
+"""One run of one entrant: a subprocess in its library's environment, its scores and its report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import environments
+import numpy as np
+from entrants import Entrant
+from measure import ONE_THREAD
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """`failure` is empty unless the run gave no scores."""
+
+    scores: np.ndarray | None
+    report: dict[str, Any]
+    failure: str = ""
+
+    def cpu(self, stage: str) -> float:
+        return float(self.report["stages"][stage]["cpu"])
+
+
+def environment() -> dict[str, str]:
+    """One thread; the adapters import the shared modules beside them."""
+    paths = os.pathsep.join(str(p) for p in (HERE, HERE.parent / "adapters"))
+    return {**os.environ, **ONE_THREAD, "PYTHONPATH": paths}
+
+
+def run(entrant: Entrant, task: str, path: Path, work: Path, limit: float) -> Run:
+    """Runs the adapter; every way to fail comes back as a `Run` that says so."""
+    shutil.rmtree(work, ignore_errors=True)
+    command = [str(environments.python(entrant.library)), "-W", "ignore"]
+    command += [str(HERE / "adapters" / f"{entrant.library}_adapter.py"), "--task", str(path)]
+    command += ["--method", entrant.method, "--settings", json.dumps(entrant.settings_for(task))]
+    command += ["--out", str(work)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            env=environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Run(None, {}, f"stopped after {limit:.0f} s")
+    if done.returncode != 0:
+        last = [line for line in done.stderr.splitlines() if line.strip()]
+        return Run(None, {}, last[-1].strip()[:300] if last else f"exit status {done.returncode}")
+    scores = np.load(work / "scores.npy").astype(np.float64)
+    if not np.isfinite(scores).all():
+        return Run(None, {}, "scores that are not finite")
+    return Run(scores, json.loads((work / "report.json").read_text()))

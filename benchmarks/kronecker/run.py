@@ -1,0 +1,163 @@
+"""Benchmark of Kronecker-factored influence: whence side by side with its peers, in one run.
+
+    python benchmarks/kronecker/run.py --out out/kronecker [--tasks mlp,resnet,gpt2] [--peers ...] [--quick]
+
+Installs each peer from PyPI into its own environment (benchmarks/.envs), builds the tasks, computes float64
+references of every library's own estimand and of the damped full Gauss-Newton matrix, then runs all
+entrants in turn (A B C A B C …). Writes results.json and table.md to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+import convergence
+import environments
+import ggn_reference
+import kronecker_reference
+import launch
+import problems
+import results
+import report
+import torch
+from entrants import ENTRANTS, Entrant
+
+SLOW = 30.0  # seconds of CPU: an entrant slower than this in its first run is timed once
+GGN_TASKS = ("mlp-reduced", "resnet-reduced")
+
+
+class Progress:
+    """One line, rewritten, on a terminal; plain lines elsewhere, without those of the references."""
+
+    def __init__(self) -> None:
+        self._live, self._start = sys.stderr.isatty(), time.monotonic()
+
+    def __call__(self, message: str) -> None:
+        line = f"[{time.monotonic() - self._start:6.0f} s] {message}"
+        if self._live:
+            print(f"\r\033[2K{line[:100]}", end="", file=sys.stderr, flush=True)
+        elif "float64" not in message:
+            print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    given = _arguments()
+    torch.set_num_threads(1)
+    tell, out = Progress(), given.out
+    out.mkdir(parents=True, exist_ok=True)
+    data = problems.find_data(given.data)
+    marks = _fingerprint(given.quick, data is not None)
+    tasks = given.tasks.split(",")
+    libraries = {"whence", *given.peers.split(",")} if given.peers else {"whence"}
+    chosen = [
+        (entrant, task)
+        for task in tasks
+        for entrant in ENTRANTS
+        if task in entrant.tasks and entrant.library in libraries
+        if not given.methods or entrant.method in given.methods.split(",")
+    ]
+    if not given.skip_install:
+        for name in sorted({entrant.library for entrant, _ in chosen}):
+            environments.prepare(name, tell)
+    paths = {task: _task(task, out, marks, data, given.quick, tell) for task in tasks}
+    runs = _rounds(chosen, paths, out, given.repeats, given.limit, tell)
+    references = _references(chosen, paths, out, marks, tell)
+    summary = results.summarise(runs, references, paths)
+    summary["quick"], summary["data"] = given.quick, "real" if data else "synthetic"
+    summary["convergence"] = (
+        [] if given.skip_convergence else convergence.measure(data, out, marks, given.quick, tell)
+    )
+    (out / "results.json").write_text(json.dumps(summary, indent=1))
+    (out / "table.md").write_text(report.render(summary))
+    tell("done")
+    print("\n" + report.render(summary))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("out/kronecker"), help="everything goes here")
+    parser.add_argument("--tasks", default=",".join(problems.SIZES), help="comma-separated")
+    parser.add_argument(
+        "--peers",
+        default="kronfluence,curvlinops,pydvl,dattri,logix,bergson",
+        help="comma-separated, may be empty; whence always runs",
+    )
+    parser.add_argument("--methods", default="", help="ekfac, kfac, identity; all if not given")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds; medians are reported")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a run is stopped")
+    parser.add_argument("--data", help="data folder; else WHENCE_DATA, else ../shared/data, else synthetic")
+    parser.add_argument("--quick", action="store_true", help="tiny tasks: checks that all of it runs")
+    parser.add_argument("--skip-install", action="store_true", help="use the environments as they are")
+    parser.add_argument("--skip-convergence", action="store_true", help="leave the CG comparison out")
+    return parser.parse_args()
+
+
+def _task(task: str, out: Path, marks: str, data: Path | None, quick: bool, tell: Progress) -> Path:
+    path = out / f"{task}-{marks}.npz"
+    if not path.exists():
+        tell(f"training {task}")
+        problems.build(task, path, data, quick)
+    return path
+
+
+def _rounds(
+    chosen: list[tuple[Entrant, str]],
+    paths: dict[str, Path],
+    out: Path,
+    repeats: int,
+    limit: float,
+    tell: Progress,
+) -> dict[tuple[str, str], tuple[Entrant, list[launch.Run]]]:
+    """All entrants of a task in turn, the slow ones once; a failure is not tried again."""
+    runs: dict[tuple[str, str], tuple[Entrant, list[launch.Run]]] = {}
+    for round_ in range(repeats):
+        for entrant, task in chosen:
+            _, done = runs.setdefault((task, entrant.name), (entrant, []))
+            if done and (done[0].failure or done[0].cpu("total") > SLOW):
+                continue
+            tell(f"round {round_ + 1} of {repeats}: {task} {entrant.name}")
+            work = out / "runs" / task / entrant.name
+            done.append(launch.run(entrant, task, paths[task], work, limit))
+            if done[-1].failure:
+                tell(f"  {done[-1].failure}")
+    return runs
+
+
+def _references(
+    chosen: list[tuple[Entrant, str]], paths: dict[str, Path], out: Path, marks: str, tell: Progress
+) -> dict[tuple[str, str], Path]:
+    """Float64 scores by task and estimand; the full Gauss-Newton matrix under the key `ggn`."""
+    found = {}
+    for entrant, task in chosen:
+        estimand = entrant.estimand(task)
+        path = out / f"{task}-{estimand.key}-{marks}.npz"
+        if not path.exists():
+            tell(f"reference of {task}, {estimand.key}")
+            kronecker_reference.build(paths[task], path, estimand, tell)
+        found[task, estimand.key] = path
+    for task in set(paths) & set(GGN_TASKS):
+        path = out / f"{task}-ggn-{marks}.npz"
+        if not path.exists():
+            tell(f"reference of {task}, full Gauss-Newton matrix")
+            ggn_reference.build(paths[task], path, tell)
+        found[task, "ggn"] = path
+    return found
+
+
+def _fingerprint(quick: bool, real: bool) -> str:
+    """Changes with whatever decides the tasks and references, so that a cached file is never stale."""
+    here = Path(__file__).resolve().parent
+    names = ("problems.py", "models.py", "capturing.py", "kronecker_reference.py", "ggn_reference.py")
+    source = b"".join((here / name).read_bytes() for name in names)
+    return hashlib.sha256(source + f"{quick} {real}".encode()).hexdigest()[:10]
+
+
+if __name__ == "__main__":
+    main()
