@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from whence.errors import UnsupportedError
-from whence.gradients.dense_fallback import DenseFallback
+from whence.gradients.dense_fallback import DenseFallback, unfused_layers
 from whence.gradients.linearisation import Evaluated
 from whence.gradients.sites import Site
 from whence.layers import Block, Call, GradientForm, OuterProducts, Tape, TokenOuterProducts, rows_form
@@ -27,6 +27,8 @@ class Capture(Evaluated):
         fallback: explicit gradients of the sites without a rule.
         batch: of examples.
         tape: empty, with the number of examples and the layouts of special blocks.
+        check: whether to check that calls keep the examples apart and in order: `"flat"` where examples and
+            positions share a dimension, `"all"` or `"none"` of the calls. It takes one more cotangent.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Capture(Evaluated):
         fallback: DenseFallback | None,
         batch: Any,
         tape: Tape,
+        check: Literal["flat", "all", "none"] = "flat",
     ):
         self._sites = sites
         self._fallback = fallback
         self._batch = batch
         self.tape = tape
+        self._check = check
         values = objective.parameters.values
         # What was found to be unused is watched: should a batch depend on it, that is seen in the graph.
         self._unused = {
@@ -56,7 +60,7 @@ class Capture(Evaluated):
                         stack.callback(site.rule.watch(module, list(site.blocks), tape).remove)
             stack.enter_context(torch.enable_grad())
             stack.enter_context(differentiable_attention())
-            stack.enter_context(_no_fast_path())
+            stack.enter_context(unfused_layers())
             self._graph_outputs = objective.outputs({**values, **self._unused}, batch)
         self.outputs = self._graph_outputs.detach()
         self.targets = objective.targets(batch)
@@ -95,11 +99,51 @@ class Capture(Evaluated):
         return forms
 
     def pull(self, cotangents: Tensor) -> list[Call]:
-        """All calls, with the gradients of their outputs filled in."""
+        """All calls, with the gradients of their outputs filled in.
+
+        Raises:
+            UnsupportedError: as `gradients`.
+        """
         calls = self.calls()
-        for call, gradient in zip(calls, self._pulled(calls, cotangents)):
-            call.receive(gradient)
+        doubtful = [call for call in calls if self._doubtful(call)]
+        if not doubtful:
+            for call, gradient in zip(calls, self._pulled(calls, cotangents)):
+                call.receive(gradient)
+            return calls
+        # Every example's gradient times a number of its own must be its row times that number.
+        k, b = cotangents.shape[:2]
+        generator = torch.Generator().manual_seed(0)
+        scales = torch.randn(b, generator=generator, dtype=torch.float64).to(cotangents)
+        scaled = cotangents[:1] * scales.view(b, *[1] * (cotangents.ndim - 2))
+        for call, gradient in zip(calls, self._pulled(calls, torch.cat([cotangents, scaled]))):
+            call.receive(gradient[k:])
+            found = call.gradient
+            call.receive(gradient[:k])
+            if self._doubtful(call):
+                self._check_order(call, found, scales)
         return calls
+
+    def _doubtful(self, call: Call) -> bool:
+        if self._check == "flat":
+            return call.shape[1 if call.second else 0] != self.tape.batch
+        return self._check == "all"
+
+    def _check_order(self, call: Call, scaled: Tensor | None, scales: Tensor) -> None:
+        assert call.gradient is not None and scaled is not None
+        b, rows = self.tape.batch, call.gradient.shape[1]
+        if rows % b == 0:
+            expected = call.gradient[:1].unflatten(1, (b, -1)) * scales.view(
+                1, b, *[1] * (call.gradient.ndim - 1)
+            )
+            off = (scaled.unflatten(1, (b, -1)) - expected).norm()
+            if bool(off <= torch.finfo(scales.dtype).eps ** 0.5 * (scaled.norm() + expected.norm())):
+                return
+        name = next(name for name, calls in self.tape.calls.items() if call in calls)
+        raise UnsupportedError(
+            f"module {name!r} is called on {rows} rows for a batch of {b} examples, and not example by "
+            "example in order (it sees some of the examples or positions only, say), so its gradients cannot "
+            "be told apart. Leave it out with parameters=, or use solver=CG()."
+        )
 
     def _pulled(self, calls: list[Call], cotangents: Tensor) -> list[Tensor]:
         k = cotangents.shape[0]
@@ -139,14 +183,3 @@ def _zeros(block: Block, cotangents: Tensor) -> GradientForm:
     zero = cotangents.new_zeros(())
     sequence = block.sequence
     return OuterProducts(zero.expand(b, 1, g, i), zero.expand(k, b, 1, g, o), sequence=sequence)
-
-
-@contextmanager
-def _no_fast_path() -> Iterator[None]:
-    """Transformer layers call their submodules one by one, instead of a fused kernel for inference."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,8 +14,9 @@ from whence.gradients.sites import Site, demoted
 from whence.layers import Layouts, Tape
 
 PROBES = 3
-# Examples that are asked whether anything depends on parameters that seem unused.
+# Examples that are asked, so many at a time, what three alone may not tell.
 _MANY = 64
+_PART = 8
 
 
 class Proof:
@@ -41,7 +42,7 @@ class Proof:
         """The sites, by name, whose rule does not give these gradients, and why."""
         try:
             capture = self._capture(sites)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except Exception as error:  # whatever a module says to an output that was given another layout
             return self._culprits(sites, _first_line(error))
         found = {}
         for site in sites:
@@ -55,7 +56,7 @@ class Proof:
         count = len(self._where)
         try:
             calls = self._capture(sites).tape.calls
-        except (RuntimeError, ValueError, TypeError, IndexError):
+        except Exception:
             return  # told apart and reported by `mismatches`
         for site in sites:
             for block in site.blocks:
@@ -69,7 +70,7 @@ class Proof:
         site = sites[position]
         truth = self._truth[:, :, torch.cat([block.index.reshape(-1) for block in site.blocks])]
         unused = replace(site, unused=True, reason="the outputs do not depend on it")
-        if not bool(truth.any()) and self._depends_on_nothing(unused):
+        if not bool(truth.any()) and not self.unordered([unused]):
             return unused
         names = {block.name for block in site.blocks}
         plain: set[str] = set()
@@ -81,18 +82,31 @@ class Proof:
             special -= names
         return demoted(site, self._objective.parameters, reason)
 
-    def _depends_on_nothing(self, unused: Site) -> bool:
-        """Whether the outputs of many examples depend on none of its parameters."""
+    def unordered(self, sites: Sequence[Site]) -> dict[str, str]:
+        """Sites that do not see the examples one by one and in order, as happens where a batch is routed to
+        several modules, or that are called although they seemed unused, and why; on more examples."""
+        found: dict[str, str] = {}
+        ruled = [site for site in sites if site.rule is not None]
+        generator = torch.Generator().manual_seed(1)
+        for capture in self._larger(ruled):
+            random = torch.randn(1, *capture.outputs.shape, generator=generator, dtype=torch.float64)
+            try:
+                capture.pull(random.to(capture.outputs))
+            except UnsupportedError as error:
+                if len(ruled) > 1:
+                    for site in ruled:
+                        found |= self.unordered([site]) if site.blocks else {}
+                    return found
+                return {ruled[0].name: _first_line(error)}
+        return found
+
+    def _larger(self, sites: Sequence[Site]) -> Iterator[Capture]:
+        """More examples, every call checked."""
         objective = self._objective
-        where = torch.tensor(objective.examples.spread(_MANY), device=objective.device)
-        try:
-            capture = Capture(
-                objective, [unused], None, objective.examples.batch(where), Tape(len(where), self._layouts)
-            )
-            capture.pull(torch.ones_like(capture.outputs)[None])
-        except UnsupportedError:
-            return False
-        return True
+        for part in torch.tensor(objective.examples.spread(_MANY)).split(_PART):
+            where = part.to(objective.device)
+            batch, tape = objective.examples.batch(where), Tape(len(where), self._layouts)
+            yield Capture(objective, sites, None, batch, tape, check="all")
 
     def _mismatched_alone(self, sites: Sequence[Site], site: Site, position: int) -> bool:
         """Whether a site does not fit, together with those that open modules up."""
@@ -118,7 +132,7 @@ class Proof:
         for _ in range(2):
             tape = Tape(len(self._where), self._layouts)
             batch = self._objective.examples.batch(self._where)
-            capture = Capture(self._objective, ruled, None, batch, tape)
+            capture = Capture(self._objective, ruled, None, batch, tape, check="none")
             overwritten = {
                 name for name, calls in tape.calls.items() if any(call.overwritten for call in calls)
             }

@@ -29,7 +29,7 @@ class Layouts:
     second: set[str] = field(default_factory=set)
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One call of a layer.
 
