@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from layer_checks import exact
-from layer_models import shared_whole, (
+from layer_models import (
     Custom,
     TokenModel,
     plain,
+    shared_whole,
     token_model,
 )
 from torch import Tensor, nn

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from layer_checks import exact
-from layer_models import shared_whole, (
+from layer_models import (
     plain,
+    shared_whole,
 )
 from torch import Tensor, nn
 
