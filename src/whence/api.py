@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from whence.errors import InputError, UnsupportedError
 from whence.evaluation import Recipe, Verification, verify_removals
-from whence.gradients import HvpMode
+from whence.gradients import Coverage, HvpMode
 from whence.influence import (
     FitOptions,
     FittedInfluence,
@@ -23,6 +23,8 @@ from whence.influence import (
     SelfScores,
     compute_scores,
     compute_self_scores,
+    explain_scores,
+    layer_coverage,
     parameter_influence,
 )
 from whence.integrations import as_task
@@ -45,7 +47,8 @@ class Influence:
         weight_decay: `α` of `R = (α/2)‖θ‖²`, one number or a mapping from names to numbers.
         regulariser: any other `R`, a function of `{name: tensor}`.
         curvature: `"auto"`, `"hessian"`, `"ggn"`, `"fisher"`, `"sampled_fisher"` or `"empirical_fisher"`.
-        solver: `"auto"`, a name such as `"exact"`, `"cg"`, `"ekfac"`, `"lissa"`, or a `whence.solvers` object.
+        solver: `"auto"`, a name such as `"exact"`, `"cg"`, `"ekfac"`, `"lissa"`, or a `whence.solvers`
+            object.
         damping: `λ` in the units of the curvature; `RelativeDamping(0.1)`: that share of each layer's mean
             eigenvalue; `"auto"`: the latter for EK-FAC and its kin, else from the measured spectrum.
         forward, target, collate: how a batch is fed to the model, where its target is, how items become a
@@ -146,6 +149,28 @@ class Influence:
     ) -> Scores:
         """Scores of all training examples for all queries, each with its error; see `compute_scores`."""
         return compute_scores(self.fitted, queries, measurement, refine=refine)
+
+    def explain(
+        self,
+        queries: Any,
+        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+    ) -> str:
+        """How scores of these queries would be computed and what that is predicted to cost, as text; see
+        `whence.contraction.Plan`.
+
+        Raises:
+            UnsupportedError: the solver in use does not treat layers apart (EK-FAC and its kin do).
+        """
+        return explain_scores(self.fitted, queries, measurement)
+
+    def coverage(self) -> list[Coverage]:
+        """Which layer rule attributes which parameters, one row per block; for solvers that treat layers
+        apart.
+
+        Raises:
+            UnsupportedError: the solver in use does not.
+        """
+        return layer_coverage(self.fitted)
 
     def self_scores(self, indices: Sequence[int] | Tensor | None = None) -> SelfScores:
         """Self-influence of training examples; see `compute_self_scores`."""

@@ -1,4 +1,5 @@
-"""The plan of a contraction: which way each block goes, what it is predicted to cost, and how wrong it may be."""
+"""The plan of a contraction: which way each block goes, what it is predicted to cost, and how wrong it may
+be."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ class Plan:
     def explain(self) -> str:
         """The plan as a table of at most 80 columns."""
         lines = [
-            f"{self.queries:,} queries x {self.train:,} training examples: predicted {_short(self.operations)}"
+            f"{self.queries:,} queries x {self.train:,} training examples: predicted "
+            f"{_short(self.operations)}"
             f"flop, {_short(self.bytes)}B moved",
             f"{'block':<24} {'matrix':>11} {'pos.':>5} {'method':<10} {'rank':>9} {'flop':>7} {'bytes':>7}",
             f"{'(forward and backward)':<24} {'':>11} {'':>5} {'capture':<10} {'':>9} "

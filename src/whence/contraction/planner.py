@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from whence.curvature.kronecker import BlockInverse
 from whence.contraction.plan import BlockPlan, Plan
+from whence.curvature.kronecker import BlockInverse
 from whence.linalg import HadamardExpansion, expand_inverse
 
 # An entry that is added singly costs a copy beside its product: this many queries' worth.
@@ -64,7 +64,8 @@ def make_plan(
 
 
 def _error_shares(inverses: Sequence[BlockInverse], rtol: float) -> list[float]:
-    """Error each block may make relative to its own scores, so that together they make `rtol` of the total."""
+    """Error each block may make relative to its own scores, so that together they make `rtol` of the
+    total."""
     variances = []
     for inverse in inverses:
         moments = inverse.eigenvalues

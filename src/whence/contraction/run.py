@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.curvature.kronecker import BlockInverse
 from whence.contraction.plan import BlockPlan, Plan
 from whence.contraction.planner import BlockShape, make_plan
 from whence.contraction.scorers import BlockScorer, ExplicitScorer, ProductScorer
+from whence.curvature.kronecker import BlockInverse
 from whence.gradients import Evaluated, LayerGradients
 from whence.layers import GradientForm, OuterProducts
 from whence.progress import progress_bar

@@ -1,5 +1,5 @@
-"""Ways to contract query and training gradients of one block through its inverse: each holds the queries' side
-and takes training gradients batch by batch."""
+"""Ways to contract query and training gradients of one block through its inverse: each holds the queries'
+side and takes training gradients batch by batch."""
 
 from __future__ import annotations
 

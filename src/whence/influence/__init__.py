@@ -1,8 +1,14 @@
 """Influence of training examples: scores with errors, self-influence, parameters, and whether `θ̂` is a
 minimum."""
 
-from whence.influence.compute import compute_scores, compute_self_scores, parameter_influence
+from whence.influence.compute import (
+    compute_scores,
+    compute_self_scores,
+    explain_scores,
+    parameter_influence,
+)
 from whence.influence.fitted import FitOptions, FittedInfluence
+from whence.influence.layerwise import layer_coverage
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.minimum import MinimumCheck
 from whence.influence.scores import Scores, check_indices
@@ -21,6 +27,8 @@ __all__ = [
     "check_indices",
     "compute_scores",
     "compute_self_scores",
+    "explain_scores",
+    "layer_coverage",
     "load_scores",
     "parameter_influence",
     "resolve_measurement",

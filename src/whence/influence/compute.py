@@ -15,7 +15,7 @@ from torch import Tensor
 from whence.errors import InputError, OutOfMemoryError
 from whence.gradients import ExampleGradients
 from whence.influence.fitted import FittedInfluence, SolvedBlock
-from whence.influence.layerwise import layerwise_scores, layerwise_self_scores
+from whence.influence.layerwise import layerwise_plan, layerwise_scores, layerwise_self_scores
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.scores import Scores, check_indices
 from whence.influence.self_scores import SelfScores
@@ -93,6 +93,20 @@ def compute_scores(
         higher_is_better=measured.higher_is_better,
         settings={**fitted.settings(), "measurement": measured.name, "refine": refine},
     )
+
+
+def explain_scores(
+    fitted: FittedInfluence,
+    queries: Any,
+    measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+) -> str:
+    """The plan of `compute_scores` for these queries, as text.
+
+    Raises:
+        UnsupportedError: the solver in use does not treat layers apart.
+    """
+    measured = resolve_measurement(measurement, fitted.objective.loss)
+    return layerwise_plan(fitted, fitted.measure_gradients(queries, measured)).explain()
 
 
 def _layerwise(fitted: FittedInfluence, gradients: ExampleGradients, measured: Measurement) -> Scores:

@@ -152,7 +152,8 @@ class FittedInfluence:
         )
 
     def _choose_damping(self) -> Damping:
-        """As asked; by default relative to each layer where layers are solved apart, else from the spectrum."""
+        """As asked; by default relative to each layer where layers are solved apart, else from the
+        spectrum."""
         damping = self.options.damping
         operator = self.curvature.operator
         if isinstance(self.solver, BlockSolver) and damping == "auto":
@@ -167,8 +168,8 @@ class FittedInfluence:
         )
 
     def _spectrum(self) -> Spectrum:
-        """Extreme eigenvalues of `C`: those already measured, the Kronecker approximation's, or a short Lanczos
-        run's."""
+        """Extreme eigenvalues of `C`: those already measured, the Kronecker approximation's, or a short
+        Lanczos run's."""
         operator = self.curvature.operator
         if self.damping.spectrum is not None:
             return self.damping.spectrum

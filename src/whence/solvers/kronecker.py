@@ -1,5 +1,5 @@
-"""Solvers that invert a Kronecker approximation of the curvature, layer by layer: EK-FAC, K-FAC, the diagonal,
-and the identity."""
+"""Solvers that invert a Kronecker approximation of the curvature, layer by layer: EK-FAC, K-FAC, the
+diagonal, and the identity."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class BlockSolver(Solver):
     """A solver that treats layers apart, each in a Kronecker eigenbasis.
 
     Attributes:
-        score_rtol: error that the contraction may make in a query's scores, relative to their norm, for the sake
-            of speed; 0 for none.
+        score_rtol: error that the contraction may make in a query's scores, relative to their norm, for the
+            sake of speed; 0 for none.
         probes: queries on which the distance to the full curvature's answer is estimated; 0 for none.
     """
 
@@ -115,16 +115,17 @@ class _Kronecker(BlockSolver):
 
 
 class EKFAC(_Kronecker):
-    """Eigenvalue-corrected K-FAC: each layer's block of the Gauss-Newton or Fisher matrix, in the eigenbasis of
-    its Kronecker factors, with the best diagonal there.
+    """Eigenvalue-corrected K-FAC: each layer's block of the Gauss-Newton or Fisher matrix, in the eigenbasis
+    of its Kronecker factors, with the best diagonal there.
 
     Terms between layers are left out. What that costs in a score is estimated on `probes` queries and stands
     in the scores' errors; `CG(preconditioner=EKFAC())` removes it.
 
     Args:
-        labels: where the gradients for the factors come from: `"exact"` (the output curvature root by root, for
-            a softmax the expectation over classes), `"sampled"` (labels drawn from the model), or `"auto"`:
-            exact up to 16 roots an example. `curvature="empirical_fisher"` takes the training labels.
+        labels: where the gradients for the factors come from: `"exact"` (the output curvature root by root,
+            for a softmax the expectation over classes), `"sampled"` (labels drawn from the model), or
+            `"auto"`: exact up to 16 roots an example. `curvature="empirical_fisher"` takes the training
+            labels.
         draws: labels drawn per example.
         sharing: `"expand"` or `"reduce"`, for weights shared over positions (Eschenhagen et al. 2023).
         score_rtol: root mean square error, relative to a query's scores, that the contraction may make; 0 for
@@ -145,8 +146,9 @@ class KFAC(_Kronecker):
     """Kronecker-factored curvature: each layer's block as `A ⊗ B` (Martens & Grosse 2015).
 
     Args:
-        factored: damp the two factors apart, `(A + π√λ) ⊗ (B + √λ/π)` (§6.3 there): the inverse stays a Kronecker
-            product, and scores cost two Gram products. `False` adds `λ` to the product of the eigenvalues.
+        factored: damp the two factors apart, `(A + π√λ) ⊗ (B + √λ/π)` (§6.3 there): the inverse stays a
+            Kronecker product, and scores cost two Gram products. `False` adds `λ` to the product of the
+            eigenvalues.
         labels, draws, sharing, score_rtol, probes, strict: as for `EKFAC`.
     """
 
@@ -235,7 +237,7 @@ class PreparedBlocks(PreparedSolver):
         self.notes = {
             "blocks": len(inverses),
             "labels": curvature.labels if curvature is not None else "none",
-            "rules": {rule: count for rule, count in sorted(_count_rules(layers).items())},
+            "rules": dict(sorted(_count_rules(layers).items())),
         }
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
@@ -266,8 +268,10 @@ def data_term(operator: LinearOperator, solver: str) -> tuple[GaussNewtonOperato
     if len(rest) != 1 or not isinstance(rest[0], GaussNewtonOperator):
         kinds = ", ".join(type(term).__name__ for term in rest) or "a diagonal"
         raise UnsupportedError(
-            f"solver={solver!r} approximates a Gauss-Newton or Fisher matrix plus weight decay; found {kinds}. "
-            "Use curvature='ggn', 'fisher', 'sampled_fisher' or 'empirical_fisher', and weight_decay= instead "
+            f"solver={solver!r} approximates a Gauss-Newton or Fisher matrix plus weight decay; found "
+            f"{kinds}. "
+            "Use curvature='ggn', 'fisher', 'sampled_fisher' or 'empirical_fisher', and weight_decay= "
+            "instead "
             "of another regulariser."
         )
     return rest[0], diagonal
