@@ -75,7 +75,7 @@ def test_fisher_with_pos_weight_is_refused():
     with pytest.raises(UnsupportedError, match="pos_weight"):
         loss.fisher_sqrt_blocks(torch.zeros(2), torch.zeros(2))
     with pytest.raises(UnsupportedError, match="pos_weight"):
-        loss.sample_gradients(torch.zeros(2), torch.zeros(2), torch.Generator())
+        loss.sample_gradients(torch.zeros(2), torch.zeros(2), torch.full((2, 1), 0.5))
 
 
 def test_a_column_of_logits_meets_a_row_of_labels_without_broadcasting():

@@ -156,7 +156,7 @@ def test_fisher_of_what_is_no_likelihood_is_refused(options):
     with pytest.raises(UnsupportedError, match="not the negative logarithm of a likelihood"):
         loss.fisher_sqrt_blocks(outputs, targets)
     with pytest.raises(UnsupportedError, match="empirical_fisher"):
-        loss.sample_gradients(outputs, targets, torch.Generator())
+        loss.sample_gradients(outputs, targets, torch.full((len(outputs), 1), 0.5))
 
 
 def test_confident_float32_predictions_keep_relative_accuracy():

@@ -58,7 +58,7 @@ def test_smooth_hinge_is_no_likelihood():
     with pytest.raises(UnsupportedError, match="'smooth_hinge' is not the negative logarithm"):
         SmoothHinge(0.1).fisher_sqrt_blocks(torch.zeros(4), Y)
     with pytest.raises(UnsupportedError, match="empirical_fisher"):
-        SmoothHinge(0.1).sample_gradients(torch.zeros(4), Y, torch.Generator())
+        SmoothHinge(0.1).sample_gradients(torch.zeros(4), Y, torch.full((4, 1), 0.5))
 
 
 @pytest.mark.parametrize("t", [1.0, 1e-1, 1e-3, 1e-6, 1e-12, 1e-200, 1e-310])

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.curvature.uniforms import placed_uniforms
 from whence.gradients import Evaluated, Linearisation
 from whence.losses import Loss
 
@@ -108,17 +109,14 @@ class SampledFisherMetric(OutputMetric):
         return self._drawn[at]
 
     def _draw(self, at: Evaluated, where: slice | Tensor) -> Tensor:
-        numbers = range(where.start, where.stop) if isinstance(where, slice) else where.tolist()
-        rows = []
-        for position in range(at.outputs.shape[0]):
-            # Mixed, because torch's generator on the CPU reads no more than 32 bits of its seed.
-            mixed = np.random.SeedSequence([self.seed % 2**63, int(numbers[position])]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(mixed[0]))
-            outputs = at.outputs[position : position + 1]
-            targets = at.targets[position : position + 1]
-            drawn = [self.loss.sample_gradients(outputs, targets, generator) for _ in range(self.draws)]
-            rows.append(self.loss.from_blocks(torch.stack(drawn), outputs, targets))
-        return torch.cat(rows, dim=1) / self.draws**0.5
+        numbers = np.arange(where.start, where.stop) if isinstance(where, slice) else where.cpu().numpy()
+        outputs, targets = at.outputs, at.targets
+        positions = self.loss.to_blocks(outputs, outputs, targets).shape[1]
+        drawn = []
+        for draw in range(self.draws):
+            uniforms = placed_uniforms(self.seed, numbers, draw, positions)
+            drawn.append(self.loss.sample_gradients(outputs, targets, uniforms))
+        return self.loss.from_blocks(torch.stack(drawn), outputs, targets) / self.draws**0.5
 
 
 class EmpiricalFisherMetric(OutputMetric):

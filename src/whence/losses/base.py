@@ -84,9 +84,14 @@ class Loss(ABC):
         raise self._not_a_likelihood()
 
     def sample_gradients(
-        self, outputs: Tensor, targets: Any, generator: torch.Generator
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
     ) -> Float[Tensor, "b s c"]:
         """`√r ∇_f (−log p(ỹ|f))` for labels `ỹ` drawn from the model, each position independently.
+
+        Args:
+            outputs, targets: as for the loss.
+            uniforms: one number strictly between 0 and 1 for each position, from which its label is drawn by
+                inverting the distribution function: the same number draws the same label, whatever the batch.
 
         The expectation of its outer product is the Fisher of `fisher_sqrt_blocks`; for `r = 1` it is the
         gradient of the loss at the drawn label.

@@ -55,13 +55,13 @@ class BinaryCrossEntropy(ElementwiseLoss):
         return self.hessian_sqrt_blocks(outputs, targets)
 
     def sample_gradients(
-        self, outputs: Tensor, targets: Any, generator: torch.Generator
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
     ) -> Float[Tensor, "b s c"]:
         """See `Loss.sample_gradients`: `√r (σ(f) − ỹ)` with `ỹ = 1` drawn with probability `σ(f)`."""
         self._require_likelihood()
         f, _ = self._pair(outputs, targets)
-        draw = torch.rand(f.shape, generator=generator, device=generator.device, dtype=f.dtype).to(f.device)
-        residual = torch.where(draw < torch.sigmoid(f), -torch.sigmoid(-f), torch.sigmoid(f))
+        one = uniforms.to(f.device).view_as(f) < torch.sigmoid(f)
+        residual = torch.where(one, -torch.sigmoid(-f), torch.sigmoid(f))
         return self.to_blocks(self._scale(f) ** 0.5 * residual, outputs, targets)
 
     def settings(self) -> dict[str, Any]:

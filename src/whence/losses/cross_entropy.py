@@ -157,13 +157,15 @@ class CrossEntropy(Loss):
         return weight[..., None, None] * softmax_curvature_sqrt(self._probabilities(outputs, targets))
 
     def sample_gradients(
-        self, outputs: Tensor, targets: Any, generator: torch.Generator
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
     ) -> Float[Tensor, "b s c"]:
         """See `Loss.sample_gradients`: `√r (p − ỹ)` with `ỹ` drawn from `p`."""
         self._require_likelihood()
         p = self._probabilities(outputs, targets)
-        rows = p.detach().reshape(-1, p.shape[-1]).to(generator.device)
-        labels = torch.multinomial(rows, 1, generator=generator).to(p.device).reshape(p.shape[:-1])
+        below = p.detach().double().cumsum(-1)
+        # A share of the sum, which rounding keeps from one; a class of probability zero is stepped over.
+        share = uniforms.to(below) * below[..., -1]
+        labels = (below < share.unsqueeze(-1)).sum(-1)
         kept, scale = self._positions(outputs, targets)
         return (kept * scale).sqrt().unsqueeze(-1) * softmax_residual(p, labels)
 

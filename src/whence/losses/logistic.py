@@ -34,12 +34,12 @@ class Logistic(ElementwiseLoss):
         return self.hessian_sqrt_blocks(outputs, targets)
 
     def sample_gradients(
-        self, outputs: Tensor, targets: Any, generator: torch.Generator
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
     ) -> Float[Tensor, "b s c"]:
         """See `Loss.sample_gradients`: `−σ(−ỹ f) ỹ` with `ỹ = +1` drawn with probability `σ(f)`."""
         f, _ = self._pair(outputs, targets)
-        draw = torch.rand(f.shape, generator=generator, device=generator.device, dtype=f.dtype).to(f.device)
-        gradient = torch.where(draw < torch.sigmoid(f), -torch.sigmoid(-f), torch.sigmoid(f))
+        one = uniforms.to(f.device).view_as(f) < torch.sigmoid(f)
+        gradient = torch.where(one, -torch.sigmoid(-f), torch.sigmoid(f))
         return self.to_blocks(gradient, outputs, targets)
 
     def settings(self) -> dict[str, Any]:

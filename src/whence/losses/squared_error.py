@@ -48,11 +48,12 @@ class SquaredError(ElementwiseLoss):
         return self.hessian_sqrt_blocks(outputs, targets)
 
     def sample_gradients(
-        self, outputs: Tensor, targets: Any, generator: torch.Generator
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
     ) -> Float[Tensor, "b s c"]:
-        """See `Loss.sample_gradients`: a standard normal draw times the square root of the Hessian."""
+        """See `Loss.sample_gradients`: a standard normal draw, by its quantiles, times the root of the
+        Hessian."""
         f, _ = self._pair(outputs, targets)
-        noise = torch.randn(f.shape, generator=generator, device=generator.device, dtype=f.dtype).to(f.device)
+        noise = torch.special.ndtri(uniforms.to(f.device)).to(f.dtype).view_as(f)
         return self.to_blocks((2.0 * self.scale * self._scale(f)) ** 0.5 * noise, outputs, targets)
 
     def settings(self) -> dict[str, Any]:
