@@ -67,7 +67,7 @@ def test_imports_go_downwards(file):
 
 def test_an_upward_import_is_seen_also_inside_a_function():
     source = "def late():\n    from whence.solvers import CG\n"
-    assert upward("curvature", source) == ["line 2: curvature (floor 4) imports solvers"]
+    assert upward("curvature", source) == ["line 2: curvature (floor 5) imports solvers"]
     assert upward("influence", source) == []
     assert upward("task", "import whence") == ["line 1: task (floor 2) imports __init__"]
 

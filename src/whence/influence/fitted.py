@@ -22,6 +22,7 @@ from whence.linalg import Spectrum, lanczos_spectrum
 from whence.memory import memory_errors
 from whence.progress import progress_display
 from whence.solvers import (
+    CG,
     BlockSolver,
     Damping,
     PreparedBlocks,
@@ -44,6 +45,9 @@ from whence.task import (
 # Vectors of size p held per query while a block of queries is solved.
 _VECTORS_PER_QUERY = 10
 _SOLVE_SHARE = 0.5
+# Training gradients whose scores tell a solver when to stop, and their share of the memory budget.
+_LEAST_WATCHED, _MOST_WATCHED = 32, 256
+_WATCH_SHARE = 0.1
 # Enough for the largest eigenvalue to a percent or so, which is all that is asked where the damping is given.
 _LANCZOS_STEPS = 12
 # Entries of exact solutions and gradients are off by one to twenty units, measured on softmax, dense and
@@ -146,6 +150,8 @@ class FittedInfluence:
                 "preparing the solver", "Lower memory=, attribute fewer parameters, or use solver=CG()."
             ):
                 self.prepared: PreparedSolver = self.solver.prepare(operator, seed=options.seed)
+        if isinstance(self.solver, CG) and self.solver.stop == "scores":
+            self.prepared.watch(self._watched())
         self.spectrum: Spectrum = self._spectrum()
         self.minimum: MinimumCheck = check_minimum(
             objective, self.curvature, self.spectrum, self.train_gradients
@@ -166,6 +172,14 @@ class FittedInfluence:
             exact_curvature=self.curvature.is_hessian and self.engine.affine,
             seed=self.options.seed,
         )
+
+    def _watched(self) -> Float[Tensor, "p m"]:
+        """Gradients of training examples spread over the set, by which a solver sees its scores settle."""
+        fitting = self.objective.memory * _WATCH_SHARE // (self.objective.p * self.objective.dtype.itemsize)
+        count = int(max(_LEAST_WATCHED, min(_MOST_WATCHED, fitting)))
+        index = torch.tensor(self.objective.examples.spread(count), device=self.objective.device)
+        size = self.engine.rows_per_batch()
+        return torch.cat([self.train_gradients.rows(part) for part in index.split(size)]).T
 
     def _spectrum(self) -> Spectrum:
         """Extreme eigenvalues of `C`: those already measured, the Kronecker approximation's, or a short

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,14 @@ class Scores:
 
     Attributes:
         values: `(q, n)`, on the CPU.
-        estimate: `(q, n)`: the size of the solver's error expected in each score.
+        estimate: `(q, n)`: the size of the solver's error expected in each score; infinite where it was not
+            measured.
         bound: `(q, n)`: what that error cannot exceed, from `‖r‖ ‖g_i‖ / λ_min` plus an allowance for
-            rounding.
+            rounding; infinite where nothing is known (EK-FAC and its kin).
         bound_proven: whether `λ_min` in the bound is proven, or estimated from Ritz values.
         converged: `(q,)`, and `reason` for those that are not.
-        relative_residual: `(q,)`.
+        relative_residual: `(q,)`; for EK-FAC and its kin that of probed queries against the full curvature,
+            which says little of the scores: see `distance`.
         measurement: name of `m`.
         higher_is_better: `m` is a margin or a logit rather than a loss.
         settings: everything that defines the run, as JSON values.
@@ -63,6 +66,14 @@ class Scores:
     def predicted_change(self) -> Float[Tensor, "q n"]:
         """`m(θ̂_{−i}) − m(θ̂) ≈ score / n`, the weights `1/n` of the others kept."""
         return self.values / self.n_train
+
+    @property
+    def distance(self) -> float | None:
+        """Of a solver that treats layers apart: how far a query's scores are from those of the full damped
+        curvature, relative to their size, as estimated on a few queries. `None` where that was not measured,
+        and for other solvers."""
+        distance = self.settings.get("distance")
+        return distance if distance is not None and math.isfinite(distance) else None
 
     def helpful(self, k: int = 5, query: int | None = None) -> Ranking:
         """The `k` most helpful training examples of each query (or of one): without them the query would be
@@ -143,18 +154,36 @@ class Scores:
         )
 
     def __repr__(self) -> str:
-        worst = float(self.relative_residual.max())
-        state = (
-            "all converged" if bool(self.converged.all()) else f"{int((~self.converged).sum())} NOT converged"
-        )
+        state = solver_state(self.values, self.estimate, self.bound, self.converged)
+        if bool(torch.isfinite(self.bound).any()):
+            state += f", worst relative residual {float(self.relative_residual.max()):.1e}"
         return (
             f"Scores(queries={len(self)}, train={self.n_train}, measurement={self.measurement!r}, "
-            f"solver={self.settings.get('solver')!r}, {state}, worst relative residual {worst:.1e})"
+            f"solver={self.settings.get('solver')!r}, {state})"
         )
 
     def _repr_html_(self) -> str:
         top = self.helpful(3)._repr_html_() + self.harmful(3)._repr_html_()
         return f"<div><code>{self!r}</code>{top}</div>"
+
+
+def solver_state(
+    values: Float[Tensor, "..."],
+    estimate: Float[Tensor, "..."],
+    bound: Float[Tensor, "..."],
+    converged: Bool[Tensor, "..."],
+) -> str:
+    """What is known of a solver's answer, in a few words: that it converged or, where no bound says what that
+    is worth, the error expected relative to the size of the scores."""
+    if not bool(converged.all()):
+        return f"{int((~converged).sum())} NOT converged"
+    if bool(torch.isfinite(bound).any()):
+        return "all converged"
+    if not bool(torch.isfinite(estimate).all()):
+        return "error not measured"
+    size = float(values.double().norm())
+    relative = float(estimate.double().norm()) / size if size > 0 else 0.0
+    return f"expected error {100 * relative:.2g}% of the scores, no bound"
 
 
 def check_indices(indices: Sequence[Any] | Tensor | np.ndarray, n: int) -> Tensor:

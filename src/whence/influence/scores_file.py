@@ -10,7 +10,7 @@ import safetensors.torch
 
 from whence.errors import StoreError
 from whence.influence.scores import Scores
-from whence.store import write_atomically
+from whence.store import dump_json, write_atomically
 
 _KIND = "whence-scores-1"
 _TENSORS = ("values", "estimate", "bound", "converged", "relative_residual")
@@ -20,12 +20,15 @@ _FIELDS = ("bound_proven", "reason", "measurement", "higher_is_better", "setting
 def save_scores(scores: Scores, path: str | Path) -> None:
     """Write scores, errors and settings to one file, whole or not at all.
 
+    Settings are kept as JSON: a number there that is not finite (a distance that was not measured) comes back
+    as `None`.
+
     Raises:
         StoreError: the file cannot be written.
     """
     tensors = {name: getattr(scores, name).contiguous() for name in _TENSORS}
     described = {name: getattr(scores, name) for name in _FIELDS}
-    metadata = {"kind": _KIND, "scores": json.dumps(described, default=str)}
+    metadata = {"kind": _KIND, "scores": dump_json(described)}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 

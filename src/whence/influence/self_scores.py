@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from whence.influence.scores import solver_state
+
 if TYPE_CHECKING:
     import pandas
 
@@ -19,7 +21,8 @@ class SelfScores:
 
     Attributes:
         index: training indices, shape `(k,)`.
-        values, estimate, bound: score, expected solver error, and its bound, each `(k,)`.
+        values, estimate, bound: score, expected solver error, and its bound, each `(k,)`; the errors are
+            infinite where they are not known.
         converged: per example; `reason` for those that are not.
         settings: as in `Scores`.
     """
@@ -36,9 +39,7 @@ class SelfScores:
         return len(self.values)
 
     def __repr__(self) -> str:
-        state = (
-            "all converged" if bool(self.converged.all()) else f"{int((~self.converged).sum())} NOT converged"
-        )
+        state = solver_state(self.values, self.estimate, self.bound, self.converged)
         solver = self.settings.get("solver")
         return f"SelfScores({len(self)} examples, solver={solver!r}, {state}, top={self.top(3)})"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,16 +53,21 @@ class Ranking:
         ]
         for row in self:
             lines.append(
-                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {row['estimate']:>9.1e}  "
+                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {_error(row['estimate']):>9}  "
                 f"{row['predicted_change']:>+.3e}"
             )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         body = "".join(
-            f"<tr><td>{row['query']}</td><td>{row['train']}</td><td>{row['score']:.5g}</td><td>{row['estimate']:.1e}</td>"
-            f"<td>{row['predicted_change']:+.3e}</td></tr>"
+            f"<tr><td>{row['query']}</td><td>{row['train']}</td><td>{row['score']:.5g}</td>"
+            f"<td>{_error(row['estimate'])}</td><td>{row['predicted_change']:+.3e}</td></tr>"
             for row in self
         )
         head = "<tr><th>query</th><th>train</th><th>score</th><th>± error</th><th>predicted change</th></tr>"
         return f"<table><caption>{self.kind}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _error(estimate: float) -> str:
+    """An expected error, or that none is known."""
+    return f"{estimate:.1e}" if math.isfinite(estimate) else "unknown"

@@ -1,6 +1,8 @@
 """Symmetric linear operators and their spectra: no networks here, everything can be tested on plain
 matrices."""
 
+from whence.linalg.cholesky import InPlaceCholesky
+from whence.linalg.hadamard import HadamardExpansion, expand_inverse
 from whence.linalg.lanczos import Spectrum, lanczos_spectrum
 from whence.linalg.operators import (
     DenseOperator,
@@ -15,9 +17,12 @@ __all__ = [
     "DenseOperator",
     "DiagonalOperator",
     "FactoredOperator",
+    "HadamardExpansion",
+    "InPlaceCholesky",
     "LinearOperator",
     "Spectrum",
     "SumOperator",
+    "expand_inverse",
     "lanczos_spectrum",
     "split_diagonal",
 ]
