@@ -46,9 +46,9 @@ class Gram(FactoredOperator):
     def factor_adjoint(self, vectors: Tensor) -> Tensor:
         return self.rows @ vectors
 
-    def factor_gram(self, scale: Tensor) -> Tensor:
-        wide = self.rows.double()
-        return (wide * scale.double()) @ wide.T
+    def factor_gram(self, scale: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        wide = self.rows.to(dtype)
+        return (wide * scale.to(dtype)) @ wide.T
 
 
 class Counting(LinearOperator):

@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_operators import Gram, gaussian, with_spectrum
 
+from problems import PROBLEMS
 from support import as_a_user
+from whence.curvature import choose_curvature, gauss_newton
 from whence.errors import InputError, NotPositiveDefiniteError, OutOfMemoryError, UnsupportedError
-from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import Exact
+from whence.gradients import GradientEngine
+from whence.linalg import DenseOperator, DiagonalOperator, FactoredOperator
+from whence.solvers import Exact, dual
 
 SPECTRUM = [0.01, 0.1, 0.5, 1.0, 2.0, 7.0, 30.0]
 
@@ -80,15 +83,69 @@ def test_dual_equals_primal(p, dtype):
     diagonal = torch.linspace(0.05, 0.2, p, dtype=dtype)
     operator = Gram(rows) + DiagonalOperator(diagonal)
     rhs = gaussian(p, 3, seed=5, dtype=dtype)
-    dual = Exact(space="dual").prepare(operator)
-    solution = dual.solve(rhs)
+    prepared = Exact(space="dual").prepare(operator)
+    solution = prepared.solve(rhs)
     dense = rows.T.double() @ rows.double() / 12 + torch.diag(diagonal.double())
     expected = torch.linalg.solve(dense, rhs.double())
-    assert dual.notes["space"] == "dual" and dual.notes["size"] == 12
-    assert dual.lower_bound_proven and dual.lower_bound == pytest.approx(0.05)
+    assert prepared.notes["space"] == "dual" and prepared.notes["size"] == 12
+    assert prepared.lower_bound_proven and prepared.lower_bound == pytest.approx(0.05)
     torch.testing.assert_close(
         solution.x.double(), expected, rtol=0, atol=1e3 * torch.finfo(dtype).eps * float(expected.norm())
     )
+
+
+def test_a_large_dual_space_of_a_float32_operator_is_factorised_in_float32_and_refined(monkeypatch):
+    monkeypatch.setattr(dual, "_DOUBLE_SIZE", 10)
+    rows = gaussian(60, 90, dtype=torch.float32)
+    rhs = gaussian(90, 4, seed=5, dtype=torch.float32)
+    for damping, precision in ((0.01, "float32"), (1e-5, "float64")):
+        operator = Gram(rows) + DiagonalOperator(torch.full((90,), damping))
+        prepared = Exact(space="dual").prepare(operator)
+        assert prepared.notes["precision"] == precision
+        solution = prepared.solve(rhs)
+        truth = rows.T.double() @ rows.double() / 60 + damping * torch.eye(90, dtype=torch.float64)
+        expected = torch.linalg.solve(truth, rhs.double())
+        error = (solution.x.double() - expected).norm(dim=0) / expected.norm(dim=0)
+        assert float(error.max()) < 2e-5
+        again = Exact(space="dual").prepare(operator).solve(rhs)
+        assert torch.equal(again.x, solution.x)
+    wide = Exact(space="dual").prepare(Gram(rows.double()).damped(0.01))
+    assert wide.notes["precision"] == "float64"
+
+
+def test_a_matrix_that_float32_cannot_factorise_is_formed_again_in_float64(monkeypatch):
+    monkeypatch.setattr(dual, "_DOUBLE_SIZE", 10)
+    monkeypatch.setattr(dual, "_SINGLE_CONDITION", float("inf"))
+    operator = Gram(gaussian(60, 20, dtype=torch.float32)).damped(1e-9)  # singular but for the damping
+    assert Exact(space="dual").prepare(operator).notes["precision"] == "float64"
+
+
+def test_damping_lost_in_rounding_is_refused_with_one_that_is_not():
+    operator = Gram(gaussian(60, 20))
+    with pytest.raises(NotPositiveDefiniteError, match=r"damping: .*1e-25 are lost.*damping=") as caught:
+        Exact(space="dual").prepare(operator.damped(1e-25))
+    Exact(space="dual").prepare(operator.damped(caught.value.damping))
+
+
+@pytest.mark.parametrize("decay", [0.05, {"*": 0.2, "*weight": 0.05}])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_problem_in_its_dual_space(name, decay, monkeypatch):
+    """From factored gradients, with the same weight decay for all or another one for biases."""
+    monkeypatch.setattr(gauss_newton, "_SMALL_GRAM", 0.0)
+    monkeypatch.setattr(FactoredOperator, "gram_operations", lambda self: float("inf"))
+    problem = PROBLEMS[name]()
+    if isinstance(decay, dict) and not any(
+        n.endswith("weight") for n in problem.objective().parameters.names
+    ):
+        decay = 0.05
+    engine = GradientEngine(problem.objective(weight_decay=decay))
+    operator = choose_curvature(engine, "ggn").operator
+    assert operator.terms[0]._factored_gram() is not None
+    rhs = gaussian(operator.size, 30, seed=3)
+    prepared = Exact(space="dual").prepare(operator)
+    expected = torch.linalg.solve(problem.dense().ggn() + torch.diag(operator.terms[1].diagonal), rhs)
+    torch.testing.assert_close(prepared.solve(rhs).x, expected, rtol=1e-9, atol=1e-11)
+    assert prepared.notes["size"] == operator.terms[0].rank
 
 
 @pytest.mark.parametrize(("p", "space"), [(30, "dual"), (8, "primal")])

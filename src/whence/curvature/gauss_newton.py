@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.curvature.factored_gram import FactoredGram, factored_gradients, panel_bytes, require_room
 from whence.curvature.head import HeadHessian
 from whence.curvature.metrics import OutputMetric, by_example
 from whence.gradients import GradientEngine
 from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.linalg import DenseOperator, FactoredOperator, LinearOperator
 
-# Rows of the factor held at once while its Gram matrix is formed, as a share of the memory budget.
-_PANEL_SHARE = 0.4
+# Explicit rows of so few operations take less time than factored gradients take to be proved right.
+_SMALL_GRAM = 2e9
 # A matrix of this size (32 MB in float64) is formed in less time than a few dozen products take.
 _COMPACT_SIZE = 2048
 
@@ -81,6 +82,9 @@ class GaussNewtonOperator(FactoredOperator):
         return self.engine.objective.n * self.metric.cotangents(at, where).shape[0]
 
     def factor_apply(self, coefficients: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
+        if coefficients.shape[1] > self.engine.columns:
+            parts = coefficients.split(self.engine.columns, dim=1)
+            return torch.cat([self.factor_apply(part) for part in parts], dim=1)
         total = torch.zeros(coefficients.shape[1], self.size, dtype=self.dtype, device=self.device).T
         start = 0
         for where, at in self.engine.training_passes():
@@ -93,6 +97,9 @@ class GaussNewtonOperator(FactoredOperator):
         return total
 
     def factor_adjoint(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
+        if vectors.shape[1] > self.engine.columns:
+            columns = vectors.split(self.engine.columns, dim=1)
+            return torch.cat([self.factor_adjoint(part) for part in columns], dim=1)
         parts = []
         for where, at in self.engine.training_passes():
             roots = by_example(self.metric.cotangents(at, where))
@@ -100,20 +107,49 @@ class GaussNewtonOperator(FactoredOperator):
             parts.append(inner.reshape(-1, vectors.shape[1]))
         return torch.cat(parts)
 
-    def factor_gram(self, scale: Float[Tensor, " p"]) -> Float[Tensor, "m m"]:
-        """`Fᵀ diag(scale) F` in panels: as many rows of `Fᵀ` as fit are held while the others are made again
-        beside them."""
+    def factor_gram(
+        self, scale: Float[Tensor, " p"], dtype: torch.dtype = torch.float64
+    ) -> Float[Tensor, "m m"]:
+        """`Fᵀ diag(scale) F`, from factored gradients where that takes fewer operations than explicit ones.
+
+        Raises:
+            OutOfMemoryError: the matrix does not fit into what is free.
+        """
+        require_room(self.rank, dtype, self.device)
+        factored = self._factored_gram()
+        if factored is not None:
+            return factored.matrix(scale, dtype)
+        return self._explicit_gram(scale, dtype)
+
+    def gram_operations(self) -> float:
+        factored = self._factored_gram()
+        return super().gram_operations() if factored is None else factored.operations
+
+    def _factored_gram(self) -> FactoredGram | None:
+        """The way by factored gradients, where it exists and is the cheaper one."""
+        key = "factored Gram matrix"
+        if key not in self.memo:
+            explicit = super().gram_operations()
+            layers = factored_gradients(self.engine, self.memo) if explicit > _SMALL_GRAM else None
+            factored = None if layers is None else FactoredGram(layers, self.metric)
+            cheaper = factored is not None and factored.operations < explicit
+            self.memo[key] = factored if cheaper else None
+        found: FactoredGram | None = self.memo[key]
+        return found
+
+    def _explicit_gram(self, scale: Float[Tensor, " p"], dtype: torch.dtype) -> Float[Tensor, "m m"]:
+        """In panels: as many rows of `Fᵀ` as fit are held while the others are made again beside them."""
         objective = self.engine.objective
-        each = self.rank // objective.n
         total = self.rank
-        gram = torch.empty(total, total, dtype=torch.float64, device=self.device)
-        held = max(1, int(objective.memory * _PANEL_SHARE) // (8 * self.size * each))
+        each = total // objective.n
+        gram = torch.empty(total, total, dtype=dtype, device=self.device)
+        held = max(1, panel_bytes(objective, total, dtype) // (dtype.itemsize * self.size * each))
         for first in range(0, objective.n, held):
             last = min(first + held, objective.n)
-            panel = torch.cat(list(self._factor_rows(first, last))).double() * scale.double()
+            panel = torch.cat(list(self._factor_rows(first, last))).to(dtype) * scale.to(dtype)
             column = first * each
             for rows in self._factor_rows(first, objective.n):
-                product = panel @ rows.double().T
+                product = panel @ rows.to(dtype).T
                 here, there = slice(first * each, last * each), slice(column, column + rows.shape[0])
                 gram[here, there] = product
                 gram[there, here] = product.T

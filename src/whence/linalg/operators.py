@@ -108,8 +108,14 @@ class FactoredOperator(LinearOperator):
         """`Fᵀ V`."""
 
     @abstractmethod
-    def factor_gram(self, scale: Float[Tensor, " p"]) -> Float[Tensor, "m m"]:
-        """`Fᵀ diag(scale) F` in float64."""
+    def factor_gram(
+        self, scale: Float[Tensor, " p"], dtype: torch.dtype = torch.float64
+    ) -> Float[Tensor, "m m"]:
+        """`Fᵀ diag(scale) F`, formed and returned in `dtype`."""
+
+    def gram_operations(self) -> float:
+        """Floating-point operations that `factor_gram` will take, about."""
+        return float(self.rank) ** 2 * self.size
 
     def factor_examples(self) -> Iterator[Float[Tensor, "b r p"]]:
         """`F_iᵀ` for batches of examples: `C = (1/n) Σ_i F_i F_iᵀ`, with `r` columns of `F` an example."""

@@ -1,8 +1,7 @@
-"""Dense factorisation in float64, in the smaller of two spaces."""
+"""Dense factorisation in the smaller of two spaces."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -10,17 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
-from whence.linalg import DenseOperator, FactoredOperator, LinearOperator, lanczos_spectrum, split_diagonal
+from whence.linalg import DenseOperator, LinearOperator, lanczos_spectrum
 from whence.memory import memory_errors
-from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
-from whence.solvers.preconditioner import InverseOperator
+from whence.solvers.base import PreparedSolver, Solver
+from whence.solvers.direct import Direct
+from whence.solvers.dual import PreparedDual, dual_form
 
 Space = Literal["auto", "primal", "dual"]
 Method = Literal["cholesky", "eigh"]
-# Residual corrections after the factorisation: the factors are float64, the operator may be float32.
-_REFINEMENTS = 2
-# A residual of this many units of rounding cannot be improved.
-_ROUNDING = 100
 # A float64 matrix up to this size (32 MB) is kept for residuals.
 _KEEP_SIZE = 2048
 # A proof of λ_min > μ by factorising C − μI uses this share of the estimate.
@@ -30,15 +26,19 @@ _LOW = 1e-6
 
 
 class Exact(Solver):
-    """`C_λ⁻¹` from a Cholesky factorisation or an eigendecomposition in float64.
+    """`C_λ⁻¹` from a Cholesky factorisation or an eigendecomposition.
 
     Args:
         method: `"cholesky"`, or `"eigh"`, which costs about ten times more and knows every eigenvalue.
         space: `"primal"` factorises the `p × p` matrix. `"dual"` uses `C = D + FFᵀ/n` with `D` the diagonal
-            of damping and weight decay (Woodbury): an `m × m` matrix, `m` = examples × outputs, whatever `p`
-            is. `"auto"` takes the smaller one that exists, for `"eigh"` the primal one.
+            of damping and weight decay (Woodbury): an `m × m` matrix, `m` = examples × roots of their output
+            curvature (`C − 1` for a softmax over `C` classes), whatever `p` is. `"auto"` takes the smaller
+            one that exists, for `"eigh"` the primal one.
 
-    Cost: `p³/3` operations and `8p²` bytes (primal), `m³/3` and `8m²` plus the rows of `F` (dual).
+    Cost: primal, `p³/3` operations and `8p²` bytes. Dual, `m³/3` operations and `8m²` bytes (`4m²` for a
+    float32 model with `m` above 5,000) beside the Gram matrix: `m² (o + i/r²)` operations for a dense layer
+    of `o × i` weights and `r` roots an example, as `(a·a')(δ·δ')` for every pair without a Jacobian, and at
+    most `m² p`. Answers are refined against the operator's own products.
     """
 
     name = "exact"
@@ -68,70 +68,11 @@ class Exact(Solver):
             )
         dual = self.space == "dual" or (self.space == "auto" and self.method == "cholesky")
         if factor is not None and dual and (self.space == "dual" or factor.rank < operator.size):
-            return _Dual(operator, factor, diagonal)
+            return PreparedDual(operator, factor, diagonal)
         return _PrimalEigh(operator) if self.method == "eigh" else _PrimalCholesky(operator)
 
 
-def dual_form(operator: LinearOperator) -> tuple[FactoredOperator | None, Float[Tensor, " p"]]:
-    """`(F, D)` if `operator = D + FFᵀ/n` with `D > 0` diagonal and `FFᵀ` semi-definite; `(None, D)`
-    otherwise."""
-    diagonal = split_diagonal(operator)[1]
-    return (dual_factor(operator) if bool((diagonal > 0).all()) else None), diagonal
-
-
-def dual_factor(operator: LinearOperator) -> FactoredOperator | None:
-    """`F` if `operator = D + FFᵀ/n` with `FFᵀ` semi-definite and any diagonal `D`."""
-    rest = split_diagonal(operator)[0]
-    factor = rest[0] if len(rest) == 1 and isinstance(rest[0], FactoredOperator) else None
-    if factor is None or not factor.fixed_rank or factor.lower_bound < 0:
-        return None
-    return factor
-
-
-class _Direct(PreparedSolver):
-    """A factorisation, refined against the operator's own products."""
-
-    name = "Exact"
-
-    @abstractmethod
-    def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        """`C_λ⁻¹` of the columns by the factorisation."""
-
-    def _residual(self, rhs: Float[Tensor, "p k"], x: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        return rhs - self.operator.matmat(x)
-
-    def as_preconditioner(self) -> LinearOperator:
-        return InverseOperator(self._apply_inverse, self.operator)
-
-    def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
-        x = self._apply_inverse(rhs)
-        residual = self._residual(rhs, x)
-        rounding = _ROUNDING * torch.finfo(rhs.dtype).eps * rhs.norm(dim=0)
-        for _ in range(_REFINEMENTS):
-            if bool((residual.norm(dim=0) <= rounding).all()):
-                break
-            better = x + self._apply_inverse(residual)
-            left = self._residual(rhs, better)
-            if not bool((left.norm(dim=0) < 0.5 * residual.norm(dim=0)).any()):
-                break
-            keep = left.norm(dim=0) < residual.norm(dim=0)
-            x, residual = torch.where(keep, better, x), torch.where(keep, left, residual)
-        k = rhs.shape[1]
-        # Where only rounding is left, its estimate is not to be had from the residual.
-        known = bool((residual.norm(dim=0) <= rounding).all())
-        return solution_from(
-            self.operator,
-            rhs,
-            x,
-            converged=torch.ones(k, dtype=torch.bool),
-            reason="",
-            iterations=torch.zeros(k, dtype=torch.long),
-            error_directions=rhs.new_zeros(0, *rhs.shape) if known else self._apply_inverse(residual)[None],
-            residual=residual,
-        )
-
-
-class _PrimalCholesky(_Direct):
+class _PrimalCholesky(Direct):
     def __init__(self, operator: LinearOperator):
         with memory_errors(
             "factorising the dense curvature", "Use solver=CG(), or attribute fewer parameters."
@@ -155,7 +96,7 @@ class _PrimalCholesky(_Direct):
         return torch.cholesky_solve(rhs.double(), self._factor).to(rhs.dtype)
 
 
-class _PrimalEigh(_Direct):
+class _PrimalEigh(Direct):
     def __init__(self, operator: LinearOperator):
         with memory_errors(
             "decomposing the dense curvature", "Use solver=CG(), or attribute fewer parameters."
@@ -177,29 +118,6 @@ class _PrimalEigh(_Direct):
 
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return (self._vectors @ ((self._vectors.T @ rhs.double()) / self._values[:, None])).to(rhs.dtype)
-
-
-class _Dual(_Direct):
-    """`(D + FFᵀ/n)⁻¹ = D⁻¹ − D⁻¹F (nI + FᵀD⁻¹F)⁻¹ FᵀD⁻¹`."""
-
-    def __init__(self, operator: LinearOperator, factor: FactoredOperator, diagonal: Float[Tensor, " p"]):
-        super().__init__(operator, max(operator.lower_bound, float(diagonal.min())), True)
-        self._operator_factor = factor
-        self._diagonal = diagonal
-        with memory_errors(
-            "factorising the Gram matrix of the dual space",
-            "Use solver=CG(), fewer training examples, or a higher memory=.",
-        ):
-            gram = factor.factor_gram(1 / diagonal)
-            assert factor.n_examples is not None
-            gram.diagonal().add_(factor.n_examples)
-            self._factor = torch.linalg.cholesky(gram)
-        self.notes = {"space": "dual", "method": "cholesky", "size": gram.shape[0]}
-
-    def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        scaled = rhs / self._diagonal[:, None]
-        inner = torch.cholesky_solve(self._operator_factor.factor_adjoint(scaled).double(), self._factor)
-        return scaled - self._operator_factor.factor_apply(inner) / self._diagonal[:, None]
 
 
 def _indefinite(values: Float[Tensor, " p"]) -> NotPositiveDefiniteError:

@@ -1,0 +1,61 @@
+"""What all factorisations share: an answer refined against the operator's own products."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.linalg import LinearOperator
+from whence.solvers.base import PreparedSolver, Solution, solution_from
+from whence.solvers.preconditioner import InverseOperator
+
+# Residual corrections after the factorisation: the operator may be float32, and the factors as well.
+_REFINEMENTS = 3
+# A residual of this many units of rounding cannot be improved.
+_ROUNDING = 100
+
+
+class Direct(PreparedSolver):
+    """A factorisation, refined against the operator's own products."""
+
+    name = "Exact"
+
+    @abstractmethod
+    def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        """`C_λ⁻¹` of the columns by the factorisation."""
+
+    def _residual(self, rhs: Float[Tensor, "p k"], x: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        return rhs - self.operator.matmat(x)
+
+    def as_preconditioner(self) -> LinearOperator:
+        return InverseOperator(self._apply_inverse, self.operator)
+
+    def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        x = self._apply_inverse(rhs)
+        residual = self._residual(rhs, x)
+        rounding = _ROUNDING * torch.finfo(rhs.dtype).eps * rhs.norm(dim=0)
+        for _ in range(_REFINEMENTS):
+            if bool((residual.norm(dim=0) <= rounding).all()):
+                break
+            better = x + self._apply_inverse(residual)
+            left = self._residual(rhs, better)
+            if not bool((left.norm(dim=0) < 0.5 * residual.norm(dim=0)).any()):
+                break
+            keep = left.norm(dim=0) < residual.norm(dim=0)
+            x, residual = torch.where(keep, better, x), torch.where(keep, left, residual)
+        k = rhs.shape[1]
+        # Where only rounding is left, its estimate is not to be had from the residual.
+        known = bool((residual.norm(dim=0) <= rounding).all())
+        return solution_from(
+            self.operator,
+            rhs,
+            x,
+            converged=torch.ones(k, dtype=torch.bool),
+            reason="",
+            iterations=torch.zeros(k, dtype=torch.long),
+            error_directions=rhs.new_zeros(0, *rhs.shape) if known else self._apply_inverse(residual)[None],
+            residual=residual,
+        )
