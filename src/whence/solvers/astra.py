@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import DivergenceError, InputError
+from whence.errors import DivergenceError, InputError, NotPositiveDefiniteError
 from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.progress import progress_bar
-from whence.solvers.base import PreparedSolver, Solution, Solver, best_multiple, solution_from
+from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from whence.solvers.cg_iteration import BlockIteration
 from whence.solvers.floor import eigenvalue_floor, not_positive_definite
 from whence.solvers.pencil import pencil_spectrum
 from whence.solvers.preconditioner import (
@@ -29,8 +30,9 @@ _FULL_LANCZOS = 30
 # The smallest Ritz value of a short run is above the smallest eigenvalue; automatic steps allow for this.
 _CAUTION = 0.5
 _FEWEST_STEPS = 10
-# A bias bound above this says no more than that the error may be this much of the start's.
-_SLOWEST = 0.9
+# The error left is solved for by so many full steps at most, this loosely.
+_ERROR_STEPS = 3
+_LOOSE = 0.1
 # Growth of the iterate beyond what a convergent run can reach: certain divergence.
 _GROWTH = 1e4
 _CHECK_EVERY = 20
@@ -51,9 +53,9 @@ class Astra(Solver):
     - *A step that is safe for every mini-batch*, from the largest eigenvalue of `M⁻¹C̃_λ` over several.
 
     The expectation follows the deterministic recursion, so the bias falls like `(1 − η λ_min(M⁻¹C_λ))^t`; the
-    spread of independent repeats gives the standard error. The error left is estimated twice over: from the
-    final full residual, which sees noise and bias together but slow directions too little, and by the bound
-    of the bias times what the last round changed. What repeats say of the noise is in the notes.
+    spread of independent repeats gives the standard error. The error left, noise and bias together, is
+    estimated by a few steps of preconditioned CG on the final full residual; the standard error is in the
+    notes.
 
     Args:
         preconditioner: a `Solver` (prepared on the same damped operator) or an operator close to `C_λ⁻¹`,
@@ -68,7 +70,7 @@ class Astra(Solver):
         max_steps: limit of automatic steps; reaching it is reported as not converged.
 
     Cost: `repeats · steps · max(anchors, 1)` mini-batch products and as many products with `M⁻¹` a column,
-    and `anchors + 2` full ones; to prepare, 30 full products of one column. That is below the cost of
+    and `anchors + 4` full ones; to prepare, 30 full products of one column. That is below the cost of
     preconditioned CG where `repeats · steps · batch_size` is well below `n` times CG's iterations: from about
     100,000 examples on.
 
@@ -155,24 +157,27 @@ class _PreparedAstra(PreparedSolver):
         self.step_size = settings.step_size or 1 / (_MARGIN * self._largest())
         full = pencil_spectrum(operator, self._inverse, steps=_FULL_LANCZOS, seed=seed)
         if full.smallest <= 0:
-            # The preconditioned value has no units of damping; a longer run on C_λ itself has.
-            raise not_positive_definite(lanczos_spectrum(operator, steps=40, seed=seed).smallest_lower)
+            raise self._refused(full.smallest)
         contraction = 1 - min(self.step_size * _CAUTION * full.smallest, 0.999)
         # The average over the second half of the steps has at most the bias of its first iterate.
         self._wanted = max(_FEWEST_STEPS, math.ceil(2 * math.log(settings.bias) / math.log(contraction)))
         self.steps = settings.steps or min(self._wanted, settings.max_steps)
         self._short = settings.steps is None and self._wanted > settings.max_steps
-        self.bias_bound = contraction ** (self.steps // 2 + 1)
         self.notes = {
             "step_size": self.step_size,
             "steps": self.steps,
             "repeats": settings.repeats,
             "anchors": settings.anchors,
             "batch_size": self._batch,
-            "bias_bound": self.bias_bound,
+            "bias_bound": contraction ** (self.steps // 2 + 1),
             "preconditioned_smallest_ritz": full.smallest,
             "preconditioned_largest_ritz": full.largest,
         }
+
+    def _refused(self, _: float) -> NotPositiveDefiniteError:
+        # The preconditioned value has no units of damping; a longer run on C_λ itself has.
+        spectrum = lanczos_spectrum(self.operator, steps=40, seed=self._seed)
+        return not_positive_definite(spectrum.smallest_lower)
 
     def _largest(self) -> float:
         """The largest eigenvalue of `M⁻¹C̃_λ` over a few mini-batches."""
@@ -193,19 +198,19 @@ class _PreparedAstra(PreparedSolver):
         rounds = max(settings.anchors, 1)
         with progress_bar("Astra", rounds * settings.repeats * self.steps) as bar:
             if settings.anchors == 0:
-                start = x
-                x, spread = self._round(rhs, start, 0, bar)
-                change = x - start
+                x, spread = self._round(rhs, x, 0, bar)
                 residual = rhs - self.operator.matmat(x)
             else:
                 x, residual, _ = self._searched(torch.zeros_like(rhs), x, rhs)
                 for number in range(settings.anchors):
                     change, spread = self._round(residual, torch.zeros_like(rhs), number, bar)
                     x, residual, length = self._searched(x, change, residual)
-                    change, spread = change * length, spread * length
+                    spread = spread * length
         self.notes["standard_error"] = float(spread.norm() / x.norm().clamp(min=1e-300))
-        measured = best_multiple(self.operator, self._inverse.matmat(residual), residual)
-        slow = min(self.bias_bound, _SLOWEST)
+        loose = _LOOSE * residual.norm(dim=0)
+        error = (
+            BlockIteration(self.operator, self._inverse, self._refused).run(residual, loose, _ERROR_STEPS).x
+        )
         return solution_from(
             self.operator,
             rhs,
@@ -213,7 +218,7 @@ class _PreparedAstra(PreparedSolver):
             converged=torch.full((k,), not self._short),
             reason=self._shortfall() if self._short else "",
             iterations=torch.full((k,), rounds * settings.repeats * self.steps),
-            error_directions=torch.stack([measured, slow / (1 - slow) * change]),
+            error_directions=error[None],
             residual=residual,
         )
 
