@@ -10,7 +10,8 @@ import safetensors.torch
 
 from whence.errors import StoreError
 from whence.influence.scores import Scores
-from whence.store import dump_json, write_atomically
+from whence.store import write_atomically
+from whence.store.json_values import dump_json
 
 _KIND = "whence-scores-1"
 _TENSORS = ("values", "estimate", "bound", "converged", "relative_residual")
