@@ -36,28 +36,33 @@ def environment() -> dict[str, str]:
     return {**os.environ, **ONE_THREAD, "PYTHONPATH": paths}
 
 
-def run(entrant: Entrant, task: str, path: Path, work: Path, limit: float) -> Run:
-    """Runs the adapter; every way to fail comes back as a `Run` that says so."""
+def run(entrant: Entrant, task: str, path: Path, work: Path, limit: float) -> None:
+    """Runs the adapter; `load(work)` gives what came of it. Every way to fail is recorded there."""
     shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     command = [str(environments.python(entrant.library)), "-W", "ignore"]
     command += [str(HERE / "adapters" / f"{entrant.library}_adapter.py"), "--task", str(path)]
     command += ["--method", entrant.method, "--settings", json.dumps(entrant.settings_for(task))]
     command += ["--out", str(work)]
+    failure = ""
     try:
         done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            env=environment(),
-            check=False,
+            command, capture_output=True, text=True, timeout=limit, env=environment(), check=False
         )
     except subprocess.TimeoutExpired:
-        return Run(None, {}, f"stopped after {limit:.0f} s")
-    if done.returncode != 0:
-        last = [line for line in done.stderr.splitlines() if line.strip()]
-        return Run(None, {}, last[-1].strip()[:300] if last else f"exit status {done.returncode}")
+        failure = f"stopped after {limit:.0f} s"
+    else:
+        if done.returncode != 0:
+            last = [line for line in done.stderr.splitlines() if line.strip()]
+            failure = last[-1].strip()[:300] if last else f"exit status {done.returncode}"
+        elif not np.isfinite(np.load(work / "scores.npy")).all():
+            failure = "scores that are not finite"
+    (work / "run.json").write_text(json.dumps({"failure": failure}))
+
+
+def load(work: Path) -> Run:
+    failure = json.loads((work / "run.json").read_text())["failure"]
+    if failure:
+        return Run(None, {}, failure)
     scores = np.load(work / "scores.npy").astype(np.float64)
-    if not np.isfinite(scores).all():
-        return Run(None, {}, "scores that are not finite")
     return Run(scores, json.loads((work / "report.json").read_text()))

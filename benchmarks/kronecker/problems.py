@@ -36,7 +36,7 @@ VOCABULARY = 1000
 
 @dataclass(frozen=True)
 class Size:
-    """Training examples and queries, and the data's name when a data folder is given."""
+    """Training examples and queries."""
 
     train: int
     query: int

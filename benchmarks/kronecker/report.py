@@ -39,7 +39,10 @@ def render(summary: dict[str, Any]) -> str:
             continue
         shape = summary["tasks"][task]
         size = f"{shape['n']:,} train × {shape['q']} queries, {shape['p']:,} parameters"
-        parts += [f"### {title}: {size}, damping {shape['damping']:.1e}", _floor_line(summary["floors"][task])]
+        parts += [
+            f"### {title}: {size}, damping {shape['damping']:.1e}",
+            _floor_line(summary["floors"][task]),
+        ]
         for method, name in (("ekfac", "EK-FAC"), ("kfac", "K-FAC"), ("identity", "Identity")):
             members = [row for row in rows if row["method"] == method]
             if members:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ import torch
 from entrants import ENTRANTS, Entrant
 
 SLOW = 30.0  # seconds of CPU: an entrant slower than this in its first run is timed once
+TASK_FILES = ("problems.py", "models.py")
+REFERENCE_FILES = ("capturing.py", "kronecker_reference.py", "ggn_reference.py")
 GGN_TASKS = ("mlp-reduced", "resnet-reduced")
 
 
@@ -53,7 +56,8 @@ def main() -> None:
     tell, out = Progress(), given.out
     out.mkdir(parents=True, exist_ok=True)
     data = problems.find_data(given.data)
-    marks = _fingerprint(given.quick, data is not None)
+    kind = f"{given.quick} {data is not None}"
+    marks, truths = _fingerprint(TASK_FILES, kind), _fingerprint(TASK_FILES + REFERENCE_FILES, kind)
     tasks = given.tasks.split(",")
     libraries = {"whence", *given.peers.split(",")} if given.peers else {"whence"}
     chosen = [
@@ -67,8 +71,11 @@ def main() -> None:
         for name in sorted({entrant.library for entrant, _ in chosen}):
             environments.prepare(name, tell)
     paths = {task: _task(task, out, marks, data, given.quick, tell) for task in tasks}
-    runs = _rounds(chosen, paths, out, given.repeats, given.limit, tell)
-    references = _references(chosen, paths, out, marks, tell)
+    kept = out / f"runs-{marks}"
+    if not given.resume:
+        shutil.rmtree(kept, ignore_errors=True)
+    runs = _rounds(chosen, paths, kept, given.repeats, given.limit, tell)
+    references = _references(chosen, paths, out, truths, tell)
     summary = results.summarise(runs, references, paths)
     summary["quick"], summary["data"] = given.quick, "real" if data else "synthetic"
     summary["convergence"] = (
@@ -92,6 +99,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", default="", help="ekfac, kfac, identity; all if not given")
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds; medians are reported")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a run is stopped")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that --out holds already")
     parser.add_argument("--data", help="data folder; else WHENCE_DATA, else ../shared/data, else synthetic")
     parser.add_argument("--quick", action="store_true", help="tiny tasks: checks that all of it runs")
     parser.add_argument("--skip-install", action="store_true", help="use the environments as they are")
@@ -110,7 +118,7 @@ def _task(task: str, out: Path, marks: str, data: Path | None, quick: bool, tell
 def _rounds(
     chosen: list[tuple[Entrant, str]],
     paths: dict[str, Path],
-    out: Path,
+    kept: Path,
     repeats: int,
     limit: float,
     tell: Progress,
@@ -122,11 +130,13 @@ def _rounds(
             _, done = runs.setdefault((task, entrant.name), (entrant, []))
             if done and (done[0].failure or done[0].cpu("total") > SLOW):
                 continue
-            tell(f"round {round_ + 1} of {repeats}: {task} {entrant.name}")
-            work = out / "runs" / task / entrant.name
-            done.append(launch.run(entrant, task, paths[task], work, limit))
+            work = kept / task / entrant.name / str(round_)
+            if not (work / "run.json").exists():
+                tell(f"round {round_ + 1} of {repeats}: {task} {entrant.name}")
+                launch.run(entrant, task, paths[task], work, limit)
+            done.append(launch.load(work))
             if done[-1].failure:
-                tell(f"  {done[-1].failure}")
+                tell(f"  {task} {entrant.name}: {done[-1].failure}")
     return runs
 
 
@@ -151,12 +161,11 @@ def _references(
     return found
 
 
-def _fingerprint(quick: bool, real: bool) -> str:
-    """Changes with whatever decides the tasks and references, so that a cached file is never stale."""
+def _fingerprint(names: tuple[str, ...], kind: str) -> str:
+    """Changes with whatever decides the tasks or references, so that a cached file is never stale."""
     here = Path(__file__).resolve().parent
-    names = ("problems.py", "models.py", "capturing.py", "kronecker_reference.py", "ggn_reference.py")
     source = b"".join((here / name).read_bytes() for name in names)
-    return hashlib.sha256(source + f"{quick} {real}".encode()).hexdigest()[:10]
+    return hashlib.sha256(source + kind.encode()).hexdigest()[:10]
 
 
 if __name__ == "__main__":

@@ -52,9 +52,7 @@ class Problem:
         return copy.deepcopy(self.model)
 
     def head(self, train: int, query: int) -> Problem:
-        return replace(
-            self, X=self.X[:train], y=self.y[:train], Xq=self.Xq[:query], yq=self.yq[:query]
-        )
+        return replace(self, X=self.X[:train], y=self.y[:train], Xq=self.Xq[:query], yq=self.yq[:query])
 
 
 Method = Callable[[Problem, dict[str, Any], Stages], np.ndarray]

@@ -60,9 +60,7 @@ def _scores(
         with stages.stage("fit"):
             task = SummedLoss(problem.modules)
             model = prepare_model(problem.copied_model(), task)
-            analyzer = Analyzer(
-                "benchmark", model, task, cpu=True, disable_tqdm=True, output_dir=folder
-            )
+            analyzer = Analyzer("benchmark", model, task, cpu=True, disable_tqdm=True, output_dir=folder)
             analyzer.set_dataloader_kwargs(DataLoaderKwargs(num_workers=0))
             factors = FactorArguments(
                 strategy=strategy, use_empirical_fisher=settings.get("labels") == "empirical"
