@@ -41,7 +41,7 @@ class CG(Solver):
     `λ_max`, for free. A column that has converged is frozen.
 
     With a preconditioner `M⁻¹` the first iterate is the best combination of the preconditioner's own answers
-    `M⁻¹V`: one product makes it at least as good, in the energy norm, as `M⁻¹v` (Saad 2003, Prop. 6.12), and
+    `M⁻¹V`: one product makes it at least as good, in the energy norm that CG minimises, as `M⁻¹v`, and
     later ones are best over a space that holds every iterate that a start from `x₀ = M⁻¹v` would reach with
     as many products. So the iteration starts from `M⁻¹v` without paying for its residual.
 
