@@ -26,7 +26,8 @@ LEFT_OUT = {
     "torch-influence": "not on PyPI; its method (SciPy's CG, one query at a time) is `curvlinops scipy-cg`",
 }
 
-# PyPI's builds of these need CUDA; the library itself never imports them, transformers does if they are there.
+# PyPI's builds of these need CUDA; the library itself never imports them, transformers does if they are
+# there.
 REMOVED: dict[str, tuple[str, ...]] = {"bergson": ("torchvision", "torchaudio")}
 
 

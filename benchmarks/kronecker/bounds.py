@@ -1,14 +1,15 @@
 """The physical floor: FLOPs that no implementation can do without, over the GEMM rate of the same processes.
 
-A multiply and an add count two. A layer with `o` outputs, `i` inputs (bias included), used at `t` positions; `n`
-training examples, `q` queries, `c` curvature vectors an example (classes if exact, else one). Everything that is
-not dense linear algebra counts nothing.
+A multiply and an add count two. A layer with `o` outputs, `i` inputs (bias included), used at `t`
+positions; `n` training examples, `q` queries, `c` curvature vectors an example (classes if exact, else
+one). Everything that is not dense linear algebra counts nothing.
 
 - fit: one forward pass `2 n t o i`, one backward pass a vector (the first layer's excepted); Gram matrices of
-  activations and gradients, their symmetric half; eigenvectors `9 d³`; for EK-FAC both rotated, then second moments:
-  at one position one product of squares `2 n o i`, else `c` products `2 n t o i`.
-- scores, full rank: passes over train and queries, then a product `2 q n o i`, for which layers with several positions
-  need the training gradients first, `2 n t o i`; the queries' inverse, rotated back, or the training side rotated.
+  activations and gradients, their symmetric half; eigenvectors `9 d³`; for EK-FAC both rotated, then second
+  moments: at one position one product of squares `2 n o i`, else `c` products `2 n t o i`.
+- scores, full rank: passes over train and queries, then a product `2 q n o i`, for which layers with
+  several positions need the training gradients first, `2 n t o i`; the queries' inverse, rotated back, or
+  the training side rotated.
 - scores, rank one (K-FAC with factored damping, identity): `2 q n t² (o + i)`, if that is less.
 """
 

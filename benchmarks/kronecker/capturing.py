@@ -44,8 +44,9 @@ def load(path: Path) -> Data:
 
 
 class Pass:
-    """One forward pass with its graph: `a[name]` is `(b, t, i + 1)` with a last column of ones (or `(b, t, i)`
-    without bias), `deltas(v)[name]` the gradients `(b, t, o)` of `⟨v, outputs⟩` at the layers' outputs."""
+    """One forward pass with its graph: `a[name]` is `(b, t, i + 1)` with a last column of ones (or `(b, t,
+    i)` without bias), `deltas(v)[name]` the gradients `(b, t, o)` of `⟨v, outputs⟩` at the layers'
+    outputs."""
 
     def __init__(self, data: Data, X: Tensor, bias: bool = True) -> None:
         self.a: dict[str, Tensor] = {}

@@ -1,4 +1,5 @@
-"""Conjugate gradients on the damped full Gauss-Newton matrix: products per query, plain and EK-FAC-preconditioned.
+"""Conjugate gradients on the damped full Gauss-Newton matrix: products per query, plain and
+EK-FAC-preconditioned.
 
 A 235k-parameter MLP on 2,000 examples at the absolute damping 0.01; the count is of products of the
 matrix with one vector, each query's own, until the true relative residual is at most 1e-3.
@@ -13,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import problems
 from launch import HERE, environment
+
+import problems
 
 QUERIES = 8
 CASES = (("none", "one"), ("none", "block"), ("EK-FAC", "one"), ("EK-FAC", "block"))

@@ -1,11 +1,12 @@
 """What each library computes, so that its error is measured against its own definition at float64.
 
-`S = g_qᵀ (blockdiag_l C_l + λ)⁻¹ g_i`, where a layer's block `C_l` has the eigenbasis of `A ⊗ B` and eigenvalues `Λ`:
+`S = g_qᵀ (blockdiag_l C_l + λ)⁻¹ g_i`, where a layer's block `C_l` has the eigenbasis of `A ⊗ B` and
+eigenvalues `Λ`:
 
 - `ekfac`: `Λ` = second moment of the rotated gradients; `kfac`: `Λ` = products of the factors' eigenvalues;
   `identity`: `S = g_qᵀ g_i`.
-- `labels`: whose gradients: the exact expectation over classes, draws from the model, the true labels, or pyDVL's
-  `Σ_c √p_c ∇log p_c`.
+- `labels`: whose gradients: the exact expectation over classes, draws from the model, the true labels, or
+  pyDVL's `Σ_c √p_c ∇log p_c`.
 - `positions`: `joint` squares an example's gradient, `independent` adds the squares of its positions.
 - `scale`: K-FAC's `Λ` is that of the expand setting times `t^scale` for a layer used at `t` positions.
 """

@@ -1,10 +1,10 @@
 """Float64 scores of the damped full Gauss-Newton matrix, every term between layers included.
 
-Classes: exactly, in the dual space. With `J` the `nC × p` Jacobian of the logits and `S = blockdiag(diag(p) − ppᵀ)`,
-`(JᵀSJ/n + λI)⁻¹` needs `JJᵀ` only (Woodbury): one Cholesky factorisation, then any query.
+Classes: exactly, in the dual space. With `J` the `nC × p` Jacobian of the logits and `S = blockdiag(diag(p)
+− ppᵀ)`, `(JᵀSJ/n + λI)⁻¹` needs `JJᵀ` only (Woodbury): one Cholesky factorisation, then any query.
 
-Tokens: `t · vocabulary` outputs an example are too many; conjugate gradients on the products `Jᵀ S J v`, the vectors
-preconditioned by the float64 EK-FAC reference, for the first queries.
+Tokens: `t · vocabulary` outputs an example are too many; conjugate gradients on the products `Jᵀ S J v`,
+the vectors preconditioned by the float64 EK-FAC reference, for the first queries.
 """
 
 from __future__ import annotations

@@ -31,9 +31,10 @@ class Run:
 
 
 def environment() -> dict[str, str]:
-    """One thread; the adapters import the shared modules beside them."""
-    paths = os.pathsep.join(str(p) for p in (HERE, HERE.parent / "adapters"))
-    return {**os.environ, **ONE_THREAD, "PYTHONPATH": paths}
+    """One thread; the adapters import the shared modules beside them. A `PYTHONPATH` that is set is kept, so
+    that another checkout of whence can be measured."""
+    paths = [str(HERE), str(HERE.parent / "adapters"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def run(entrant: Entrant, task: str, path: Path, work: Path, limit: float) -> None:

@@ -6,6 +6,7 @@ Attention is spelled out, since torch's fused kernels have no second derivative 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -21,7 +22,8 @@ def build(kind: str, config: dict[str, Any]) -> nn.Module:
 
 def attributed(kind: str, model: nn.Module) -> list[str]:
     """Names of the modules that every library attributes: all linear and convolutional ones; in a GPT-2 those
-    of the blocks, since several libraries cannot do embeddings and a tied or huge head is usually left out."""
+    of the blocks, since several libraries cannot do embeddings and a tied or huge head is usually left
+    out."""
     return [
         name
         for name, module in model.named_modules()
@@ -56,7 +58,7 @@ class ResNet(nn.Module):
         self.stem = nn.Conv2d(channels, widths[0], 3, stride=2, padding=1)
         self.residuals = nn.ModuleList(Residual(width) for width in widths[:-1])
         self.strides = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:])
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
         )
         self.head = nn.Linear(widths[-1], classes)
 

@@ -1,9 +1,9 @@
 """The tasks, built once as .npz files that every library loads.
 
-A file holds `X, y` (train), `Xq, yq` (queries), `kind` and `config` of the network (JSON), its trained float32
-parameters as `state.<name>`, and `damping`: a tenth of the mean eigenvalue of the attributed layers' Gauss-Newton
-blocks, one absolute number, since that is what all libraries take. A `-reduced` task is the first examples and
-queries of the full one under the same network and damping.
+A file holds `X, y` (train), `Xq, yq` (queries), `kind` and `config` of the network (JSON), its trained
+float32 parameters as `state.<name>`, and `damping`: a tenth of the mean eigenvalue of the attributed
+layers' Gauss-Newton blocks, one absolute number, since that is what all libraries take. A `-reduced` task
+is the first examples and queries of the full one under the same network and damping.
 
 The loss of an example is the cross-entropy summed over its positions (64 for a sequence, else one), the
 objective the mean over examples: with a sum, gradients of sampled labels square to the Gauss-Newton matrix.

@@ -69,8 +69,8 @@ def _setting(summary: dict[str, Any]) -> str:
 
 def _floor_line(floors: dict[str, float]) -> str:
     return (
-        f"Floor, s: fit {_seconds(floors['fit_exact'])} (exact labels), {_seconds(floors['fit_single'])} (one "
-        f"vector an example); scores {_seconds(floors['full_rank'])} (full rank), "
+        f"Floor, s: fit {_seconds(floors['fit_exact'])} (exact labels), {_seconds(floors['fit_single'])} "
+        f"(one vector an example); scores {_seconds(floors['full_rank'])} (full rank), "
         f"{_seconds(floors['rank_one'])} (rank one)."
     )
 
@@ -116,10 +116,9 @@ def _row(row: dict[str, Any], own: dict[str, Any] | None) -> str:
 def _convergence(summary: dict[str, Any]) -> str:
     head = ("preconditioner", "columns", "products per query to 1e-3", "CPU s", "residual reached")
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    lines += [
-        f"| {r['preconditioner']} | {r['columns']} | {r['products']} | {_seconds(r['cpu'])} | {r['residual']} |"
-        for r in summary["convergence"]
-    ]
+    for r in summary["convergence"]:
+        cells = (r["preconditioner"], r["columns"], r["products"], _seconds(r["cpu"]), r["residual"])
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -17,18 +17,19 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import convergence
 import environments
 import ggn_reference
 import kronecker_reference
 import launch
-import problems
 import results
-import report
 import torch
 from entrants import ENTRANTS, Entrant
+
+import problems
+import report
 
 SLOW = 30.0  # seconds of CPU: an entrant slower than this in its first run is timed once
 TASK_FILES = ("problems.py", "models.py")

@@ -1,8 +1,8 @@
 """bergson: its EK-FAC pipeline on the same network as a Hugging Face GPT-2, saved to a temporary folder.
 
 A document of 65 tokens gives the 64 loss terms of a sequence here; the last position has no loss and no
-gradient. Labels are sampled, losses summed over tokens, biases included, the damping absolute. Everything passes
-through files. Exporting the network and the tokens is not timed.
+gradient. Labels are sampled, losses summed over tokens, biases included, the damping absolute. Everything
+passes through files. Exporting the network and the tokens is not timed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """curvlinops: its (E)KFAC operators and their inverse; gradients and scores are `torch.func` around them.
 
 Its operators work on the loss averaged over positions too, which for `t` positions is `1/t` of the sum used
-here: the damping is divided by `t` on the way in, and so are the solutions on the way out. Weight and bias are
-one block, as everywhere else. Training gradients are dense, in blocks of `chunk` examples.
+here: the damping is divided by `t` on the way in, and so are the solutions on the way out. Weight and bias
+are one block, as everywhere else. Training gradients are dense, in blocks of `chunk` examples.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What the adapters of this benchmark share: loading a task, its loss, per-example gradients, the command line.
+"""What the adapters of this benchmark share: loading a task, its loss, per-example gradients, the command
+line.
 
 An adapter is a script with a table `method → function(problem, settings, stages) → scores (queries × train)`,
-stages `fit` and `scores`. It runs alone in its library's environment, so this file needs torch and NumPy only.
+stages `fit` and `scores`. It runs alone in its library's environment, so this file needs torch and NumPy
+only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """kronfluence: factors to a temporary folder, then pairwise scores.
 
-True labels give the empirical Fisher, sampled ones the true Fisher's estimate (its default). The damping is passed
-as it is; `None` would mean a tenth of each layer's mean eigenvalue.
+True labels give the empirical Fisher, sampled ones the true Fisher's estimate (its default). The damping is
+passed as it is; `None` would mean a tenth of each layer's mean eigenvalue.
 """
 
 from __future__ import annotations

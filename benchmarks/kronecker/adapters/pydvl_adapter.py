@@ -1,9 +1,9 @@
 """pyDVL's `EkfacInfluence`: linear layers and cross-entropy only, everything else has to be frozen.
 
-Its curvature is that of one backward pass per batch with the output gradient `Σ_c √p_c ∇log p_c`, which has cross
-terms between classes: neither the exact Fisher nor a sample of it. Its eigenvalues take the positions of
-a sequence as independent, and its loss is the mean over positions: scores are multiplied by `t²` to compare. Queries
-and training examples are held as dense gradients; training ones go in blocks.
+Its curvature is that of one backward pass per batch with the output gradient `Σ_c √p_c ∇log p_c`, which has
+cross terms between classes: neither the exact Fisher nor a sample of it. Its eigenvalues take the positions
+of a sequence as independent, and its loss is the mean over positions: scores are multiplied by `t²` to
+compare. Queries and training examples are held as dense gradients; training ones go in blocks.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import Any
 
 import harness
 import numpy as np
+
 import whence
 
 

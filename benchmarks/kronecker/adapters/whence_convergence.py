@@ -9,6 +9,7 @@ from pathlib import Path
 import common
 import harness
 import torch
+
 import whence
 
 DAMPING = 0.01
