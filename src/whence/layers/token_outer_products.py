@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.layers.forms import GradientForm
+
+# Columns of many matrices are copied together, as many tokens at a time as fit into so many bytes.
+_COLUMNS = 16 * 2**20
 
 
 class TokenOuterProducts(GradientForm):
@@ -20,7 +25,8 @@ class TokenOuterProducts(GradientForm):
 
     def __init__(self, tokens: Int[Tensor, "b t"], gradients: Float[Tensor, "k b t o"], vocabulary: int):
         self.tokens = tokens.clamp(min=0)
-        self.gradients = gradients.masked_fill((tokens < 0)[None, :, :, None], 0)
+        none = tokens < 0
+        self.gradients = gradients.masked_fill(none[None, :, :, None], 0) if bool(none.any()) else gradients
         self.k, self.b, self.positions, width = gradients.shape
         self.shape = (1, width, vocabulary)
 
@@ -32,34 +38,43 @@ class TokenOuterProducts(GradientForm):
         return made.transpose(2, 3).reshape(self.k, self.b, o * i)
 
     def inner(self, matrices: Float[Tensor, "q 1 o i"]) -> Float[Tensor, "k b q"]:
-        table = matrices[:, 0].permute(2, 0, 1)  # (i, q, o)
-        parts = []
-        for example in range(self.b):
-            picked = table[self.tokens[example]]  # (t, q, o)
-            parts.append(torch.einsum("kto,tqo->kq", self.gradients[:, example], picked))
-        return torch.stack(parts, dim=1)
+        sums, tokens = self._per_token
+        q, o = matrices.shape[0], self.shape[1]
+        flat = matrices.reshape(q * o, -1)
+        found = sums.new_zeros(self.k, self.b, q)
+        distinct, counts = torch.unique_consecutive(tokens, return_counts=True)
+        each = max(1, _COLUMNS // (q * o * sums.element_size()))
+        start = 0
+        for some, lengths in zip(distinct.split(each), counts.split(each)):
+            # In two steps, each of which copies runs of memory.
+            columns = flat.index_select(1, some).T.contiguous().view(-1, q, o).mT  # (tokens, o, q)
+            stop = start + int(lengths.sum())
+            products = [
+                part @ column for part, column in zip(sums[:, start:stop].split(lengths.tolist(), 1), columns)
+            ]
+            found.index_add_(1, self._owners[start:stop], torch.cat(products, dim=1))
+            start = stop
+        return found
 
     def squares(self) -> Float[Tensor, "g o i"]:
         _, o, i = self.shape
-        total = torch.zeros(i, o, dtype=self.gradients.dtype, device=self.gradients.device)
-        sums, tokens = self._per_token()
+        sums, tokens = self._per_token
+        total = sums.new_zeros(i, o)
         total.index_add_(0, tokens, sums.square().sum(0))
-        return total.T[None].contiguous()
+        return total.T[None]
 
     def weighted_squares(self, weights: Float[Tensor, "g o i"]) -> Float[Tensor, "k b"]:
-        sums, tokens = self._per_token()
-        each = (sums.square() * weights[0].T[tokens]).sum(2)
-        made = torch.zeros(self.k, self.b, dtype=each.dtype, device=each.device)
-        return made.index_add_(1, self._owners(), each)
+        sums, tokens = self._per_token
+        return self._by_example((sums.square() * weights[0].index_select(1, tokens).T).sum(2))
 
     def squared_norms(self) -> Float[Tensor, "k b"]:
-        sums, _ = self._per_token()
-        made = torch.zeros(self.k, self.b, dtype=sums.dtype, device=sums.device)
-        return made.index_add_(1, self._owners(), sums.square().sum(2))
+        return self._by_example(self._per_token[0].square().sum(2))
 
     def rotated(
         self, left: Float[Tensor, "g o o"] | None, right: Float[Tensor, "g i i"] | None
     ) -> TokenOuterProducts:
+        """As in `GradientForm`; one-hot activations have no other basis, so `right` is `None`."""
+        assert right is None
         gradients = self.gradients if left is None else self.gradients @ left[0]
         return TokenOuterProducts(self.tokens, gradients, self.shape[2])
 
@@ -75,18 +90,25 @@ class TokenOuterProducts(GradientForm):
     def select(self, examples: slice) -> TokenOuterProducts:
         return TokenOuterProducts(self.tokens[examples], self.gradients[:, examples], self.shape[2])
 
+    @cached_property
     def _keys(self) -> tuple[Tensor, Tensor]:
+        """Pairs of token and example that occur, sorted by token, and which pair each position belongs to."""
         owners = torch.arange(self.b, device=self.tokens.device)[:, None]
-        return torch.unique(owners * self.shape[2] + self.tokens, return_inverse=True)
+        return torch.unique(self.tokens * self.b + owners, return_inverse=True)
 
+    @property
     def _owners(self) -> Int[Tensor, " u"]:
-        """Which example each pair of `_per_token` belongs to."""
-        return self._keys()[0] // self.shape[2]
+        """Which example each pair belongs to."""
+        return self._keys[0] % self.b
 
+    @cached_property
     def _per_token(self) -> tuple[Float[Tensor, "k u o"], Int[Tensor, " u"]]:
         """Gradients summed over the positions of the same token in the same example, and those tokens."""
-        keys, inverse = self._keys()
+        keys, inverse = self._keys
         width = self.shape[1]
         sums = self.gradients.new_zeros(self.k, len(keys), width)
         sums.index_add_(1, inverse.reshape(-1), self.gradients.reshape(self.k, -1, width))
-        return sums, keys % self.shape[2]
+        return sums, keys // self.b
+
+    def _by_example(self, values: Float[Tensor, "k u"]) -> Float[Tensor, "k b"]:
+        return values.new_zeros(self.k, self.b).index_add_(1, self._owners, values)
