@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from support import as_a_user
-from whence import Scores, load_scores, save_scores
+from whence import Scores, SelfScores, load_scores, save_scores
 from whence.errors import InputError, StoreError
 
 VALUES = torch.tensor([[1.0, -2.0, 1.0, 0.5], [0.0, 3.0, -1.0, 3.0]])
@@ -96,6 +96,53 @@ def test_what_is_shown_in_a_terminal_and_a_notebook():
     assert text.startswith("harmful") and max(map(len, text.splitlines())) <= 80
     html = scores()._repr_html_()
     assert html.count("<table>") == 2 and "helpful" in html and "harmful" in html and "-5.000e-01" in html
+
+
+INFINITE = torch.full_like(VALUES, float("inf"))
+
+
+def test_scores_without_a_bound_do_not_boast_of_convergence():
+    probed = scores(
+        estimate=0.25 * VALUES.abs(),
+        bound=INFINITE,
+        relative_residual=torch.tensor([22.0, 22.0]),
+        settings={"solver": "ekfac", "distance": 0.25},
+    )
+    assert probed.distance == 0.25
+    assert "expected error 25% of the scores, no bound" in repr(probed)
+    assert "converged" not in repr(probed) and "residual" not in repr(probed)
+
+
+def test_errors_that_were_not_measured_read_so():
+    made = scores(
+        estimate=INFINITE,
+        bound=INFINITE,
+        relative_residual=torch.full((2,), float("nan")),
+        settings={"solver": "identity", "distance": float("inf")},
+    )
+    assert made.distance is None
+    assert "error not measured" in repr(made)
+    for text in (repr(made), repr(made.helpful(2)), made._repr_html_()):
+        assert "inf" not in text.replace("influence", "") and "nan" not in text.lower()
+    assert "unknown" in repr(made.helpful(2)) and "<td>unknown</td>" in made._repr_html_()
+    own = SelfScores(
+        index=torch.arange(4),
+        values=VALUES[0],
+        estimate=INFINITE[0],
+        bound=INFINITE[0],
+        converged=torch.ones(4, dtype=torch.bool),
+        reason="",
+        settings={"solver": "identity"},
+    )
+    assert "error not measured" in repr(own) and "converged" not in repr(own)
+
+
+def test_a_distance_that_was_not_measured_survives_a_file_as_none(tmp_path):
+    save_scores(scores(settings={"distance": float("inf")}, bound=INFINITE), tmp_path / "scores")
+    again = load_scores(tmp_path / "scores")
+    assert again.settings == {"distance": None} and again.distance is None
+    assert torch.equal(again.bound, INFINITE)
+    assert b"Infinity" not in (tmp_path / "scores").read_bytes()
 
 
 def test_scores_survive_a_file(tmp_path):

@@ -18,6 +18,7 @@ from whence.evaluation import Verification
 from whence.evaluation.removal import without
 from whence.influence import Scores, SelfScores
 from whence.report import DEFAULT_TITLE, ReportSection, build_section, write_report
+from whence.solvers import PreparedBlocks
 from whence.task import Examples, check_examples
 
 _BATCH = 256
@@ -33,6 +34,7 @@ class AuditOptions:
         queries: queries shown at most; those of largest loss where there are more.
         review: training examples ranked by self-influence at most; those of largest loss where there are
             more, since each costs a solve. 0: none.
+        solver: name of a solver, instead of the task's; `None` leaves it to the task.
         progress: show progress bars.
         keep_retrainings: keep each finished retraining under the output directory, so that a killed audit
             resumes.
@@ -42,6 +44,7 @@ class AuditOptions:
     remove: int | None = None
     queries: int = 8
     review: int = 2000
+    solver: str | None = None
     progress: bool = True
     keep_retrainings: bool = True
 
@@ -112,11 +115,13 @@ def _audit(
         loss=task.loss,
         progress=options.progress,
         run_dir=folder / "retraining" if options.keep_retrainings else None,
-        **task.options,
+        **{**task.options, **({} if options.solver is None else {"solver": options.solver})},
     ).fit()
     queries, numbers = choose_queries(influence, task.queries, options.queries)
     on_stage(f"{task.name}: scoring {influence.objective.n:,} training examples for {len(numbers)} queries")
-    scores = influence.scores(queries, task.measurement, refine=options.top)
+    # Scores of an approximate curvature cannot be corrected one by one.
+    refine = 0 if isinstance(influence.fitted.prepared, PreparedBlocks) else options.top
+    scores = influence.scores(queries, task.measurement, refine=refine)
     self_scores = None
     if options.review:
         candidates = largest_losses(influence, influence.objective.examples, options.review)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whence.influence import save_scores
 from whence.store import write_atomically
+from whence.store.json_values import dump_json
 
 if TYPE_CHECKING:
     from whence.cli.audit import AuditResult
@@ -82,11 +83,14 @@ def write_summary(path: Path, results: Sequence[AuditResult]) -> None:
         StoreError: the file cannot be written.
     """
     summary = {"models": [_summary(result, path.parent) for result in results]}
-    write_atomically(path, json.dumps(_json_values(summary), indent=2, default=str) + "\n")
+    write_atomically(path, dump_json(summary, indent=2) + "\n")
 
 
 def _summary(result: AuditResult, base: Path) -> dict[str, Any]:
     scores = result.scores
+    settings = dict(scores.settings)
+    plan = settings.pop("plan", None)
+    settings.pop("distance", None)
     return {
         "name": result.task.name,
         "facts": dict(result.task.facts),
@@ -97,14 +101,17 @@ def _summary(result: AuditResult, base: Path) -> dict[str, Any]:
             "converged": bool(scores.converged.all()),
             "worst_relative_residual": float(scores.relative_residual.max()),
             "bound_proven": scores.bound_proven,
+            "distance": scores.distance,
         },
+        "plan": plan,
+        "coverage": [asdict(row) for row in result.section.coverage],
         "verification": None
         if result.verification is None
         else {**result.verification.summary(), "words": result.verification.words},
         "review": []
         if result.self_scores is None
         else [i for i, _ in result.self_scores.top(result.section.review)],
-        "settings": dict(scores.settings),
+        "settings": settings,
         "seconds": round(result.seconds, 3),
         "folder": result.folder.relative_to(base).as_posix(),
     }
@@ -135,14 +142,10 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([_cell(value) for value in row] for row in rows)
     write_atomically(path, stream.getvalue())
 
 
-def _json_values(value: Any) -> Any:
-    """NaN and infinity, which JSON does not know, become null."""
-    if isinstance(value, dict):
-        return {str(key): _json_values(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_values(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _cell(value: Any) -> Any:
+    """What is not known, as an infinite bound, is left empty."""
+    return "" if isinstance(value, float) and not math.isfinite(value) else value

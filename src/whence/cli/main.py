@@ -21,6 +21,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+_Solver = Annotated[
+    str | None,
+    typer.Option("--solver", help="Name of a solver: exact, cg, ekfac, kfac, … (default: the task's)."),
+]
 _Traceback = Annotated[bool, typer.Option("--traceback", help="Show the full Python traceback of an error.")]
 
 
@@ -47,11 +51,12 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Directory for the page and the files.")] = Path(
         "out/demo"
     ),
+    solver: _Solver = None,
     traceback: _Traceback = False,
 ) -> None:
     """Train two digit readers, and show where their mistakes came from."""
     with _errors(traceback):
-        run_demo(Console(), out)
+        run_demo(Console(), out, solver=solver)
 
 
 @app.command()
@@ -75,6 +80,7 @@ def audit(
             "--review", help="Training examples ranked by self-influence, of largest loss (0: none)."
         ),
     ] = 2000,
+    solver: _Solver = None,
     traceback: _Traceback = False,
 ) -> None:
     """Trace a model's predictions to its training examples, and write one page about it."""
@@ -84,7 +90,7 @@ def audit(
         from whence.cli.terminal import print_result
 
         console = Console()
-        options = AuditOptions(top=top, remove=remove, queries=queries, review=review)
+        options = AuditOptions(top=top, remove=remove, queries=queries, review=review, solver=solver)
         with _stages(console) as on_stage:
             on_stage(f"loading {task}")
             results = run_audits([load_task(task)], out, options, on_stage=on_stage)
@@ -93,8 +99,9 @@ def audit(
         _closing(console, out)
 
 
-def run_demo(console: Console, out: Path, **sizes: int) -> None:
-    """The demonstration; `sizes` are those of `whence.demo.digits_tasks`."""
+def run_demo(console: Console, out: Path, *, solver: str | None = None, **sizes: int) -> None:
+    """The demonstration, with another solver where one is named; `sizes` are those of
+    `whence.demo.digits_tasks`."""
     from whence.cli.audit import AuditOptions, run_audits
     from whence.cli.task_file import task_from
     from whence.cli.terminal import print_result
@@ -107,7 +114,7 @@ def run_demo(console: Console, out: Path, **sizes: int) -> None:
         results = run_audits(
             tasks,
             out,
-            AuditOptions(keep_retrainings=False),
+            AuditOptions(solver=solver, keep_retrainings=False),
             title="Where did these misread digits come from?",
             on_stage=on_stage,
         )

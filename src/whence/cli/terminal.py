@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -13,6 +15,7 @@ from whence.cli.audit import AuditResult
 from whence.influence import Ranking
 from whence.report import Card, verdicts
 from whence.report.images import to_rgb
+from whence.report.layers import LayerReport, layer_report
 from whence.report.numbers import number, percent, shown_error
 from whence.report.verdicts import resolution
 
@@ -20,6 +23,9 @@ _MARKS = {"good": ("✓", "green"), "fair": ("~", "yellow"), "poor": ("✗", "re
 _SHADES = " ░▒▓█"
 _WIDEST_PICTURE = 12
 _SHOWN = 3
+# Blocks and remarks listed; the page has all of them.
+_MOST_LAYERS, _MOST_REMARKS = 12, 4
+_WIDEST_NAME = 18
 
 
 def print_result(console: Console, result: AuditResult) -> None:
@@ -39,6 +45,10 @@ def print_result(console: Console, result: AuditResult) -> None:
             words.append("\n" + " · ".join(f"{name} {value}" for name, value in verdict.numbers), style="dim")
         table.add_row(Text(mark, style=f"bold {style}"), words)
     console.print(Padding(table, (1, 0)))
+    layers = layer_report(result.section)
+    if layers is not None:
+        console.print(_layers(layers))
+        console.print()
     console.print(_query(result, 0))
 
 
@@ -61,6 +71,29 @@ def picture(image: np.ndarray) -> Text:
         grey = grey[: h * factor, : w * factor].reshape(h, factor, w, -1).mean(axis=(1, 3))
     levels = np.minimum((grey * len(_SHADES)).astype(int), len(_SHADES) - 1)
     return Text("\n".join("".join(_SHADES[level] * 2 for level in row) for row in levels), no_wrap=True)
+
+
+def _layers(layers: LayerReport) -> RenderableType:
+    """The plan, block by block; the first ones where there are many."""
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("rule", no_wrap=True, overflow="ellipsis", max_width=12)
+    for column in ("λ", "by", "rank", "flop", "bytes"):
+        left = column == "by"
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for row in layers.rows[:_MOST_LAYERS]:
+        name = row.name if len(row.name) <= _WIDEST_NAME else "…" + row.name[1 - _WIDEST_NAME :]
+        cells = (name, row.rule, row.damping, row.method, row.rank, row.operations, row.bytes)
+        table.add_row(*map(Text, cells))
+    lines: list[RenderableType] = [Text("Layer by layer", style="bold"), Text(layers.left_out), table]
+    hidden = len(layers.rows) - _MOST_LAYERS
+    if hidden > 0:
+        lines.append(Text(f"and {hidden} more layers, listed on the page", style="dim"))
+    lines += [Text(f"{name}: {words}") for name, words in layers.remarks[:_MOST_REMARKS]]
+    if len(layers.remarks) > _MOST_REMARKS:
+        lines.append(Text(f"and {len(layers.remarks) - _MOST_REMARKS} more such remarks", style="dim"))
+    lines.append(Text(layers.contraction, style="dim"))
+    return Group(*lines)
 
 
 def _query(result: AuditResult, q: int) -> RenderableType:
@@ -100,6 +133,10 @@ def _add_ranking(table: Table, result: AuditResult, ranking: Ranking, style: str
             Text(card.title),
             Text(card.label or ""),
             Text(number(row["score"], sign=True), style=style),
-            Text(number(shown_error(row["estimate"], row["bound"], row["score"], fine), 2)),
+            Text(_error(shown_error(row["estimate"], row["bound"], row["score"], fine))),
             Text(number(row["predicted_change"], 3, sign=True)),
         )
+
+
+def _error(error: float) -> str:
+    return number(error, 2) if math.isfinite(error) else "unknown"

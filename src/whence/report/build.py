@@ -7,9 +7,10 @@ from typing import Any
 
 from whence.errors import InputError
 from whence.evaluation import Verification
-from whence.influence import FittedInfluence, Scores, SelfScores
+from whence.influence import FittedInfluence, Scores, SelfScores, layer_coverage
 from whence.report.describe import Describe, Describer
 from whence.report.sections import ReportSection
+from whence.solvers import PreparedBlocks
 
 
 def build_section(
@@ -58,6 +59,7 @@ def build_section(
         query_card=Describer(
             objective, queries, examples, "query", describe_query, class_names, query_numbers
         ),
+        coverage=layer_coverage(fitted) if isinstance(fitted.prepared, PreparedBlocks) else (),
         verification=verification,
         self_scores=self_scores,
         facts=facts,

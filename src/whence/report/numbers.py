@@ -43,6 +43,20 @@ def shown_error(estimate: float, bound: float, score: float, resolution: float) 
     return bound if bound <= _NEGLIGIBLE * abs(score) else max(estimate, resolution * abs(score))
 
 
+def error_beside(error: float) -> str:
+    """An error as it is written beside a score, or that none is known."""
+    return f"± {number(error, 2)}" if math.isfinite(error) else "error not measured"
+
+
+def quantity(value: float) -> str:
+    """A large amount with three digits and a prefix: `"12.5 G"`."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if value < 999.5:
+            return f"{value:.3g} {prefix}"
+        value /= 1000
+    return f"{value:.3g} P"
+
+
 def percent(value: float) -> str:
     """A share in `[0, 1]` as a percentage that never rounds up to certainty."""
     if 0.999 < value < 1:

@@ -8,6 +8,7 @@ from typing import Any
 
 from whence.errors import InputError
 from whence.evaluation import Verification
+from whence.gradients import Coverage
 from whence.influence import MinimumCheck, Scores, SelfScores
 from whence.report.cards import Card
 
@@ -22,6 +23,7 @@ class ReportSection:
         minimum: whether the parameters are a minimum.
         train_card, query_card: from an index to what people see of the example.
         settings: everything that defines the scores; those of `scores` when empty.
+        coverage: which layer rule attributes which parameters, where the solver treats layers apart.
         verification: predicted against actual, if there was retraining.
         self_scores: for the ranking of examples to review.
         facts: `(name, value)` shown first, such as the accuracy.
@@ -35,6 +37,7 @@ class ReportSection:
     train_card: Callable[[int], Card]
     query_card: Callable[[int], Card]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    coverage: Sequence[Coverage] = ()
     verification: Verification | None = None
     self_scores: SelfScores | None = None
     facts: Sequence[tuple[str, str]] = ()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from whence.report.layers import distance_words, relative_size
 from whence.report.numbers import number, shown_error
 from whence.report.sections import ReportSection
 
+_ACCURATE = "Are the scores computed accurately?"
+# Errors below this share of a typical score change nothing that is shown.
+_ACCURATE_TO = 1e-2
+# Beyond this share of their size, scores are of another curvature.
+_ROUGH = 0.5
 _LEVEL_OF_MINIMUM = {"minimum": "good", "near": "fair", "not a minimum": "poor"}
 
 
@@ -52,6 +59,8 @@ def _minimum(section: ReportSection) -> Verdict:
 
 def _solver(section: ReportSection) -> Verdict:
     scores = section.scores
+    if "plan" in section.settings:
+        return _approximation(section)
     rows = [row for ranking in (scores.helpful(section.top), scores.harmful(section.top)) for row in ranking]
     largest = max(
         shown_error(row["estimate"], row["bound"], row["score"], resolution(section)) for row in rows
@@ -60,20 +69,48 @@ def _solver(section: ReportSection) -> Verdict:
     relative = largest / typical if typical > 0 else 0.0
     residual = float(scores.relative_residual.max())
     numbers = (
-        ("Largest error shown", f"{number(relative, 1)} of a typical score"),
+        ("Largest error shown", _share(relative)),
         ("Worst relative residual", number(residual, 2)),
     )
     missing = int((~scores.converged).sum())
     if missing:
         words = f"{missing} of {len(scores)} queries did not reach the tolerance asked for. {scores.reason}"
-        return Verdict("Are the scores computed accurately?", "poor", "Not all", words, numbers)
-    if relative <= 1e-2:
+        return Verdict(_ACCURATE, "poor", "Not all", words, numbers)
+    if relative <= _ACCURATE_TO:
         words = "Every query was solved. The solver's errors are too small to change what is shown."
-        return Verdict("Are the scores computed accurately?", "good", "Yes", words, numbers)
+        return Verdict(_ACCURATE, "good", "Yes", words, numbers)
+    if not math.isfinite(relative):
+        words = "Every query was solved, but how far the scores are off was not measured."
+        return Verdict(_ACCURATE, "none", "Not measured", words, numbers)
     words = (
         "Every query was solved, but the errors show beside the scores: a stricter tolerance sharpens them."
     )
-    return Verdict("Are the scores computed accurately?", "fair", "Roughly", words, numbers)
+    return Verdict(_ACCURATE, "fair", "Roughly", words, numbers)
+
+
+def _approximation(section: ReportSection) -> Verdict:
+    """Of solvers that approximate the curvature, layer by layer: how much that changes the scores."""
+    plan, distance = section.settings["plan"], section.scores.distance
+    numbers = (
+        ("Distance to the full curvature", "not measured" if distance is None else relative_size(distance)),
+        (
+            "Error of the contraction",
+            number(plan["measured_error"], 1) if plan["measured_error"] else "rounding",
+        ),
+    )
+    words = distance_words(section)
+    if distance is None:
+        return Verdict(_ACCURATE, "none", "Not measured", words, numbers)
+    if distance <= _ACCURATE_TO:
+        return Verdict(_ACCURATE, "good", "Yes", words, numbers)
+    words += " solver=CG(preconditioner=EKFAC()) solves with all of it; retraining tells what they are worth."
+    if distance <= _ROUGH:
+        return Verdict(_ACCURATE, "fair", "Roughly", words, numbers)
+    return Verdict(_ACCURATE, "poor", "No", words, numbers)
+
+
+def _share(relative: float) -> str:
+    return f"{number(relative, 1)} of a typical score" if math.isfinite(relative) else "not measured"
 
 
 def _retraining(section: ReportSection) -> Verdict:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 from whence.influence import Ranking
 from whence.report.cards import Card
 from whence.report.charts import histogram, scatter
 from whence.report.images import data_uri
-from whence.report.numbers import number, percent, shown_error
+from whence.report.layers import layer_report
+from whence.report.numbers import error_beside, number, percent, shown_error
 from whence.report.sections import ReportSection
 from whence.report.verdicts import resolution, verdicts
 
 # Feature rows shown at once; the rest unfolds.
 _ROWS = 8
 _COVERAGE = ("parameters", "frozen", "unselected")
+# Shown layer by layer.
+_LAYERED = ("plan", "distance", "damping_per_block")
 
 
 def section_view(section: ReportSection, index: int) -> dict[str, Any]:
@@ -35,12 +41,14 @@ def section_view(section: ReportSection, index: int) -> dict[str, Any]:
         "histogram": histogram(scores.to_numpy(), flip=scores.higher_is_better),
         "review": _review_view(section),
         "ranked": 0 if section.self_scores is None else len(section.self_scores),
+        "layers": layer_report(section),
         "coverage": _coverage(section.settings),
         "settings": _flatten(section.settings),
         "measurement": scores.measurement,
         "higher_is_better": scores.higher_is_better,
         "n": scores.n_train,
         "bound_proven": scores.bound_proven,
+        "bounded": bool(torch.isfinite(scores.bound).any()),
     }
 
 
@@ -75,7 +83,11 @@ def _facts(section: ReportSection) -> list[tuple[str, str]]:
     for name, key in (("Curvature", "curvature"), ("Solver", "solver")):
         if key in settings:
             facts.append((name, _method_name(str(settings[key]))))
-    if "damping" in settings:
+    if settings.get("damping_per_block"):
+        amounts = settings["damping_per_block"].values()
+        low, high = number(min(amounts), 2), number(max(amounts), 2)
+        facts.append(("Damping", low if low == high else f"{low} to {high}, by layer"))
+    elif "damping" in settings:
         facts.append(("Damping", number(abs(float(settings["damping"])), 3)))
     return facts
 
@@ -87,6 +99,12 @@ def _method_name(name: str) -> str:
         "fisher": "Fisher",
         "cg": "Conjugate gradients",
         "lissa": "LiSSA",
+        "ekfac": "EK-FAC",
+        "kfac": "K-FAC",
+        "identity": "None (identity)",
+        "nystrom": "Nyström",
+        "datainf": "DataInf",
+        "astra": "ASTRA",
     }
     return known.get(name, name.replace("_", " ").capitalize())
 
@@ -116,8 +134,10 @@ def _ranked(section: ReportSection, ranking: Ranking, largest: float) -> list[di
             {
                 "card": card_view(section.train_card(row["train"])),
                 "score": number(row["score"], sign=True),
-                "error": "± " + number(shown_error(row["estimate"], row["bound"], row["score"], fine), 2),
-                "bound": f"The solver's error {proven} {number(row['bound'], 2)}",
+                "error": error_beside(shown_error(row["estimate"], row["bound"], row["score"], fine)),
+                "bound": f"The solver's error {proven} {number(row['bound'], 2)}"
+                if math.isfinite(row["bound"])
+                else "No bound on the solver's error is known",
                 "change": number(row["predicted_change"], 3, sign=True),
                 "share": round(100 * abs(row["score"]) / largest, 1),
             }
@@ -172,7 +192,7 @@ def _coverage(settings: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in settings.items():
-        if prefix == "" and key in _COVERAGE:
+        if prefix == "" and key in (*_COVERAGE, *_LAYERED):
             continue
         if isinstance(value, Mapping):
             rows += _flatten(value, f"{prefix}{key}.")
