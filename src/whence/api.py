@@ -59,8 +59,8 @@ class Influence:
         hvp_mode: order of differentiation of Hessian products; `"auto"` times both once.
         fisher_draws: labels per example for `"sampled_fisher"`.
         seed: of everything random.
-        run_dir: a directory that keeps what took long (retrainings); a killed run resumes from it, a changed
-            model or data set is refused.
+        run_dir: a directory that keeps what took long (Kronecker factors, retrainings); a killed run resumes
+            from it, a changed model or data set is refused.
         progress: show progress bars when standard error is a terminal.
 
     Scores are `∇mᵀ C_λ⁻¹ g_i`: positive means helpful when `m` is a loss, and `score / n` predicts the change
@@ -108,10 +108,10 @@ class Influence:
             dtype=dtype,
             memory=memory,
         )
-        self._options = FitOptions(
-            curvature, solver, damping, batch_size, hvp_mode, fisher_draws, seed, progress
-        )
         self._run_dir = None if run_dir is None else Path(run_dir)
+        self._options = FitOptions(
+            curvature, solver, damping, batch_size, hvp_mode, fisher_draws, seed, progress, self._run_dir
+        )
         self._fitted: FittedInfluence | None = None
 
     def fit(self) -> Influence:

@@ -23,7 +23,7 @@ def placed_uniforms(seed: int, examples: np.ndarray, draw: int, count: int) -> F
     """
     key = _mixed(np.array([seed % 2**64], dtype=np.uint64))
     each = _mixed(key + examples.astype(np.uint64) * _GOLDEN)
-    drawn = _mixed(each + np.uint64(draw + 1) * _GOLDEN)
+    drawn = _mixed(each + np.array([draw + 1], dtype=np.uint64) * _GOLDEN)
     words = _mixed(drawn[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
     return torch.from_numpy(((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52)
 

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from whence.errors import ConvergenceError, InputError, NonFiniteError
-from whence.evaluation.fingerprint import fingerprint, model_fingerprint
 from whence.evaluation.removal import without
 from whence.evaluation.verification import Verification
 from whence.influence import FittedInfluence, Scores, compute_scores, resolve_measurement
 from whence.influence.measurements import Measurement
 from whence.progress import progress_bar
-from whence.store import RunDirectory
+from whence.store import RunDirectory, fingerprint, model_fingerprint
 from whence.task import Examples, check_model
 
 Recipe = Callable[[Any, int], nn.Module]  # (training data, seed) -> trained model
@@ -63,7 +62,7 @@ def verify_removals(
         run_dir: keeps finished retrainings, so that a killed run resumes. It is refused for another model,
             data, loss, measurement or recipe. Of recipe and measurement it sees code, closures, defaults and
             the user's own functions and values they name; it does not see changes in installed packages, in
-            files that are read, or in the environment (`whence.evaluation.fingerprint`).
+            files that are read, or in the environment (`whence.store.fingerprint`).
 
     Raises:
         InputError: a recipe that is no function or returns something other than a model of the same

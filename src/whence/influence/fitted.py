@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,7 @@ from whence.solvers import (
     Solver,
     choose_damping,
     choose_solver,
+    keep_factors,
     relative_damping,
 )
 from whence.task import (
@@ -74,6 +76,7 @@ class FitOptions:
     fisher_draws: int = 1
     seed: int = 0
     progress: bool = True
+    run_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size is not None:
@@ -136,6 +139,8 @@ class FittedInfluence:
             fisher_draws=options.fisher_draws,
             seed=options.seed,
         )
+        if options.run_dir is not None:
+            keep_factors(self.curvature.operator, options.run_dir)
         self.train_gradients = ExampleGradients(self.engine, objective.examples, objective.loss)
         self.solver, self.solver_reason = choose_solver(
             options.solver,

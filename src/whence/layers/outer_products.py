@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from whence.layers.forms import GradientForm
@@ -197,8 +197,19 @@ class OuterProducts(GradientForm):
         return torch.bmm(columns, columns.mT)
 
     def reduced(self) -> OuterProducts:
-        """One position per example: the mean activation and the sum of the gradients ("reduce")."""
-        return OuterProducts(self.activations.mean(1, keepdim=True), self.gradients.sum(2, keepdim=True))
+        """One position per example: the mean activation and the sum of the gradients ("reduce"). Padding,
+        whose gradients vanish, is left out of the mean."""
+        gradients = self.gradients.sum(2, keepdim=True)
+        if not self.sequence or self.positions == 1:
+            return OuterProducts(self.activations.mean(1, keepdim=True), gradients)
+        live = self._live().to(self.activations.dtype)
+        total = torch.einsum("bt,btgi->bgi", live, self.activations)
+        means = total / live.sum(1).clamp(min=1)[:, None, None]
+        return OuterProducts(means[:, None], gradients, sequence=True)
+
+    def _live(self) -> Bool[Tensor, "b t"]:
+        """Positions with a gradient; padding has none."""
+        return (self.gradients != 0).any(dim=4).any(dim=3).any(dim=0)
 
     def select(self, examples: slice) -> OuterProducts:
         return OuterProducts(

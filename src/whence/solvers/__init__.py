@@ -15,6 +15,7 @@ from whence.solvers.kronecker import (
     Diagonal,
     Identity,
     PreparedBlocks,
+    keep_factors,
     relative_damping,
 )
 from whence.solvers.lissa import LiSSA
@@ -45,5 +46,6 @@ __all__ = [
     "Solver",
     "choose_damping",
     "choose_solver",
+    "keep_factors",
     "relative_damping",
 ]

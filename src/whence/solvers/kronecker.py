@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,19 +18,23 @@ from whence.curvature.kronecker import (
     BlockInverse,
     KroneckerCurvature,
     KroneckerOptions,
+    Labels,
+    Sharing,
     factored_inverses,
     gather_kronecker,
     identity_inverses,
     inverse_operator,
     kronecker_inverses,
 )
-from whence.curvature.kronecker.gather import Labels, Sharing
 from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
 from whence.gradients import LayerGradients
 from whence.linalg import LinearOperator, split_diagonal
 from whence.solvers.base import PreparedSolver, Solution, Solver
 from whence.solvers.damping import Damping, RelativeDamping
+from whence.store import check_run_directory
 
+# Where an operator's memo says which directory keeps its factors.
+_RUN_DIR = "run directory of Kronecker factors"
 # A block without curvature (an unused layer) is damped by this share of the average layer's mean eigenvalue.
 _DEAD = 1e-3
 
@@ -104,7 +109,8 @@ class _Kronecker(BlockSolver):
         options = KroneckerOptions(**{**asdict(self.options), "seed": seed})
         kept = data.memo
         if options not in kept:
-            kept[options] = gather_kronecker(data, layer_gradients(data, self.strict), options)
+            layers = layer_gradients(data, self.strict)
+            kept[options] = gather_kronecker(data, layers, options, run_dir=kept.get(_RUN_DIR))
         return kept[options]
 
     def inverses(
@@ -275,6 +281,19 @@ def data_term(operator: LinearOperator, solver: str) -> tuple[GaussNewtonOperato
             "of another regulariser."
         )
     return rest[0], diagonal
+
+
+def keep_factors(operator: LinearOperator, run_dir: str | Path) -> None:
+    """Have Kronecker factors of this curvature kept in, and taken from, a run directory
+    (`whence.curvature.kronecker.KroneckerStore`). Without a Gauss-Newton term there are none to keep.
+
+    Raises:
+        StoreError: the directory holds something else.
+    """
+    check_run_directory(run_dir)
+    for term in split_diagonal(operator)[0]:
+        if isinstance(term, GaussNewtonOperator):
+            term.memo[_RUN_DIR] = Path(run_dir)
 
 
 def layer_gradients(data: GaussNewtonOperator, strict: bool) -> LayerGradients:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from whence.errors import StoreError
@@ -19,8 +21,19 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     Raises:
         StoreError: the file cannot be written; what was there before is still there.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path`, to be filled; renamed into place when the block ends without an error
+    and removed otherwise.
+
+    Raises:
+        StoreError: for any `OSError`; what was there before is still there.
+    """
     file = Path(path)
-    data = content.encode() if isinstance(content, str) else content
     temporary: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -28,8 +41,8 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
             "wb", dir=file.parent, prefix=TEMPORARY_PREFIX, delete=False
         ) as stream:
             temporary = Path(stream.name)
-            stream.write(data)
-            stream.flush()
+        yield temporary
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         # NamedTemporaryFile makes files only their owner can read; these are ordinary ones.
         temporary.chmod(0o666 & ~_umask())

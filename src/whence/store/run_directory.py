@@ -13,6 +13,8 @@ from whence.store.files import TEMPORARY_PREFIX, write_atomically
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
+# Beside the records, in run directories of their own: the factors of a fitted curvature.
+FACTORS = "kronecker"
 
 
 class RunDirectory:
@@ -36,9 +38,9 @@ class RunDirectory:
         wanted = json.loads(json.dumps({"format": _FORMAT, **identity}))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            occupied = any(not entry.name.startswith(TEMPORARY_PREFIX) for entry in self.path.iterdir())
         except OSError as error:
-            raise StoreError(f"run directory {self.path} cannot be created or read: {error}") from error
+            raise _unusable(self.path, error) from error
+        check_run_directory(self.path)
         manifest = self.path / _MANIFEST
         if manifest.exists():
             found = self._load(manifest)
@@ -51,10 +53,6 @@ class RunDirectory:
                     f"{'s' if len(differing) == 1 else ''}. Use a new directory, or delete this one if its "
                     "results are no longer needed."
                 )
-        elif occupied:
-            raise StoreError(
-                f"{self.path} is not empty and has no {_MANIFEST}: it is no run directory. Use a new one."
-            )
         else:
             self._write(manifest, wanted)
 
@@ -77,3 +75,26 @@ class RunDirectory:
 
     def _write(self, file: Path, record: Any) -> None:
         write_atomically(file, json.dumps(record))
+
+
+def check_run_directory(path: str | Path) -> None:
+    """Refuse a directory that holds something else than a run.
+
+    Raises:
+        StoreError: it is not empty and has no manifest, or cannot be read.
+    """
+    folder = Path(path)
+    try:
+        if not folder.exists() or (folder / _MANIFEST).exists():
+            return
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    if any(not name.startswith(TEMPORARY_PREFIX) and name != FACTORS for name in names):
+        raise StoreError(
+            f"{folder} is not empty and has no {_MANIFEST}: it is no run directory. Use a new one."
+        )
+
+
+def _unusable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"run directory {path} cannot be created or read: {error}")

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from whence.errors import InputError
 from whence.losses import Loss, resolve_loss
 from whence.memory import memory_budget
+from whence.store import fingerprint
 from whence.task.batch import Forward, Target, default_forward, default_target, output_tensor
 from whence.task.examples import Examples
 from whence.task.parameters import ParameterSet
@@ -113,6 +114,18 @@ class Objective:
             keep_bytes=int(self.memory * _DATA_SHARE),
         )
 
+    def identity(self) -> dict[str, Any]:
+        """Fingerprints of all that the per-example losses depend on, as JSON values: model, studied
+        parameters, data, loss, and the functions that feed and read the model."""
+        return {
+            "model": fingerprint(self.model),
+            "parameters": self.parameters.fingerprint(),
+            "train": self.examples.fingerprint(),
+            "loss": {**self.loss.settings(), "function": fingerprint(self.loss)},
+            "forward": fingerprint((self._callable.call, self._target, self._collate)),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
     def outputs(self, values: Mapping[str, Tensor], batch: Any, *, everything: bool = False) -> Tensor:
         """Model outputs `(b, …)` with the studied parameters at `values`; frozen parameters and buffers as
         they are.
@@ -141,10 +154,10 @@ class _Forwarded(nn.Module):
     def __init__(self, model: nn.Module, forward: Forward):
         super().__init__()
         self.model = model
-        self._call = forward
+        self.call = forward
 
     def forward(self, batch: Any) -> Any:
-        return self._call(self.model, batch)
+        return self.call(self.model, batch)
 
 
 def _prefixed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +89,42 @@ def eigenbasis(block: Block, moments: BlockMoments, n: int, dtype: torch.dtype) 
         else:
             right_values = scaled[:, :, 0].to(dtype)
     return Basis(left, right, left_values, right_values)
+
+
+def basis_tensors(blocks: Sequence[Block], bases: Sequence[Basis]) -> dict[str, Tensor]:
+    """What a file keeps of the bases of all blocks."""
+    return {
+        f"{block.name}:{side}": value
+        for block, basis in zip(blocks, bases)
+        for side, value in vars(basis).items()
+        if value is not None
+    }
+
+
+def bases_of(blocks: Sequence[Block], tensors: Mapping[str, Tensor]) -> list[Basis]:
+    """Inverse of `basis_tensors`.
+
+    Raises:
+        KeyError: a block is missing.
+    """
+    return [
+        Basis(
+            tensors.get(f"{block.name}:left"),
+            tensors.get(f"{block.name}:right"),
+            tensors[f"{block.name}:left_values"],
+            tensors[f"{block.name}:right_values"],
+        )
+        for block in blocks
+    ]
+
+
+def bases_fingerprint(blocks: Sequence[Block], bases: Sequence[Basis]) -> str:
+    """SHA-256 of names and content."""
+    digest = hashlib.sha256()
+    for name, value in basis_tensors(blocks, bases).items():
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _decompose(factor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

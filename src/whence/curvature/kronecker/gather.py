@@ -2,170 +2,243 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from whence.curvature.gauss_newton import GaussNewtonOperator
-from whence.curvature.kronecker.basis import Basis, eigenbasis, identity_basis
+from whence.curvature.kronecker.basis import Basis, bases_fingerprint, eigenbasis, identity_basis
 from whence.curvature.kronecker.curvature import KroneckerCurvature
-from whence.curvature.kronecker.moments import KroneckerMoments
+from whence.curvature.kronecker.moments import MAX_SIDE, KroneckerMoments
+from whence.curvature.kronecker.options import KroneckerOptions
+from whence.curvature.kronecker.ranges import Ranges
+from whence.curvature.kronecker.sums import EigenvalueSums, ExampleSums
 from whence.curvature.metrics import OutputMetric, SampledFisherMetric
-from whence.errors import InputError, UnsupportedError
+from whence.errors import InputError, NonFiniteError, UnsupportedError
 from whence.gradients import LayerGradients
-from whence.layers import GradientForm, OuterProducts
+from whence.layers import OuterProducts
 from whence.progress import progress_bar
 
-Method = Literal["ekfac", "kfac", "diagonal"]
-Labels = Literal["auto", "exact", "sampled"]
-Sharing = Literal["expand", "reduce"]
 # With "auto", up to this many gradients per example are taken exactly instead of by drawing labels.
 _EXACT_ROOTS = 16
 
 
-@dataclass(frozen=True)
-class KroneckerOptions:
-    """How the factors are gathered.
+class KroneckerGathering:
+    """The steps from a training set to a Kronecker approximation, for one process or several.
 
-    Attributes:
-        method: `"ekfac"`, `"kfac"` or `"diagonal"`.
-        labels: `"exact"` takes the output curvature as it is, root by root (for a softmax: the expectation
-            over classes); `"sampled"` draws labels from the model; `"auto"`: exact up to 16 roots an example.
-        draws: labels drawn per example.
-        sharing: of weights over positions: `"expand"` treats them as independent, `"reduce"` averages
-            activations and sums gradients first (Eschenhagen et al. 2023).
-        strict: as in `LayerGradients`.
-        seed: of the draws.
-
-    Raises:
-        InputError: an unknown choice.
-    """
-
-    method: Method = "ekfac"
-    labels: Labels = "auto"
-    draws: int = 1
-    sharing: Sharing = "expand"
-    strict: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("method", ("ekfac", "kfac", "diagonal")),
-            ("labels", ("auto", "exact", "sampled")),
-            ("sharing", ("expand", "reduce")),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, known))}"
-                )
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise InputError(f"draws={self.draws!r}: expected an integer ≥ 1")
-
-
-def gather_kronecker(
-    operator: GaussNewtonOperator, layers: LayerGradients, options: KroneckerOptions, *, progress: bool = True
-) -> KroneckerCurvature:
-    """The Kronecker approximation of a Gauss-Newton or Fisher matrix.
-
-    Cost: for EK-FAC two passes over the training set, each a forward pass and one backward pass per root of
-    the output curvature, without gradients of parameters; a pass less for the others.
+    Each process gathers the moments of its part of the examples; merged, they give the bases (once: hand the
+    file to all). Each then gathers the eigenvalue sums of its part in these bases; merged, they give the
+    curvature. A part is a range of examples, taken in batches from its start: the sums are the same for every
+    division into parts up to the rounding of sums, and the same to the bit for the same parts and batch size.
 
     Args:
         operator: whose data term is approximated.
         layers: factored gradients of the same objective.
         options: how.
-        progress: show a bar.
+        progress: show bars.
+
+    Attributes:
+        labels: where the gradients come from: `"exact"`, `"sampled"`, or the name of the Fisher.
+        words: the same as a phrase.
+
+    Cost: for EK-FAC two passes over the training set, each a forward pass and one backward pass per root of
+    the output curvature, without gradients of parameters; a pass less for the others.
 
     Sources: Martens & Grosse 2015; George et al. 2018 (EK-FAC); Grosse et al. 2023, §2.2.
     """
-    metric, words = _metric(operator, options)
-    passes = _Passes(layers, metric, options.sharing, progress)
-    dtype = layers.objective.dtype
-    n = layers.objective.n
-    if options.method == "diagonal":
-        bases = [identity_basis(block, dtype) for block in layers.blocks]
-    else:
-        moments = gather_moments(passes)
-        bases = [eigenbasis(block, moments.blocks[block.name], moments.n, dtype) for block in layers.blocks]
-    if options.method == "kfac":
-        values = [basis.kronecker_eigenvalues for basis in bases]
-    else:
-        values = gather_eigenvalues(passes, bases, n)
-    return KroneckerCurvature(options.method, layers.blocks, bases, values, n, words)
+
+    def __init__(
+        self,
+        operator: GaussNewtonOperator,
+        layers: LayerGradients,
+        options: KroneckerOptions,
+        *,
+        progress: bool = True,
+    ):
+        self.operator = operator
+        self.layers = layers
+        self.options = options
+        self.progress = progress
+        self.blocks = layers.blocks
+        self.n = layers.objective.n
+        self._metric, self.labels, self.words = _metric(operator, options)
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether there is a first pass."""
+        return self.options.method != "diagonal"
+
+    @property
+    def needs_eigenvalues(self) -> bool:
+        """Whether there is a second pass."""
+        return self.options.method != "kfac"
+
+    @property
+    def all_examples(self) -> Ranges:
+        return Ranges([(0, self.n)])
+
+    @property
+    def name(self) -> str:
+        """Method, labels and sharing in a few characters."""
+        parts = [self.options.method, self.labels, self.options.sharing]
+        return "-".join(parts if self.needs_moments else parts[:2])
+
+    def batch_size(self) -> int:
+        """Examples per batch, from the memory budget."""
+        where = slice(0, 1)
+        at = self.layers.capture(self.layers.objective.examples, where)
+        return self.layers.batch_size(self._metric.cotangents(at, where).shape[0])
+
+    def moments(self, examples: range | None = None, *, batch_size: int | None = None) -> KroneckerMoments:
+        """The first pass, over all examples or a range of them.
+
+        Raises:
+            InputError: a range outside the training set or with steps.
+        """
+        sums = KroneckerMoments.empty(self.blocks)
+        self.extend(sums, self._asked(examples), batch_size=batch_size)
+        return sums
+
+    def bases(self, moments: KroneckerMoments | None) -> list[Basis]:
+        """The bases: eigenvectors of the factors, or `None` of the moments for the diagonal.
+
+        Raises:
+            InputError: the moments do not cover the training set.
+            NonFiniteError: they hold NaN or infinity.
+        """
+        dtype = self.layers.objective.dtype
+        if moments is None:
+            return [identity_basis(block, dtype) for block in self.blocks]
+        moments.require(self.n)
+        return [eigenbasis(block, moments.block(block.name), self.n, dtype) for block in self.blocks]
+
+    def eigenvalues(
+        self, bases: Sequence[Basis], examples: range | None = None, *, batch_size: int | None = None
+    ) -> EigenvalueSums:
+        """The second pass: sums of `(Q_Bᵀ G Q_A)²`, over all examples or a range of them.
+
+        Raises:
+            InputError: a range outside the training set or with steps.
+        """
+        sums = EigenvalueSums.empty(self.blocks, bases_fingerprint(self.blocks, bases))
+        self.extend(sums, self._asked(examples), bases, batch_size=batch_size)
+        return sums
+
+    def curvature(self, bases: Sequence[Basis], sums: EigenvalueSums | None) -> KroneckerCurvature:
+        """`Λ = (1/n) Σ (Q_Bᵀ G Q_A)²`, the best diagonal in the bases (George et al. 2018), or without sums
+        the products of the factors' eigenvalues (K-FAC).
+
+        Raises:
+            InputError: the sums do not cover the training set, or were gathered in other bases.
+            NonFiniteError: they hold NaN or infinity.
+        """
+        if sums is None:
+            values = [basis.kronecker_eigenvalues for basis in bases]
+        else:
+            sums.require(self.n)
+            if sums.basis and sums.basis != bases_fingerprint(self.blocks, bases):
+                raise InputError("sums: gathered in other bases than those given; gather them in these")
+            dtype = self.layers.objective.dtype
+            values = [(sums.sums[block.name] / self.n).to(dtype) for block in self.blocks]
+        for block, value in zip(self.blocks, values):
+            if not bool(torch.isfinite(value).all()):
+                raise NonFiniteError(
+                    f"block {block.name!r}: its eigenvalues hold NaN or infinity; gradients overflow at the "
+                    "trained parameters. Use dtype=torch.float64 or leave the layer out with parameters=."
+                )
+        return KroneckerCurvature(self.options.method, self.blocks, bases, values, self.n, self.words)
+
+    def extend(
+        self,
+        sums: ExampleSums,
+        examples: Ranges,
+        bases: Sequence[Basis] | None = None,
+        *,
+        batch_size: int | None = None,
+        after_batch: Callable[[], None] | None = None,
+    ) -> None:
+        """Add examples to moments, or to eigenvalue sums in `bases`.
+
+        Args:
+            sums: added to in place.
+            examples: which.
+            bases: of eigenvalue sums.
+            batch_size: by default from the memory budget.
+            after_batch: called when a batch is in the sums.
+        """
+        size = self.batch_size() if batch_size is None else batch_size
+        label = "eigenvalues" if isinstance(sums, EigenvalueSums) else "Kronecker factors"
+        data = self.layers.objective.examples
+        with progress_bar(label, len(examples), enabled=self.progress) as bar:
+            for first, stop in examples.pairs:
+                for start in range(first, stop, size):
+                    where = slice(start, min(start + size, stop))
+                    capture = self.layers.capture(data, where)
+                    forms = capture.gradients(self._metric.cotangents(capture, where))
+                    if isinstance(sums, EigenvalueSums):
+                        assert bases is not None
+                        pairs = zip(forms, bases)
+                        rotated = (form.rotated(basis.left, basis.right) for form, basis in pairs)
+                        sums.add(self.blocks, rotated, where)
+                    else:
+                        assert isinstance(sums, KroneckerMoments)
+                        if self.options.sharing == "reduce":
+                            forms = [
+                                form.reduced() if isinstance(form, OuterProducts) else form for form in forms
+                            ]
+                        sums.add(self.blocks, forms, where)
+                    bar.advance(where.stop - where.start)
+                    if after_batch is not None:
+                        after_batch()
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that the factors depend on, as JSON values."""
+        metric = self._metric
+        drawn = (
+            {"draws": metric.draws, "seed": metric.seed} if isinstance(metric, SampledFisherMetric) else {}
+        )
+        return {
+            **self.layers.objective.identity(),
+            **drawn,
+            "curvature": self.operator.metric.name,
+            "labels": self.labels,
+            "method": self.options.method,
+            "sharing": self.options.sharing,
+            "blocks": {block.name: [block.kind, *block.shape] for block in self.blocks},
+            "max_side": MAX_SIDE,
+        }
+
+    def _asked(self, examples: range | None) -> Ranges:
+        if examples is None:
+            return self.all_examples
+        if examples.step != 1 or examples.start < 0 or examples.stop > self.n:
+            raise InputError(
+                f"examples={examples}: expected a range of the {self.n:,} training examples, in steps of 1"
+            )
+        return Ranges([(examples.start, examples.stop)])
 
 
-def gather_moments(passes: _Passes) -> KroneckerMoments:
-    """The first pass."""
-    moments = KroneckerMoments(passes.layers.blocks)
-    for where, forms in passes.run("Kronecker factors"):
-        if passes.sharing == "reduce":
-            forms = [form.reduced() if isinstance(form, OuterProducts) else form for form in forms]
-        moments.add(forms, where.stop - where.start)
-    return moments
-
-
-def gather_eigenvalues(passes: _Passes, bases: list[Basis], n: int) -> list[Tensor]:
-    """The second pass: `Λ = (1/n) Σ (Q_Bᵀ G Q_A)²`, the best diagonal in the basis (George et al. 2018)."""
-    totals = [
-        torch.zeros(block.shape, dtype=torch.float64, device=block.index.device)
-        for block in passes.layers.blocks
-    ]
-    for _, forms in passes.run("eigenvalues"):
-        for total, form, basis in zip(totals, forms, bases):
-            total += form.rotated(basis.left, basis.right).squares()
-    dtype = passes.layers.objective.dtype
-    return [(total / n).to(dtype) for total in totals]
-
-
-@dataclass(frozen=True)
-class _Passes:
-    """Gradients of all roots of the output curvature, batch by batch."""
-
-    layers: LayerGradients
-    metric: OutputMetric
-    sharing: Sharing
-    progress: bool
-
-    def run(self, what: str) -> Iterator[tuple[slice, list[GradientForm]]]:
-        examples = self.layers.objective.examples
-        roots = self.metric.cotangents(self.layers.capture(examples, slice(0, 1)), slice(0, 1)).shape[0]
-        with progress_bar(what, len(examples), enabled=self.progress) as bar:
-            for where, capture in self.layers.captures(examples, cotangents=roots):
-                yield where, capture.gradients(self.metric.cotangents(capture, where))
-                bar.advance(where.stop - where.start)
-
-
-def _metric(operator: GaussNewtonOperator, options: KroneckerOptions) -> tuple[OutputMetric, str]:
-    """Where the gradients come from, and that in words."""
+def _metric(operator: GaussNewtonOperator, options: KroneckerOptions) -> tuple[OutputMetric, str, str]:
+    """Where the gradients come from, in a word and in words."""
     metric = operator.metric
     if metric.name == "empirical_fisher":
-        return metric, "gradients at the training labels (empirical Fisher)"
+        return metric, metric.name, "gradients at the training labels (empirical Fisher)"
     if metric.name == "sampled_fisher":
-        return metric, "labels drawn from the model"
+        return metric, metric.name, "labels drawn from the model"
     sampled = SampledFisherMetric(metric.loss, options.draws, options.seed)
     if options.labels == "sampled":
-        return sampled, f"labels drawn from the model, {options.draws} an example"
+        return sampled, "sampled", f"labels drawn from the model, {options.draws} an example"
     at = operator.engine.linearise(operator.engine.objective.examples, slice(0, 1))
     roots = metric.cotangents(at, slice(0, 1)).shape[0]
-    exact = f"output curvature taken exactly, {roots} gradients an example"
+    exact = metric, "exact", f"output curvature taken exactly, {roots} gradients an example"
     if options.labels == "exact" or roots <= _EXACT_ROOTS:
-        return metric, exact
+        return exact
     try:
         sampled.cotangents(at, slice(0, 1))
     except UnsupportedError:
-        return metric, exact
-    return sampled, f"labels drawn from the model, {options.draws} an example ({roots} gradients exactly)"
-
-
-def settings_of(options: KroneckerOptions) -> dict[str, Any]:
-    """JSON values for manifests."""
-    return {
-        "method": options.method,
-        "labels": options.labels,
-        "draws": options.draws,
-        "sharing": options.sharing,
-        "strict": options.strict,
-    }
+        return exact
+    words = f"labels drawn from the model, {options.draws} an example ({roots} gradients exactly)"
+    return sampled, "sampled", words

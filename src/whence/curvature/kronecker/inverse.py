@@ -49,8 +49,9 @@ def factored_inverses(curvature: KroneckerCurvature, damping: Mapping[str, float
     made = []
     for block, basis, values in zip(curvature.blocks, curvature.bases, curvature.eigenvalues):
         amount = damping[block.name]
-        ratio = basis.right_values.mean() / basis.left_values.mean().clamp(min=torch.finfo(values.dtype).tiny)
-        pi = ratio.clamp(min=1e-12).sqrt()
+        left_mean = float(basis.left_values.double().mean())
+        pi = (float(basis.right_values.double().mean()) / left_mean) ** 0.5 if left_mean > 0 else 1.0
+        pi = min(max(pi, 1e-6), 1e6)  # one side without curvature must not swallow the other's damping
         left = 1 / (basis.left_values + amount**0.5 / pi)
         right = 1 / (basis.right_values + pi * amount**0.5)
         weights = left[:, :, None] * right[:, None, :]

@@ -1,0 +1,111 @@
+"""Sums and bases in files that say what they belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from whence.curvature.kronecker.basis import Basis, bases_of, basis_tensors
+from whence.curvature.kronecker.gather import KroneckerGathering
+from whence.curvature.kronecker.moments import KroneckerMoments
+from whence.curvature.kronecker.ranges import Ranges
+from whence.curvature.kronecker.sums import EigenvalueSums, ExampleSums
+from whence.errors import StoreError
+from whence.store import read_tensors, write_tensors
+
+_KINDS: dict[str, type[ExampleSums]] = {"moments": KroneckerMoments, "eigenvalues": EigenvalueSums}
+
+
+def write_sums(
+    path: str | Path, gathering: KroneckerGathering, sums: ExampleSums, *, batch_size: int | None = None
+) -> None:
+    """Write moments or eigenvalue sums, finished or not; all or nothing.
+
+    Raises:
+        StoreError: the file cannot be written; what was there before is still there.
+    """
+    kind = "eigenvalues" if isinstance(sums, EigenvalueSums) else "moments"
+    words = {"covered": sums.covered.as_text(), "basis": sums.basis, "batch_size": str(batch_size or 0)}
+    write_tensors(path, sums.sums, {**_words(kind, gathering), **words})
+
+
+def read_sums(path: str | Path, gathering: KroneckerGathering) -> ExampleSums:
+    """What `write_sums` wrote, in this process or another: `KroneckerMoments` or `EigenvalueSums`.
+
+    Raises:
+        StoreError: the file belongs to another model, data set or option, or cannot be read.
+    """
+    return read_partial(path, gathering)[0]
+
+
+def read_partial(path: str | Path, gathering: KroneckerGathering) -> tuple[ExampleSums, int]:
+    """Sums, and the batch size they were being gathered with (0 if that was not written)."""
+    tensors, words = _read(path, gathering, tuple(_KINDS))
+    try:
+        covered, size = Ranges.from_text(words["covered"]), int(words["batch_size"])
+    except (KeyError, ValueError) as error:
+        raise _unreadable(path, f"its header is damaged: {error}") from error
+    blocks = gathering.blocks
+    if words["kind"] == "moments":
+        expected: ExampleSums = KroneckerMoments.empty(blocks)
+    else:
+        expected = EigenvalueSums.empty(blocks, "")
+    shapes = {name: tuple(total.shape) for name, total in expected.sums.items()}
+    if shapes != {name: tuple(value.shape) for name, value in tensors.items()}:
+        raise _unreadable(path, "it does not hold the sums of every block")
+    return type(expected)({name: tensors[name] for name in shapes}, covered, words["basis"]), size
+
+
+def write_bases(path: str | Path, gathering: KroneckerGathering, bases: Sequence[Basis]) -> None:
+    """Write the bases that all processes are to gather eigenvalues in; all or nothing.
+
+    Raises:
+        StoreError: the file cannot be written; what was there before is still there.
+    """
+    write_tensors(path, basis_tensors(gathering.blocks, bases), _words("bases", gathering))
+
+
+def read_bases(path: str | Path, gathering: KroneckerGathering) -> list[Basis]:
+    """What `write_bases` wrote.
+
+    Raises:
+        StoreError: the file belongs to another model, data set or option, or cannot be read.
+    """
+    tensors, _ = _read(path, gathering, ("bases",))
+    try:
+        return bases_of(gathering.blocks, tensors)
+    except KeyError as error:
+        raise _unreadable(path, f"it does not hold the bases of every block: {error}") from error
+
+
+def _words(kind: str, gathering: KroneckerGathering) -> dict[str, str]:
+    identity = json.dumps(gathering.identity, sort_keys=True)
+    return {"kind": kind, "identity": identity, "torch": torch.__version__}
+
+
+def _read(
+    path: str | Path, gathering: KroneckerGathering, kinds: tuple[str, ...]
+) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    tensors, words = read_tensors(path, gathering.layers.objective.device)
+    if words.get("kind") not in kinds:
+        raise _unreadable(path, f"it holds {words.get('kind')!r}, expected {' or '.join(kinds)}")
+    try:
+        found = json.loads(words["identity"])
+    except (KeyError, ValueError) as error:
+        raise _unreadable(path, f"its header is damaged: {error}") from error
+    wanted = json.loads(json.dumps(gathering.identity))
+    differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+    if differing:
+        raise StoreError(
+            f"{path} belongs to another gathering: {', '.join(differing)} differ"
+            f"{'s' if len(differing) == 1 else ''}. Every process must have the same model, data and options."
+        )
+    return tensors, words
+
+
+def _unreadable(path: str | Path, why: str) -> StoreError:
+    return StoreError(f"{path} cannot be used ({why}). Delete it to compute its content again.")
