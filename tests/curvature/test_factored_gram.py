@@ -109,11 +109,12 @@ def test_the_operator_takes_the_cheaper_way(monkeypatch):
     )
     found = operator(wide)
     assert isinstance(found._factored_gram(), FactoredGram)
-    assert found.gram_operations() < found.rank**2 * found.size
+    assert found.gram_operations() < found._explicit_operations()
     scale = torch.full((found.size,), 0.5, dtype=torch.float64)
     monkeypatch.setattr(gauss_newton, "_SMALL_GRAM", float("inf"))
     explicit = operator(wide)
-    assert explicit._factored_gram() is None and explicit.gram_operations() == found.rank**2 * found.size
+    assert explicit._factored_gram() is None
+    assert explicit.gram_operations() == found._explicit_operations() >= found.rank**2 * found.size
     torch.testing.assert_close(found.factor_gram(scale), explicit.factor_gram(scale), atol=1e-12, rtol=1e-10)
 
 

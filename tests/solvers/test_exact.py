@@ -10,10 +10,10 @@ from plain_operators import Gram, gaussian, with_spectrum
 
 from problems import PROBLEMS
 from support import as_a_user
-from whence.curvature import choose_curvature, gauss_newton
+from whence.curvature import GaussNewtonOperator, choose_curvature, gauss_newton
 from whence.errors import InputError, NotPositiveDefiniteError, OutOfMemoryError, UnsupportedError
 from whence.gradients import GradientEngine
-from whence.linalg import DenseOperator, DiagonalOperator, FactoredOperator
+from whence.linalg import DenseOperator, DiagonalOperator
 from whence.solvers import Exact, dual
 
 SPECTRUM = [0.01, 0.1, 0.5, 1.0, 2.0, 7.0, 30.0]
@@ -132,7 +132,7 @@ def test_damping_lost_in_rounding_is_refused_with_one_that_is_not():
 def test_every_problem_in_its_dual_space(name, decay, monkeypatch):
     """From factored gradients, with the same weight decay for all or another one for biases."""
     monkeypatch.setattr(gauss_newton, "_SMALL_GRAM", 0.0)
-    monkeypatch.setattr(FactoredOperator, "gram_operations", lambda self: float("inf"))
+    monkeypatch.setattr(GaussNewtonOperator, "_explicit_operations", lambda self: float("inf"))
     problem = PROBLEMS[name]()
     if isinstance(decay, dict) and not any(
         n.endswith("weight") for n in problem.objective().parameters.names

@@ -25,6 +25,8 @@ _PANEL_SHARE = 0.4
 _LEAST_SHARE = 0.1
 # Entry-by-entry work on a product, in operations of a matrix product that take as long.
 _ELEMENTWISE = 32
+# Making an entry of an explicit gradient, in the same unit.
+MAKING_A_ROW = 64
 # Products of all positions of one pair of examples may take this many numbers.
 _MOST_PAIRS = 2**23
 # The matrix may take this share of what is free; the rest is for tiles and solutions.
@@ -207,4 +209,4 @@ class FactoredGram:
 
     def _rows_cost(self, block: Block, positions: int | None) -> float:
         rows = float(self._layers.objective.n * self.roots)
-        return rows * block.size * (rows + 2 * (positions or 1) + _ELEMENTWISE)
+        return rows * block.size * (rows + 2 * (positions or 1) + MAKING_A_ROW)

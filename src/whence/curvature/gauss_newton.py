@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.curvature.factored_gram import FactoredGram, factored_gradients, panel_bytes, require_room
+from whence.curvature.factored_gram import (
+    MAKING_A_ROW,
+    FactoredGram,
+    factored_gradients,
+    panel_bytes,
+    require_room,
+)
 from whence.curvature.head import HeadHessian
 from whence.curvature.metrics import OutputMetric, by_example
 from whence.gradients import GradientEngine
@@ -123,13 +129,18 @@ class GaussNewtonOperator(FactoredOperator):
 
     def gram_operations(self) -> float:
         factored = self._factored_gram()
-        return super().gram_operations() if factored is None else factored.operations
+        return self._explicit_operations() if factored is None else factored.operations
+
+    def _explicit_operations(self) -> float:
+        """Of products of explicit rows, and of making these."""
+        rows = float(self.rank)
+        return rows * self.size * (rows + MAKING_A_ROW)
 
     def _factored_gram(self) -> FactoredGram | None:
         """The way by factored gradients, where it exists and is the cheaper one."""
         key = "factored Gram matrix"
         if key not in self.memo:
-            explicit = super().gram_operations()
+            explicit = self._explicit_operations()
             layers = factored_gradients(self.engine, self.memo) if explicit > _SMALL_GRAM else None
             factored = None if layers is None else FactoredGram(layers, self.metric)
             cheaper = factored is not None and factored.operations < explicit
