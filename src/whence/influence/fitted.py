@@ -24,6 +24,7 @@ from whence.memory import memory_errors
 from whence.progress import progress_display
 from whence.solvers import (
     CG,
+    BlockDiagonal,
     BlockSolver,
     Damping,
     PreparedBlocks,
@@ -167,7 +168,7 @@ class FittedInfluence:
         spectrum."""
         damping = self.options.damping
         operator = self.curvature.operator
-        if isinstance(self.solver, BlockSolver) and damping == "auto":
+        if isinstance(self.solver, (BlockSolver, BlockDiagonal)) and damping == "auto":
             damping = RelativeDamping()
         if isinstance(damping, RelativeDamping):
             return relative_damping(operator, damping, self.solver, seed=self.options.seed)

@@ -4,6 +4,7 @@ from whence.solvers.arnoldi import Arnoldi
 from whence.solvers.astra import Astra
 from whence.solvers.auto import choose_solver
 from whence.solvers.base import PreparedSolver, Solution, Solver
+from whence.solvers.block_diagonal import BlockDiagonal
 from whence.solvers.cg import CG
 from whence.solvers.damping import Damping, RelativeDamping, choose_damping
 from whence.solvers.datainf import DataInf
@@ -29,6 +30,7 @@ __all__ = [
     "KFAC",
     "Arnoldi",
     "Astra",
+    "BlockDiagonal",
     "BlockSolver",
     "Damping",
     "DataInf",

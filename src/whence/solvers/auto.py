@@ -7,6 +7,7 @@ from whence.errors import InputError
 from whence.linalg import FactoredOperator, LinearOperator, split_diagonal
 from whence.solvers.arnoldi import Arnoldi
 from whence.solvers.base import Solver
+from whence.solvers.block_diagonal import BlockDiagonal
 from whence.solvers.cg import CG
 from whence.solvers.dual import DualCost, dual_cost, dual_factor
 from whence.solvers.exact import Exact
@@ -28,6 +29,7 @@ _NAMED: dict[str, type[Solver]] = {
     "kfac": KFAC,
     "diagonal": Diagonal,
     "identity": Identity,
+    "block_diagonal": BlockDiagonal,
     "arnoldi": Arnoldi,
     "nystrom": Nystrom,
 }

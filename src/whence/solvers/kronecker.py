@@ -315,7 +315,12 @@ def relative_damping(
         solver: in use; one that gathers Kronecker factors has the means at hand.
         seed: of drawn labels.
     """
-    gathering = solver if isinstance(solver, _Kronecker) else Diagonal()
+    preconditioner = getattr(solver, "preconditioner", None)
+    gathering: _Kronecker = Diagonal()
+    if isinstance(solver, _Kronecker):
+        gathering = solver
+    elif isinstance(preconditioner, (EKFAC, Diagonal)):  # their traces are those of the blocks themselves
+        gathering = preconditioner
     curvature = gathering.curvature(operator, seed=seed)
     means = curvature.mean_eigenvalues()
     average = sum(means.values()) / len(means)
