@@ -110,3 +110,15 @@ def test_residual_network_in_eval_mode():
 @pytest.mark.parametrize("selected", ["*.bias", "*.weight", ["stem", "group.bias"]])
 def test_selections(selected):
     exact(classification(seeded(residual), normal(N, 2, 5, 4), labels(N), parameters=selected))
+
+
+@pytest.mark.parametrize("name", ["convolution", "dict_with_logits", "attention_tokens"])
+def test_roots_pulled_back_one_by_one(name, monkeypatch):
+    """As in models that are not small."""
+    monkeypatch.setattr("whence.gradients.capture._FEW_NUMBERS", 0)
+    exact(PROBLEMS[name]())
+
+
+def test_several_roots_take_smaller_batches():
+    layers = LayerGradients(GradientEngine(PROBLEMS["tanh_mlp"]().objective(memory=2**16)))
+    assert 1 <= layers.batch_size(20) < layers.batch_size(4) < layers.batch_size(1)

@@ -16,6 +16,10 @@ from whence.gradients.sites import Site
 from whence.layers import Block, Call, GradientForm, OuterProducts, Tape, TokenOuterProducts, rows_form
 from whence.task import Objective, differentiable_attention
 
+# Several roots together save calls where these are most of the time; otherwise one after the other is faster
+# on a CPU and takes less memory.
+_FEW_NUMBERS = 50_000
+
 
 class Capture(Evaluated):
     """Inputs of the studied layers on a batch, and a graph in which only their outputs are differentiated:
@@ -146,31 +150,57 @@ class Capture(Evaluated):
         )
 
     def _pulled(self, calls: list[Call], cotangents: Tensor) -> list[Tensor]:
+        """Gradients `(k, *shape)` of the outputs of these calls."""
         k = cotangents.shape[0]
         edges = [*(call.edge for call in calls), *self._unused.values()]
         if not edges or not self._graph_outputs.requires_grad:
             return [cotangents.new_zeros(k, *call.shape) for call in calls]
-        given, batched = (cotangents[0], False) if k == 1 else (cotangents, True)
+        numbers = sum(call.shape.numel() for call in calls)
+        if k > 1 and (cotangents.is_cuda or numbers < _FEW_NUMBERS):
+            made = self._backward(edges, cotangents, batched=True)
+            self._check_unused(made[len(calls) :])
+            return [
+                cotangents.new_zeros(k, *call.shape) if part is None else part
+                for call, part in zip(calls, made)
+            ]
+        found: list[Tensor | None] = [None] * len(calls)
+        for root in range(k):
+            made = self._backward(edges, cotangents[root], batched=False)
+            self._check_unused(made[len(calls) :])
+            for place, part in enumerate(made[: len(calls)]):
+                if part is None:
+                    continue
+                if k == 1:
+                    found[place] = part[None]
+                    continue
+                held = found[place]
+                if held is None:
+                    held = found[place] = part.new_zeros(k, *part.shape)
+                held[root] = part
+        return [
+            cotangents.new_zeros(k, *call.shape) if part is None else part for call, part in zip(calls, found)
+        ]
+
+    def _backward(self, edges: list[Any], cotangents: Tensor, *, batched: bool) -> list[Tensor | None]:
         with differentiable_attention():
             made = torch.autograd.grad(
                 self._graph_outputs,
                 edges,
-                given,
+                cotangents,
                 is_grads_batched=batched,
                 retain_graph=True,
                 allow_unused=True,
             )
-        for name, part in zip(self._unused, made[len(calls) :]):
+        return list(made)
+
+    def _check_unused(self, gradients: Sequence[Tensor | None]) -> None:
+        for name, part in zip(self._unused, gradients):
             if part is not None and bool((part != 0).any()):
                 raise UnsupportedError(
                     f"parameter {name!r} changes the outputs of this batch, but of none of the examples that "
                     "its layer rule was to be proved on. Put an example that uses it first or last in the "
                     "training set, or leave it out with parameters=."
                 )
-        return [
-            cotangents.new_zeros(k, *call.shape) if part is None else part if batched else part[None]
-            for call, part in zip(calls, made)
-        ]
 
 
 def _zeros(block: Block, cotangents: Tensor) -> GradientForm:

@@ -22,6 +22,8 @@ from whence.task import Examples
 DENSE_LIMIT = 100_000
 _WORK_SHARE = 0.25
 _WORK_CEILING = 256 * 2**20
+# With several gradients an example, more examples gain little, and memory new to the process costs time.
+_ROOTS_CEILING = 64 * 2**20
 _MOST_EXAMPLES = 4096
 
 
@@ -112,8 +114,11 @@ class LayerGradients:
 
     def batch_size(self, cotangents: int = 1, numbers_each: int = 0) -> int:
         """Examples per capture."""
-        work = min(self.objective.memory * _WORK_SHARE, _WORK_CEILING)
-        numbers = self._input_numbers + (1 + 2 * cotangents) * self._output_numbers + numbers_each
+        ceiling = _WORK_CEILING if cotangents == 1 else _ROOTS_CEILING
+        work = min(self.objective.memory * _WORK_SHARE, ceiling)
+        # On a CPU one root after the other is pulled back, elsewhere all together.
+        together = 2 * cotangents if self.objective.device.type != "cpu" else 1 + cotangents
+        numbers = self._input_numbers + (1 + together) * self._output_numbers + numbers_each
         return int(max(1, min(_MOST_EXAMPLES, work // (numbers * self.objective.dtype.itemsize))))
 
     def _prove(self) -> None:

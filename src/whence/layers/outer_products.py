@@ -182,7 +182,7 @@ class OuterProducts(GradientForm):
         rows = self.activations.permute(2, 0, 1, 3).reshape(g, self.b * self.positions, i)
         count = float(self.b * self.positions)
         if self.sequence and self.positions > 1:
-            live = (self._gradients != 0).any(dim=4).any(dim=3).any(dim=0)
+            live = self._live()
             count = float(live.sum())
             if count < self.b * self.positions:
                 rows = rows * live.reshape(1, -1, 1)
@@ -209,7 +209,12 @@ class OuterProducts(GradientForm):
 
     def _live(self) -> Bool[Tensor, "b t"]:
         """Positions with a gradient; padding has none."""
-        return (self.gradients != 0).any(dim=4).any(dim=3).any(dim=0)
+        live = torch.zeros(self.b, self.positions, dtype=torch.bool, device=self._gradients.device)
+        for gradients in self._gradients:
+            live |= gradients.flatten(2).abs().amax(2) > 0
+            if bool(live.all()):
+                break
+        return live
 
     def select(self, examples: slice) -> OuterProducts:
         return OuterProducts(
