@@ -31,6 +31,7 @@ types: $(STAMP)
 # Peers are installed into environments of their own under benchmarks/.envs.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py --out $(OUT)/bench
+	$(BIN)/python benchmarks/kronecker/run.py --out $(OUT)/kronecker
 
 figures: $(STAMP)
 	$(BIN)/python examples/koh_liang_2017/all_figures.py --out $(OUT)/figures
