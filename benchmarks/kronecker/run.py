@@ -73,9 +73,11 @@ def main() -> None:
             environments.prepare(name, tell)
     paths = {task: _task(task, out, marks, data, given.quick, tell) for task in tasks}
     kept = out / f"runs-{marks}"
-    if not given.resume:
+    if not given.resume and not given.report_only:
         shutil.rmtree(kept, ignore_errors=True)
-    runs = _rounds(chosen, paths, kept, given.repeats, given.limit, tell)
+    runs = _rounds(chosen, paths, kept, given, tell)
+    chosen = [(entrant, task) for entrant, task in chosen if runs[task, entrant.name][1]]
+    runs = {key: value for key, value in runs.items() if value[1]}
     references = _references(chosen, paths, out, truths, tell)
     summary = results.summarise(runs, references, paths)
     summary["quick"], summary["data"] = given.quick, "real" if data else "synthetic"
@@ -101,6 +103,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds; medians are reported")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a run is stopped")
     parser.add_argument("--resume", action="store_true", help="keep the runs that --out holds already")
+    parser.add_argument(
+        "--report-only", action="store_true", help="no runs: a table of those that --out holds already"
+    )
     parser.add_argument("--data", help="data folder; else WHENCE_DATA, else ../shared/data, else synthetic")
     parser.add_argument("--quick", action="store_true", help="tiny tasks: checks that all of it runs")
     parser.add_argument("--skip-install", action="store_true", help="use the environments as they are")
@@ -120,21 +125,22 @@ def _rounds(
     chosen: list[tuple[Entrant, str]],
     paths: dict[str, Path],
     kept: Path,
-    repeats: int,
-    limit: float,
+    given: argparse.Namespace,
     tell: Progress,
 ) -> dict[tuple[str, str], tuple[Entrant, list[launch.Run]]]:
     """All entrants of a task in turn, the slow ones once; a failure is not tried again."""
     runs: dict[tuple[str, str], tuple[Entrant, list[launch.Run]]] = {}
-    for round_ in range(repeats):
+    for round_ in range(given.repeats):
         for entrant, task in chosen:
             _, done = runs.setdefault((task, entrant.name), (entrant, []))
             if done and (done[0].failure or done[0].cpu("total") > SLOW):
                 continue
             work = kept / task / entrant.name / str(round_)
             if not (work / "run.json").exists():
-                tell(f"round {round_ + 1} of {repeats}: {task} {entrant.name}")
-                launch.run(entrant, task, paths[task], work, limit)
+                if given.report_only:
+                    continue
+                tell(f"round {round_ + 1} of {given.repeats}: {task} {entrant.name}")
+                launch.run(entrant, task, paths[task], work, given.limit)
             done.append(launch.load(work))
             if done[-1].failure:
                 tell(f"  {task} {entrant.name}: {done[-1].failure}")
