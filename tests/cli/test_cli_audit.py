@@ -130,7 +130,7 @@ def test_without_a_recipe_nothing_is_retrained(tmp_path):
     file = write(tmp_path, TABLE + "\ndel recipe\n")
     said = audit(file, "--out", tmp_path / "out", "--queries", 1)
     assert "Not checked" in said
-    assert not (tmp_path / "out" / "retraining").exists()
+    assert not (tmp_path / "out" / "run").exists()
     assert not (tmp_path / "out" / "verification.csv").exists()
 
 

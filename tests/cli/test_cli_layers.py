@@ -94,11 +94,11 @@ def test_a_bound_that_is_not_known_is_an_empty_cell(audited):
 
 def test_retrainings_are_kept_for_any_solver(audited):
     out, _ = audited
-    before = {path.name: path.stat().st_mtime_ns for path in (out / "retraining" / "retrained").iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "run" / "retrained").iterdir()}
     # What an example's removal does is no matter of the solver: nothing is trained again.
     task = out.parent / "my_task.py"
     audit(task, "--out", out, "--remove", 3, "--queries", 3, "--solver", "exact")
-    after = {path.name: path.stat().st_mtime_ns for path in (out / "retraining" / "retrained").iterdir()}
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "run" / "retrained").iterdir()}
     assert before.items() <= after.items()
     assert summary(out)["plan"] is None and summary(out)["coverage"] == []
 
@@ -120,7 +120,7 @@ def test_without_probes_the_error_reads_as_not_measured(tmp_path):
     assert summary(tmp_path / "out")["scores"]["distance"] is None
     assert {row["estimate"] for row in table(tmp_path / "out" / "scores.csv")} == {""}
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "error not measured" in html and "∞" not in html
+    assert "± unknown" in html and "∞" not in html
 
 
 def test_many_layers_are_cut_and_special_ones_named(tmp_path):

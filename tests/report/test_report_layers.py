@@ -105,7 +105,7 @@ def test_bounds_that_are_not_known_are_no_infinities_in_the_page():
     assert "not expected to exceed" not in html
     unmeasured = render_report([layered(None, estimate=float("inf"))])
     page = Page(unmeasured)
-    assert "error not measured" in page.text and "was not measured (probes=0)" in page.text
+    assert "± unknown" in page.text and "was not measured (probes=0)" in page.text
     for text in (html, unmeasured):
         assert "∞" not in text and "inf<" not in text and "nan" not in text
 

@@ -36,8 +36,8 @@ class AuditOptions:
             more, since each costs a solve. 0: none.
         solver: name of a solver, instead of the task's; `None` leaves it to the task.
         progress: show progress bars.
-        keep_retrainings: keep each finished retraining under the output directory, so that a killed audit
-            resumes.
+        resumable: keep Kronecker factors and each finished retraining under the output directory, so that a
+            killed audit resumes.
     """
 
     top: int = 5
@@ -46,7 +46,7 @@ class AuditOptions:
     review: int = 2000
     solver: str | None = None
     progress: bool = True
-    keep_retrainings: bool = True
+    resumable: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("top", self.top), ("queries", self.queries)):
@@ -114,7 +114,7 @@ def _audit(
         task.train,
         loss=task.loss,
         progress=options.progress,
-        run_dir=folder / "retraining" if options.keep_retrainings else None,
+        run_dir=folder / "run" if options.resumable else None,
         **{**task.options, **({} if options.solver is None else {"solver": options.solver})},
     ).fit()
     queries, numbers = choose_queries(influence, task.queries, options.queries)

@@ -114,7 +114,7 @@ def run_demo(console: Console, out: Path, *, solver: str | None = None, **sizes:
         results = run_audits(
             tasks,
             out,
-            AuditOptions(solver=solver, keep_retrainings=False),
+            AuditOptions(solver=solver, resumable=False),
             title="Where did these misread digits come from?",
             on_stage=on_stage,
         )

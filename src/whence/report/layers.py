@@ -25,8 +25,6 @@ _LEFT_OUT = {
     "identity": "No curvature at all: each score is the inner product of two gradients. A baseline.",
 }
 _METHODS = {"gram": "Gram products"}
-# Methods that approximate, within the error that the contraction may make.
-_APPROXIMATE = ("low rank", "query rank")
 # Blocks of modules without a rule of their own: one explicit gradient per example.
 _EXPLICIT = (FALLBACK, PlainModuleRule.name)
 
@@ -112,9 +110,9 @@ def distance_words(section: ReportSection) -> str:
     """How far the scores are from those of the full damped curvature, in one or two sentences."""
     distance = section.scores.distance
     if section.settings.get("solver") == "identity":
-        return "How far that is from the scores of an inverse curvature is not measured."
+        return "How far these scores are from those of an inverse curvature is not measured."
     if distance is None:
-        return "How far that is from the scores of the full curvature was not measured (probes=0)."
+        return "How far these scores are from those of the full curvature was not measured (probes=0)."
     probes = min(int(section.settings.get("probes", len(section.scores))), len(section.scores))
     asked = "one of the queries" if probes == 1 else f"{probes} of the queries"
     return (
@@ -131,7 +129,7 @@ def relative_size(distance: float) -> str:
 def _row(block: Mapping[str, Any], covered: Coverage | None, settings: Mapping[str, Any]) -> LayerRow:
     g, o, i = block["shape"]
     rank, entries = block.get("rank", 0), block.get("entries", 0)
-    approximate = block["method"] in _APPROXIMATE
+    ranked = block["method"] in ("low rank", "query rank")
     amount = (settings.get("damping_per_block") or {}).get(block["block"], settings.get("damping"))
     return LayerRow(
         name=block["block"],
@@ -142,11 +140,16 @@ def _row(block: Mapping[str, Any], covered: Coverage | None, settings: Mapping[s
         damping="–" if amount is None or settings.get("solver") == "identity" else number(float(amount), 2),
         positions=block["positions"],
         method=_METHODS.get(block["method"], block["method"]),
-        rank=(f"{rank}+{entries}" if entries else str(rank)) if approximate else "",
+        rank=(f"{rank}+{entries}" if entries else str(rank)) if ranked else "",
         operations=quantity(block["operations"]),
         bytes=quantity(block["bytes"]),
         reason="" if covered is None else covered.reason,
     )
+
+
+def _approximate(block: Mapping[str, Any]) -> bool:
+    """Whether the contraction of a block may be off by more than rounding."""
+    return block["method"] == "low rank" or block.get("tolerance", 0.0) > 0
 
 
 def _remark(row: LayerRow) -> str:
@@ -160,7 +163,7 @@ def _contraction(plan: Mapping[str, Any], allowed: float) -> str:
         f"{plan['queries']:,} queries × {plan['train']:,} training examples: predicted "
         f"{quantity(plan['operations'])}flop, {quantity(plan['bytes'])}B moved."
     )
-    if all(block["method"] not in _APPROXIMATE for block in plan["blocks"]):
+    if not any(_approximate(block) for block in plan["blocks"]):
         return f"{words} Every block is contracted exactly, up to rounding."
     q, n = plan["measured_on"]
     return (

@@ -45,7 +45,7 @@ def shown_error(estimate: float, bound: float, score: float, resolution: float) 
 
 def error_beside(error: float) -> str:
     """An error as it is written beside a score, or that none is known."""
-    return f"± {number(error, 2)}" if math.isfinite(error) else "error not measured"
+    return f"± {number(error, 2)}" if math.isfinite(error) else "± unknown"
 
 
 def quantity(value: float) -> str:
