@@ -23,12 +23,16 @@ class BlockPlan:
         block: its name.
         shape: `(g, o, i)`.
         positions: positions of a training gradient.
-        method: `"explicit"`, `"gram"` or `"low rank"`.
+        method: `"explicit"`: solutions as matrices, one matrix product with the training gradients; `"gram"`:
+            products of two inner products, where the inverse is separable; `"low rank"`: sums of such
+            products, from an expansion of the inverse; `"query rank"`: solutions as few outer products each;
+            `"tokens"`: columns of an embedding, for the tokens on both sides.
         operations, bytes: predicted, for all scores of the block.
         state_bytes: held per query.
-        rank, entries: of the expansion.
         rotate_back: the queries' side is brought back from the eigenbasis.
+        rank, entries: terms of the expansion, or of a query's solution on average; entries added to them.
         expansion: of the inverse, where the method is `"low rank"`.
+        tolerance: what may be left out of a query's solution, where the method is `"query rank"`.
     """
 
     block: str
@@ -42,6 +46,12 @@ class BlockPlan:
     rank: int = 0
     entries: int = 0
     expansion: list[HadamardExpansion] | None = None
+    tolerance: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Up to rounding."""
+        return self.expansion is None and self.tolerance == 0
 
     @property
     def seconds(self) -> float:
@@ -91,7 +101,7 @@ class Plan:
     @property
     def exact(self) -> bool:
         """Whether no block is approximated."""
-        return all(block.expansion is None for block in self.blocks)
+        return all(block.exact for block in self.blocks)
 
     def measured(self, errors: Tensor, on: tuple[int, int]) -> Plan:
         """The same plan with its measured errors, one per query."""
@@ -107,9 +117,8 @@ class Plan:
     def explain(self) -> str:
         """The plan as a table of at most 80 columns."""
         lines = [
-            f"{self.queries:,} queries x {self.train:,} training examples: predicted "
-            f"{_short(self.operations)}"
-            f"flop, {_short(self.bytes)}B moved",
+            f"{self.queries:,} queries x {self.train:,} training examples",
+            f"predicted: {_short(self.operations)}flop, {_short(self.bytes)}B moved",
             f"{'block':<24} {'matrix':>11} {'pos.':>5} {'method':<10} {'rank':>9} {'flop':>7} {'bytes':>7}",
             f"{'(forward and backward)':<24} {'':>11} {'':>5} {'capture':<10} {'':>9} "
             f"{_short(self.capture_operations):>7}",
@@ -130,7 +139,7 @@ class Plan:
         else:
             q, n = self.measured_on
             lines.append(
-                f"Relative error of a query's scores by the expansions: {self.measured_error:.1e} rms, "
+                f"Relative error of a query's scores by low rank: {self.measured_error:.1e} rms, "
                 f"{self.worst_error:.1e} worst\n(measured on {q} queries x {n} training examples; asked for "
                 f"{self.rtol:.0e})."
             )
@@ -158,8 +167,8 @@ class Plan:
 
 
 def _short(value: float) -> str:
-    for unit in ("", "k", "M", "G", "T"):
-        if value < 1000:
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
+        if value < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1000
-    return f"{value:.3g} P"
+    return f"{value:.3g} Z"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from whence.contraction.low_rank_queries import LowRankQueryScorer
 from whence.contraction.plan import BlockPlan, Plan
 from whence.curvature.kronecker import BlockInverse
+from whence.layers import GradientForm
 from whence.linalg import HadamardExpansion, expand_inverse
 
 # An entry that is added singly costs a copy beside its product: this many queries' worth.
 _ENTRY_OVERHEAD = 100
+# Operations of an eigendecomposition in float64, per cube of its size, at the rate of products in float32.
+_EIGEN = 100
 
 
 @dataclass(frozen=True)
@@ -20,13 +25,16 @@ class BlockShape:
     """What the planner knows of one block's gradients.
 
     Attributes:
-        outer: whether they are kept as outer products (not as tokens).
+        tokens: whether they are kept as tokens (not as outer products).
         query_positions, train_positions: positions of one gradient.
+        sample: gradients of a few queries, for the ranks of their solutions; without it, these are kept in
+            full.
     """
 
-    outer: bool
+    tokens: bool
     query_positions: int
     train_positions: int
+    sample: GradientForm | None = None
 
 
 def make_plan(
@@ -50,15 +58,23 @@ def make_plan(
     shares = _error_shares(inverses, rtol)
     blocks = []
     for inverse, shape, share in zip(inverses, shapes, shares):
+        if shape.tokens:
+            blocks.append(_tokens(inverse, shape, queries, train))
+            continue
         candidates = [_explicit(inverse, shape, queries, train)]
-        if shape.outer and inverse.separable is not None:
+        if inverse.separable is not None:
             candidates.append(_product(inverse, shape, queries, train, None))
-        elif shape.outer and share > 0:
+        elif share > 0:
             least = _product_operations(inverse, shape, queries, train, rank=1, entries=0, rotate_back=True)
             if least < candidates[0].operations:
                 expansion = _expand(inverse, share, queries)
                 if all(one.attained for one in expansion):
                     candidates.append(_product(inverse, shape, queries, train, expansion))
+        if share > 0 and shape.sample is not None:
+            best = min(plan.seconds for plan in candidates)
+            if _query_rank(inverse, shape, queries, train, 1, share).seconds < best:
+                rank = _sampled_rank(inverse, shape.sample, share)
+                candidates.append(_query_rank(inverse, shape, queries, train, rank, share))
         blocks.append(min(candidates, key=lambda plan: plan.seconds))
     return Plan(tuple(blocks), queries, train, capture_operations, rtol)
 
@@ -89,22 +105,34 @@ def _explicit(inverse: BlockInverse, shape: BlockShape, q: int, n: int) -> Block
     back = _rotation(inverse, o * i, q)
     along = n * t * g * 2 * (_wide(inverse.basis.left, o) + _wide(inverse.basis.right, i))
     rotate_back = back <= along
-    forming = 2 * n * t * size if t > 1 and shape.outer else 0
-    if shape.outer:
-        operations = 2 * n * q * size + forming + min(back, along)
-        moved = n * min(size, q * g * min(o, i)) if t == 1 else n * size
-    else:  # tokens: only the columns of the tokens that occur
-        operations = 2 * n * q * t * o + min(back, along)
-        moved = n * q * t * o
+    forming = 2 * n * t * size if t > 1 else 0
+    moved = n * min(size, q * g * min(o, i)) if t == 1 else n * size
     return BlockPlan(
         inverse.block.name,
         (g, o, i),
         t,
         "explicit",
-        operations,
+        2.0 * n * q * size + forming + min(back, along),
         2.0 * moved * item,
         size * item,
         rotate_back,
+    )
+
+
+def _tokens(inverse: BlockInverse, shape: BlockShape, q: int, n: int) -> BlockPlan:
+    """As if every token of a training example were in every query."""
+    g, o, i = inverse.block.shape
+    tq, t, item = shape.query_positions, shape.train_positions, inverse.weights.element_size()
+    operations = 2.0 * n * q * t * o + 4.0 * q * tq * _wide(inverse.basis.left, o)
+    return BlockPlan(
+        inverse.block.name,
+        (g, o, i),
+        t,
+        "tokens",
+        operations,
+        2.0 * n * q * t * o * item,
+        tq * o * item,
+        rotate_back=True,
     )
 
 
@@ -135,6 +163,34 @@ def _product(
         entries,
         expansion,
     )
+
+
+def _query_rank(
+    inverse: BlockInverse, shape: BlockShape, q: int, n: int, rank: int, tolerance: float
+) -> BlockPlan:
+    g, o, i = inverse.block.shape
+    narrow, t, item = min(o, i), shape.train_positions, inverse.weights.element_size()
+    decomposition = q * g * (_EIGEN * narrow**3 + 8 * o * i * narrow)
+    back = 2 * q * g * rank * (_wide(inverse.basis.left, o) + _wide(inverse.basis.right, i))
+    products = 2.0 * g * n * t * q * rank * (o + i + 1)
+    return BlockPlan(
+        inverse.block.name,
+        (g, o, i),
+        t,
+        "query rank",
+        products + decomposition + back + _rotation(inverse, o * i, q),
+        3.0 * g * n * t * q * rank * item,
+        g * rank * (o + i + 1) * item,
+        rotate_back=True,
+        rank=rank,
+        tolerance=tolerance,
+    )
+
+
+def _sampled_rank(inverse: BlockInverse, sample: GradientForm, tolerance: float) -> int:
+    scorer = LowRankQueryScorer(inverse, tolerance)
+    scorer.absorb(sample)
+    return max(1, math.ceil(scorer.mean_rank))
 
 
 def _product_operations(

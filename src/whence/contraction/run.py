@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,23 +10,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.contraction.low_rank_queries import LowRankQueryScorer
 from whence.contraction.plan import BlockPlan, Plan
 from whence.contraction.planner import BlockShape, make_plan
 from whence.contraction.scorers import BlockScorer, ExplicitScorer, ProductScorer
+from whence.contraction.token_scorer import TokenScorer
 from whence.curvature.kronecker import BlockInverse
 from whence.gradients import Evaluated, LayerGradients
-from whence.layers import GradientForm, OuterProducts
+from whence.layers import GradientForm, TokenOuterProducts
 from whence.progress import progress_bar
 from whence.task import Examples, Measure
 
 # Queries and training examples on which an approximate plan is checked.
 _CHECKED_QUERIES = 64
 _CHECKED_TRAIN = 128
+# Queries whose solutions' ranks are found out before planning.
+_SAMPLED = 4
 # A plan that misses its tolerance is made again with a tighter one.
 _ATTEMPTS = 3
 # Queries less typical than training examples are off by more than predicted.
 _CAUTION = 0.6
 _STATE_SHARE = 0.5
+# Numbers held while a query's solution is made, in units of its largest block.
+_HELD = 4
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,15 @@ class GradientSource:
             (made,) = torch.autograd.grad(self.measure(leaf, at.targets).sum(), leaf)
         return made
 
-    def spread(self, count: int) -> list[GradientForm]:
-        """Gradients of at most `count` examples, spread over the set."""
-        index = torch.tensor(self.examples.spread(count), device=self.layers.objective.device)
-        return self.forms(self.layers.capture(self.examples, index))
+    def batches(self, index: Tensor, *, numbers_each: int = 0) -> Iterator[list[GradientForm]]:
+        """Gradients of these examples, in batches that fit the working memory, `numbers_each` further numbers
+        per example included."""
+        for part in index.to(self.layers.objective.device).split(self.layers.batch_size(1, numbers_each)):
+            yield self.forms(self.layers.capture(self.examples, part))
+
+    def spread(self, count: int) -> Tensor:
+        """Numbers of at most `count` examples, spread over the set."""
+        return torch.tensor(self.examples.spread(count))
 
 
 def plan_contraction(
@@ -111,12 +122,13 @@ def contract(
     """
     layers = train.layers
     q = len(queries.examples)
-    block = int(max(1, min(q, layers.objective.memory * _STATE_SHARE // max(plan.state_bytes, 1))))
+    block = min(q, _fitting(layers, plan.state_bytes))
     total = len(train.examples) * -(-q // block)
     with progress_bar("scoring", total, enabled=progress) as bar:
         for start in range(0, q, block):
             these = slice(start, min(start + block, q))
-            scorers = _absorbed(plan, inverses, queries, these)
+            scorers = [_scorer(block, inverse) for block, inverse in zip(plan.blocks, inverses)]
+            _absorb(scorers, queries, torch.arange(these.start, these.stop))
             for where, capture in layers.captures(train.examples):
                 on_batch(these, where, total_scores(scorers, train.forms(capture)))
                 bar.advance(where.stop - where.start)
@@ -130,58 +142,78 @@ def total_scores(scorers: Sequence[BlockScorer], forms: Sequence[GradientForm]) 
     return total
 
 
-def _absorbed(
-    plan: Plan, inverses: Sequence[BlockInverse], queries: GradientSource, these: slice
-) -> list[BlockScorer]:
-    scorers = [_scorer(block, inverse) for block, inverse in zip(plan.blocks, inverses)]
-    size = queries.layers.batch_size(1, numbers_each=max(inverse.block.size for inverse in inverses))
-    for start in range(these.start, these.stop, size):
-        where = slice(start, min(start + size, these.stop))
-        for scorer, form in zip(scorers, queries.forms(queries.layers.capture(queries.examples, where))):
+def _fitting(layers: LayerGradients, state_bytes: int) -> int:
+    """Queries whose state fits the memory."""
+    return int(max(1, layers.objective.memory * _STATE_SHARE // max(state_bytes, 1)))
+
+
+def _absorb(scorers: Sequence[BlockScorer], queries: GradientSource, index: Tensor) -> None:
+    largest = _largest([scorer.inverse for scorer in scorers])
+    for forms in queries.batches(index, numbers_each=_HELD * largest):
+        for scorer, form in zip(scorers, forms):
             scorer.absorb(form)
-    return scorers
 
 
 def _scorer(plan: BlockPlan, inverse: BlockInverse) -> BlockScorer:
     if plan.method == "explicit":
         return ExplicitScorer(inverse, rotate_back=plan.rotate_back)
+    if plan.method == "tokens":
+        return TokenScorer(inverse)
+    if plan.method == "query rank":
+        return LowRankQueryScorer(inverse, plan.tolerance)
     return ProductScorer(inverse, plan.expansion, rotate_back=plan.rotate_back)
 
 
+def _exact_scorer(plan: BlockPlan, inverse: BlockInverse) -> BlockScorer:
+    return _scorer(plan, inverse) if plan.exact else ExplicitScorer(inverse, rotate_back=True)
+
+
 def _shapes(queries: GradientSource, train: GradientSource) -> list[BlockShape]:
-    shapes = []
-    for query, one in zip(queries.spread(2), train.spread(2)):
-        outer = isinstance(query, OuterProducts) and isinstance(one, OuterProducts)
-        shapes.append(BlockShape(outer, query.positions, one.positions))
-    return shapes
+    samples = next(queries.batches(queries.spread(_SAMPLED)))
+    ones = next(train.batches(train.spread(1)))
+    return [
+        BlockShape(isinstance(sample, TokenOuterProducts), sample.positions, one.positions, sample)
+        for sample, one in zip(samples, ones)
+    ]
 
 
 def _measured(
     plan: Plan, inverses: Sequence[BlockInverse], queries: GradientSource, train: GradientSource
 ) -> Plan:
     """Relative errors of queries' scores over a sample of training examples, against exact contraction."""
-    some, other = queries.spread(_CHECKED_QUERIES), train.spread(_CHECKED_TRAIN)
-    exact_total: Tensor | None = None
-    error_total: Tensor | None = None
-    for block, inverse, query, one in zip(plan.blocks, inverses, some, other):
-        exact = ExplicitScorer(inverse, rotate_back=False)
-        exact.absorb(query)
-        truth = exact.scores(one).double()
-        exact_total = truth if exact_total is None else exact_total + truth
-        if block.expansion is not None:
-            scorer = _scorer(block, inverse)
-            scorer.absorb(query)
-            error = scorer.scores(one).double() - truth
-            error_total = error if error_total is None else error_total + error
-    assert exact_total is not None and error_total is not None
-    sizes = exact_total.norm(dim=0)
-    relative = error_total.norm(dim=0) / sizes.clamp(min=torch.finfo(torch.float64).tiny)
-    return plan.measured(relative[sizes > 0], (some[0].b, other[0].b))
+    state = sum(inverse.block.size * inverse.weights.element_size() for inverse in inverses)
+    some = queries.spread(min(_CHECKED_QUERIES, _fitting(queries.layers, state + plan.state_bytes)))
+    others = train.spread(_CHECKED_TRAIN)
+    exact = [_exact_scorer(block, inverse) for block, inverse in zip(plan.blocks, inverses)]
+    rough = [
+        None if block.exact else _scorer(block, inverse) for block, inverse in zip(plan.blocks, inverses)
+    ]
+    for forms in queries.batches(some, numbers_each=_HELD * _largest(inverses)):
+        for true, other, form in zip(exact, rough, forms):
+            true.absorb(form)
+            if other is not None:
+                other.absorb(form)
+    sizes = torch.zeros(len(some), dtype=torch.float64, device=queries.layers.objective.device)
+    errors = torch.zeros_like(sizes)
+    for forms in train.batches(others):
+        values, wrong = (sizes.new_zeros(forms[0].b, len(some)) for _ in range(2))
+        for true, other, form in zip(exact, rough, forms):
+            part = true.scores(form)
+            values += part
+            if other is not None:
+                wrong += other.scores(form).double() - part
+        sizes += values.square().sum(0)
+        errors += wrong.square().sum(0)
+    return plan.measured((errors / sizes)[sizes > 0].sqrt(), (len(some), len(others)))
 
 
-def _capture_numbers(inverses: Sequence[BlockInverse], shapes: Sequence[BlockShape]) -> float:
+def _largest(inverses: Sequence[BlockInverse]) -> int:
+    return max(inverse.block.size for inverse in inverses)
+
+
+def _capture_numbers(inverses: Sequence[BlockInverse], shapes: Sequence[BlockShape]) -> int:
     """Multiplications of a forward pass of one example through the studied layers."""
     return sum(
-        inverse.block.size * shape.train_positions if shape.outer else 0
+        0 if shape.tokens else inverse.block.size * shape.train_positions
         for inverse, shape in zip(inverses, shapes)
     )

@@ -14,7 +14,7 @@ from whence.layers import GradientForm, OuterProducts
 from whence.linalg import HadamardExpansion
 
 # Products of a piece of the training batch with all queries stay in cache.
-_PIECE = 4 * 2**20
+PIECE = 4 * 2**20
 # Examples, and single entries, that go together.
 _RUN = 1024
 
@@ -119,17 +119,16 @@ class ProductScorer(BlockScorer):
         self._join()
         basis = self.inverse.basis
         form = train if self._rotate_back else train.rotated(basis.left, basis.right)
-        rank, queries = self._lefts[0][0].shape[:2]
+        queries = self._lefts[0][0].shape[1]
         total = form.gradients.new_zeros(form.b, queries // self._query_positions)
-        each = max(2 * rank * queries, 1) * form.positions * total.element_size()
-        size = max(16, _PIECE // each)
-        for group in range(len(self._terms)):
+        for group, (lefts,) in enumerate(self._lefts):
             deltas = form.gradients[0, :, :, group]
             activations = form.activations[:, :, group]
-            if rank:
-                for start in range(0, form.b, size):
-                    part = slice(start, start + size)
-                    self._add_products(group, deltas[part], activations[part], total[part])
+            rank = len(lefts)
+            size = max(16, PIECE // max(2 * rank * queries * form.positions * total.element_size(), 1))
+            for start in range(0, form.b if rank else 0, size):
+                part = slice(start, start + size)
+                self._add_products(group, deltas[part], activations[part], total[part])
             if self._entries[group] is not None:
                 for start in range(0, form.b, _RUN):
                     part = slice(start, start + _RUN)

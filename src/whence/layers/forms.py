@@ -13,11 +13,13 @@ class GradientForm(ABC):
 
     Attributes:
         k, b: cotangents and examples.
+        positions: summed over in each gradient.
         shape: `(g, o, i)`.
     """
 
     k: int
     b: int
+    positions: int
     shape: tuple[int, int, int]
 
     @abstractmethod

@@ -79,7 +79,7 @@ class TokenOuterProducts(GradientForm):
         return TokenOuterProducts(self.tokens, gradients, self.shape[2])
 
     def activation_moment(self) -> tuple[Tensor, float]:
-        live = (self.gradients != 0).any(dim=3).any(dim=0)
+        live = (self.gradients.abs().amax(3) > 0).any(dim=0)
         counts = torch.bincount(self.tokens[live], minlength=self.shape[2])
         return counts.to(self.gradients.dtype), float(live.sum())
 
@@ -89,6 +89,11 @@ class TokenOuterProducts(GradientForm):
 
     def select(self, examples: slice) -> TokenOuterProducts:
         return TokenOuterProducts(self.tokens[examples], self.gradients[:, examples], self.shape[2])
+
+    def per_token(self) -> tuple[Float[Tensor, "k u o"], Int[Tensor, " u"], Int[Tensor, " u"]]:
+        """Gradients summed over the positions of the same token in the same example, those tokens (ascending),
+        and the examples they belong to."""
+        return *self._per_token, self._owners
 
     @cached_property
     def _keys(self) -> tuple[Tensor, Tensor]:
