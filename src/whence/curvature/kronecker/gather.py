@@ -23,6 +23,8 @@ from whence.progress import progress_bar
 
 # With "auto", up to this many gradients per example are taken exactly instead of by drawing labels.
 _EXACT_ROOTS = 16
+# Added to the seed for the second pass.
+_SECOND_DRAW = 1 << 40
 
 
 class KroneckerGathering:
@@ -64,6 +66,8 @@ class KroneckerGathering:
         self.blocks = layers.blocks
         self.n = layers.objective.n
         self._metric, self.labels, self.words = _metric(operator, options)
+        # In bases fitted to the same draws, directions that these draws miss would look flatter than they are.
+        self._eigenvalue_metric = _redrawn(self._metric) if self.labels == "sampled" else self._metric
 
     @property
     def needs_moments(self) -> bool:
@@ -176,7 +180,9 @@ class KroneckerGathering:
                 for start in range(first, stop, size):
                     where = slice(start, min(start + size, stop))
                     capture = self.layers.capture(data, where)
-                    forms = capture.gradients(self._metric.cotangents(capture, where))
+                    second = isinstance(sums, EigenvalueSums)
+                    metric = self._eigenvalue_metric if second else self._metric
+                    forms = capture.gradients(metric.cotangents(capture, where))
                     if isinstance(sums, EigenvalueSums):
                         assert bases is not None
                         pairs = zip(forms, bases)
@@ -219,6 +225,12 @@ class KroneckerGathering:
                 f"examples={examples}: expected a range of the {self.n:,} training examples, in steps of 1"
             )
         return Ranges([(examples.start, examples.stop)])
+
+
+def _redrawn(metric: OutputMetric) -> OutputMetric:
+    """The same with labels drawn independently."""
+    assert isinstance(metric, SampledFisherMetric)
+    return SampledFisherMetric(metric.loss, metric.draws, metric.seed + _SECOND_DRAW)
 
 
 def _metric(operator: GaussNewtonOperator, options: KroneckerOptions) -> tuple[OutputMetric, str, str]:
