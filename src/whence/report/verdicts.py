@@ -103,7 +103,7 @@ def _approximation(section: ReportSection) -> Verdict:
         return Verdict(_ACCURATE, "none", "Not measured", words, numbers)
     if distance <= _ACCURATE_TO:
         return Verdict(_ACCURATE, "good", "Yes", words, numbers)
-    words += " solver=CG(preconditioner=EKFAC()) solves with all of it; retraining tells what they are worth."
+    words += " Exact() and CG() solve with all of it; retraining tells what either is worth."
     if distance <= _ROUGH:
         return Verdict(_ACCURATE, "fair", "Roughly", words, numbers)
     return Verdict(_ACCURATE, "poor", "No", words, numbers)
