@@ -12,7 +12,7 @@ from plain_operators import Gram, gaussian, with_spectrum
 from support import as_a_user
 from whence.errors import InputError
 from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import CG, Exact, LiSSA, choose_damping, choose_solver
+from whence.solvers import CG, EKFAC, DataInf, Exact, LiSSA, Nystrom, choose_damping, choose_solver
 
 GIB = 2**30
 
@@ -94,7 +94,14 @@ def test_small_problems_are_factorised_and_given_solvers_are_kept():
     assert isinstance(solver, Exact) and "small enough to factorise" in reason
     given_solver = CG(rtol=0.1)
     assert choose_solver(given_solver, operator, memory=GIB, damped=True) == (given_solver, "as given")
-    for name, kind in {"exact": Exact, "cg": CG, "lissa": LiSSA}.items():
+    for name, kind in {
+        "exact": Exact,
+        "cg": CG,
+        "lissa": LiSSA,
+        "ekfac": EKFAC,
+        "nystrom": Nystrom,
+        "datainf": DataInf,
+    }.items():
         assert isinstance(choose_solver(name, operator, memory=GIB, damped=True)[0], kind)
 
 

@@ -9,6 +9,7 @@ from whence.solvers.arnoldi import Arnoldi
 from whence.solvers.base import Solver
 from whence.solvers.block_diagonal import BlockDiagonal
 from whence.solvers.cg import CG
+from whence.solvers.datainf import DataInf
 from whence.solvers.dual import DualCost, dual_cost, dual_factor
 from whence.solvers.exact import Exact
 from whence.solvers.kronecker import EKFAC, KFAC, Diagonal, Identity
@@ -32,6 +33,7 @@ _NAMED: dict[str, type[Solver]] = {
     "block_diagonal": BlockDiagonal,
     "arnoldi": Arnoldi,
     "nystrom": Nystrom,
+    "datainf": DataInf,
 }
 
 
