@@ -168,14 +168,14 @@ class Capture(Evaluated):
             made = self._backward(edges, cotangents[root], batched=False)
             self._check_unused(made[len(calls) :])
             for place, part in enumerate(made[: len(calls)]):
-                if part is None:
+                if part is None:  # for no root does the graph reach it
                     continue
                 if k == 1:
                     found[place] = part[None]
                     continue
                 held = found[place]
                 if held is None:
-                    held = found[place] = part.new_zeros(k, *part.shape)
+                    held = found[place] = part.new_empty(k, *part.shape)
                 held[root] = part
         return [
             cotangents.new_zeros(k, *call.shape) if part is None else part for call, part in zip(calls, found)
