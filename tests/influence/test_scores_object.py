@@ -113,6 +113,12 @@ def test_scores_without_a_bound_do_not_boast_of_convergence():
     assert "converged" not in repr(probed) and "residual" not in repr(probed)
 
 
+def test_a_large_expected_error_is_said_beside_the_residual():
+    rough = scores(estimate=0.3 * VALUES.abs(), relative_residual=torch.tensor([0.5, 3.8]))
+    assert "expected error 30% of the scores, worst relative residual 3.8e+00" in repr(rough)
+    assert "converged" not in repr(rough)
+
+
 def test_errors_that_were_not_measured_read_so():
     made = scores(
         estimate=INFINITE,

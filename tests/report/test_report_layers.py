@@ -129,6 +129,14 @@ def test_the_verdict_speaks_of_the_approximation_and_not_of_residuals(distance, 
     assert "residual" not in verdict.words and "converge" not in verdict.words
 
 
+@pytest.mark.parametrize(
+    ("error", "level", "answer"), [(1e-3, "good", "Yes"), (1.0, "fair", "Roughly"), (7.0, "poor", "No")]
+)
+def test_the_verdict_on_other_solvers_goes_by_the_expected_error(error, level, answer):
+    verdict = verdicts(section(scores=scores(VALUES, error=error)))[1]
+    assert (verdict.level, verdict.answer) == (level, answer)
+
+
 def test_an_error_that_was_not_measured_is_no_verdict_for_other_solvers_either():
     unknown = scores(VALUES, error=float("inf"))
     verdict = verdicts(section(scores=unknown))[1]

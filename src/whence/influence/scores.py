@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
+# An expected error above this share of the scores is said.
+_SHOWS = 0.02
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -173,17 +176,18 @@ def solver_state(
     bound: Float[Tensor, "..."],
     converged: Bool[Tensor, "..."],
 ) -> str:
-    """What is known of a solver's answer, in a few words: that it converged or, where no bound says what that
-    is worth, the error expected relative to the size of the scores."""
+    """What is known of a solver's answer, in a few words: that it converged, or the error expected relative
+    to the size of the scores where that shows or no bound says more."""
     if not bool(converged.all()):
         return f"{int((~converged).sum())} NOT converged"
-    if bool(torch.isfinite(bound).any()):
-        return "all converged"
     if not bool(torch.isfinite(estimate).all()):
         return "error not measured"
     size = float(values.double().norm())
     relative = float(estimate.double().norm()) / size if size > 0 else 0.0
-    return f"expected error {100 * relative:.2g}% of the scores, no bound"
+    expected = f"expected error {100 * relative:.2g}% of the scores"
+    if not bool(torch.isfinite(bound).any()):
+        return f"{expected}, no bound"
+    return expected if relative > _SHOWS else "all converged"
 
 
 def check_indices(indices: Sequence[Any] | Tensor | np.ndarray, n: int) -> Tensor:

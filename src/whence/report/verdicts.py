@@ -15,7 +15,7 @@ from whence.report.sections import ReportSection
 _ACCURATE = "Are the scores computed accurately?"
 # Errors below this share of a typical score change nothing that is shown.
 _ACCURATE_TO = 1e-2
-# Beyond this share of their size, scores are of another curvature.
+# Errors beyond this share of the scores leave little of them.
 _ROUGH = 0.5
 _LEVEL_OF_MINIMUM = {"minimum": "good", "near": "fair", "not a minimum": "poor"}
 
@@ -82,9 +82,11 @@ def _solver(section: ReportSection) -> Verdict:
     if not math.isfinite(relative):
         words = "Every query was solved, but how far the scores are off was not measured."
         return Verdict(_ACCURATE, "none", "Not measured", words, numbers)
-    words = (
-        "Every query was solved, but the errors show beside the scores: a stricter tolerance sharpens them."
-    )
+    better = "Stricter settings of the solver, Exact() or CG() sharpen them."
+    if relative > _ROUGH:
+        words = f"The errors are as large as the scores. {better}"
+        return Verdict(_ACCURATE, "poor", "No", words, numbers)
+    words = f"Every query was solved, but the errors show beside the scores. {better}"
     return Verdict(_ACCURATE, "fair", "Roughly", words, numbers)
 
 
