@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from whence.curvature.gauss_newton import GaussNewtonOperator
@@ -22,9 +21,9 @@ def roots_each(operator: GaussNewtonOperator, layers: LayerGradients) -> int:
 
 def layer_matrices(
     operator: GaussNewtonOperator, layers: LayerGradients, chosen: Sequence[int]
-) -> list[Float[Tensor, "m m"]]:
-    """`(1/n) Σ_ir v_ir v_irᵀ` of the chosen blocks, with `v_ir` the gradient of root `r` of example `i`; in
-    float64, row-major in `(g, o, i)`.
+) -> list[Tensor]:
+    """`(1/n) Σ_ir v_ir v_irᵀ` of the chosen blocks, `(m, m)` each, with `v_ir` the gradient of root `r` of
+    example `i`; in float64, row-major in `(g, o, i)`.
 
     Cost: `2 n r m²` operations and `8 m²` bytes a block, in one pass.
     """
@@ -40,9 +39,9 @@ def layer_matrices(
 
 def layer_factors(
     operator: GaussNewtonOperator, layers: LayerGradients, chosen: Sequence[int]
-) -> list[Float[Tensor, "c m"]]:
-    """The rows `v_irᵀ / √n` of the chosen blocks, in float64, those that vanish left out: the block is the
-    sum of their outer products.
+) -> list[Tensor]:
+    """The rows `v_irᵀ / √n` of the chosen blocks, `(c, m)` each, in float64, those that vanish left out: the
+    block is the sum of their outer products.
 
     Cost: `8 n r m` bytes a block, in one pass.
     """
@@ -55,7 +54,7 @@ def layer_factors(
 
 def _rows(
     operator: GaussNewtonOperator, layers: LayerGradients, chosen: Sequence[int]
-) -> Iterator[list[Float[Tensor, "c m"]]]:
+) -> Iterator[list[Tensor]]:
     if not chosen:
         return
     examples = layers.objective.examples

@@ -37,8 +37,8 @@ class BlockDiagonal(Solver):
     approximate, and a measure of what these lose by their Kronecker form.
 
     Terms between layers are left out, and the error is measured: by the residual against the full operator,
-    and by the best multiple of the block inverse's own answer to that residual. `refine=` of the scores, or
-    `CG(preconditioner=BlockDiagonal())`, puts them back.
+    and by the best multiple of the block inverse's own answer to that residual.
+    `CG(preconditioner=BlockDiagonal())` puts them back.
 
     Args:
         max_size: of the systems that are factorised. A block of `m` parameters takes the smaller one of `m`
@@ -167,7 +167,7 @@ def _require_room(layers: LayerGradients, dual: Sequence[bool], rank: int) -> No
 def _inverses(
     data: GaussNewtonOperator,
     layers: LayerGradients,
-    damping: Sequence[Float[Tensor, " m"]],
+    damping: Sequence[Tensor],
     dual: Sequence[bool],
 ) -> list[_Primal | _Dual]:
     made: dict[int, _Primal | _Dual] = {}
