@@ -143,6 +143,12 @@ def test_fingerprints_follow_the_data(form):
     assert FORMS[form]().fingerprint() == FORMS[form]().fingerprint()
 
 
+def test_columns_of_a_table_have_the_fingerprint_of_their_values():
+    table = torch.stack([Y, Y + 1], dim=1)
+    assert table[:, 0].stride() != Y.stride()
+    assert examples((X, table[:, 0])).fingerprint() == examples((X, Y)).fingerprint()
+
+
 @pytest.mark.parametrize("wrap", [lambda x, y: (x, y), lambda x, y: list(zip(x, y)), TensorDataset])
 def test_fingerprints_change_with_any_value(wrap):
     first = examples(wrap(X, Y)).fingerprint()

@@ -118,7 +118,7 @@ class ParameterSet:
         digest = hashlib.sha256()
         for name, value in self.values.items():
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
