@@ -107,6 +107,9 @@ def looped_vjp_each(
     def pull(batch: Any, cotangents: Tensor) -> list[Tensor]:
         with torch.enable_grad(), differentiable_attention():
             outputs = objective.outputs({**every, **leaves}, batch)
+            if not outputs.requires_grad:  # nothing in this batch depends on these parameters
+                b, k = outputs.shape[0], cotangents.shape[0]
+                return [leaf.new_zeros(b, k, leaf.numel()) for leaf in leaves.values()]
             rows: list[tuple[Tensor, ...]] = []
             for i in range(outputs.shape[0]):
                 for u in cotangents[:, i]:
@@ -134,6 +137,8 @@ def vmap_failure(objective: Objective) -> str | None:
     # A tensor that all examples share can pass for one row per example when it has as many rows as the probe.
     tolerance = torch.finfo(objective.dtype).eps ** 0.5
     for part, other in zip(mapped, looped_vjp_each(objective)(batch, cotangents)):
-        if not bool((part - other).norm() <= tolerance * (part.norm() + other.norm())):
+        if part.shape != other.shape or not bool(
+            (part - other).norm() <= tolerance * (part.norm() + other.norm())
+        ):
             return "torch.vmap gives other gradients than single examples do"
     return None

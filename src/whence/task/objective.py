@@ -94,6 +94,7 @@ class Objective:
             if name not in self.parameters.values
         }
         self._buffers = {name for name, _ in model.named_buffers()}
+        self._places = _places(model)
 
     @property
     def n(self) -> int:
@@ -135,7 +136,10 @@ class Objective:
         named = values if everything else {**values, **self.constants}
         # Copies of buffers: a forward pass that counts its calls in one must not write into the model.
         own = {name: value.clone() if name in self._buffers else value for name, value in named.items()}
-        called = functional_call(self._callable, _prefixed(own), (batch,))
+        placed = {
+            f"model.{place}": value for name, value in own.items() for place in self._places.get(name, [name])
+        }
+        called = functional_call(self._callable, placed, (batch,), tie_weights=False)
         return output_tensor(called)
 
     def targets(self, batch: Any) -> Any:
@@ -160,8 +164,20 @@ class _Forwarded(nn.Module):
         return self.call(self.model, batch)
 
 
-def _prefixed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"model.{name}": value for name, value in values.items()}
+def _places(model: nn.Module) -> dict[str, list[str]]:
+    """For every parameter and buffer, by name, where modules hold it, each module counted once.
+
+    torch's own tying of weights swaps a module with two names twice, and leaves the model without its
+    parameters.
+    """
+    names: dict[int, str] = {}
+    places: dict[str, list[str]] = {}
+    for path, module in model.named_modules():
+        for local, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                place = f"{path}.{local}" if path else local
+                places.setdefault(names.setdefault(id(tensor), place), []).append(place)
+    return places
 
 
 @contextmanager
