@@ -140,8 +140,8 @@ torch.manual_seed(0)
     said = audit(
         write(tmp_path, text), "--out", tmp_path / "out", "--queries", 1, "--review", 0, "--solver", "ekfac"
     )
-    assert "and 4 more layers, listed on the page" in said
-    assert "explicit gradients: Gain has no layer rule" in " ".join(said.split())
+    assert "and 4 cheaper ones, listed on the page" in said
+    assert "explicit gradients of 29.weight: Gain has no layer rule" in " ".join(said.split())
 
 
 def test_an_unknown_solver_is_refused(tmp_path):

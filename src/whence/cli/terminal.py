@@ -74,21 +74,24 @@ def picture(image: np.ndarray) -> Text:
 
 
 def _layers(layers: LayerReport) -> RenderableType:
-    """The plan, block by block; the first ones where there are many."""
+    """The plan, block by block; the costliest ones where there are many."""
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     table.add_column("layer", no_wrap=True)
     table.add_column("rule", no_wrap=True, overflow="ellipsis", max_width=12)
     for column in ("λ", "by", "rank", "flop", "bytes"):
         left = column == "by"
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
-    for row in layers.rows[:_MOST_LAYERS]:
+    costliest = sorted(layers.rows, key=lambda row: -row.cost)[:_MOST_LAYERS]
+    for row in layers.rows:
+        if row not in costliest:
+            continue
         name = row.name if len(row.name) <= _WIDEST_NAME else "…" + row.name[1 - _WIDEST_NAME :]
         cells = (name, row.rule, row.damping, row.method, row.rank, row.operations, row.bytes)
         table.add_row(*map(Text, cells))
     lines: list[RenderableType] = [Text("Layer by layer", style="bold"), Text(layers.left_out), table]
     hidden = len(layers.rows) - _MOST_LAYERS
     if hidden > 0:
-        lines.append(Text(f"and {hidden} more layers, listed on the page", style="dim"))
+        lines.append(Text(f"and {hidden} cheaper ones, listed on the page", style="dim"))
     lines += [Text(f"{name}: {words}") for name, words in layers.remarks[:_MOST_REMARKS]]
     if len(layers.remarks) > _MOST_REMARKS:
         lines.append(Text(f"and {len(layers.remarks) - _MOST_REMARKS} more such remarks", style="dim"))

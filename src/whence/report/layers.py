@@ -45,6 +45,7 @@ class LayerRow:
         rank: of the expansion, with the entries beside it, or of the queries; empty where the contraction is
             exact.
         operations, bytes: predicted for all scores.
+        cost: the operations as a number, to order by.
         reason: why not by a rule, or what is special; empty otherwise.
     """
 
@@ -59,6 +60,7 @@ class LayerRow:
     rank: str
     operations: str
     bytes: str
+    cost: float
     reason: str
 
 
@@ -123,7 +125,12 @@ def distance_words(section: ReportSection) -> str:
 
 def relative_size(distance: float) -> str:
     """A relative error as people read it."""
-    return f"{number(100 * distance, 2)} %" if 1e-3 <= distance < 2 else f"{number(distance, 2)} times"
+    # The number and its sign are never broken apart.
+    return (
+        f"{number(100 * distance, 2)}\N{NO-BREAK SPACE}%"
+        if 1e-3 <= distance < 2
+        else f"{number(distance, 2)} times"
+    )
 
 
 def _row(block: Mapping[str, Any], covered: Coverage | None, settings: Mapping[str, Any]) -> LayerRow:
@@ -143,6 +150,7 @@ def _row(block: Mapping[str, Any], covered: Coverage | None, settings: Mapping[s
         rank=(f"{rank}+{entries}" if entries else str(rank)) if ranked else "",
         operations=quantity(block["operations"]),
         bytes=quantity(block["bytes"]),
+        cost=float(block["operations"]),
         reason="" if covered is None else covered.reason,
     )
 
@@ -155,7 +163,8 @@ def _approximate(block: Mapping[str, Any]) -> bool:
 def _remark(row: LayerRow) -> str:
     if row.rule not in _EXPLICIT:
         return row.reason
-    return "explicit gradients" + (f": {row.reason}" if row.reason else "")
+    names = ", ".join(row.parameters[:3]) + (", …" if len(row.parameters) > 3 else "")
+    return f"explicit gradients of {names}" + (f": {row.reason}" if row.reason else "")
 
 
 def _contraction(plan: Mapping[str, Any], allowed: float) -> str:
