@@ -140,6 +140,9 @@ def test_errors_that_were_not_measured_read_so():
         reason="",
         settings={"solver": "identity"},
     )
+    for frame in (made.to_pandas(), made.helpful(2).to_pandas(), own.to_pandas(), made.to_xarray()):
+        assert frame["estimate"].isnull().all() and frame["bound"].isnull().all()
+    assert ",inf" not in made.to_pandas().to_csv()
     assert "error not measured" in repr(own) and "converged" not in repr(own)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from whence.errors import InputError
-from whence.influence.tables import Ranking
+from whence.influence.tables import Ranking, known
 
 if TYPE_CHECKING:
     import pandas
@@ -102,7 +102,7 @@ class Scores:
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per query and training example:
-        `query, train, score, estimate, bound, predicted_change`."""
+        `query, train, score, estimate, bound, predicted_change`; errors that are not known are missing."""
         import pandas
 
         q, n = self.values.shape
@@ -111,22 +111,23 @@ class Scores:
                 "query": np.repeat(np.arange(q), n),
                 "train": np.tile(np.arange(n), q),
                 "score": self.values.numpy().ravel(),
-                "estimate": self.estimate.numpy().ravel(),
-                "bound": self.bound.numpy().ravel(),
+                "estimate": known(self.estimate.numpy().ravel()),
+                "bound": known(self.bound.numpy().ravel()),
                 "predicted_change": self.predicted_change.numpy().ravel(),
             }
         )
 
     def to_xarray(self) -> xarray.Dataset:
-        """Variables `score, estimate, bound` over the dimensions `query, train`; settings as attributes."""
+        """Variables `score, estimate, bound` over the dimensions `query, train`, errors that are not known
+        missing; settings as attributes."""
         import xarray
 
         dims = ("query", "train")
         return xarray.Dataset(
             {
                 "score": (dims, self.values.numpy()),
-                "estimate": (dims, self.estimate.numpy()),
-                "bound": (dims, self.bound.numpy()),
+                "estimate": (dims, known(self.estimate.numpy())),
+                "bound": (dims, known(self.bound.numpy())),
             },
             attrs={
                 "measurement": self.measurement,

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from whence.influence.scores import solver_state
+from whence.influence.tables import known
 
 if TYPE_CHECKING:
     import pandas
@@ -44,15 +45,16 @@ class SelfScores:
         return f"SelfScores({len(self)} examples, solver={solver!r}, {state}, top={self.top(3)})"
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row per example: `train, self_influence, estimate, bound`."""
+        """One row per example: `train, self_influence, estimate, bound`; errors that are not known are
+        missing."""
         import pandas
 
         return pandas.DataFrame(
             {
                 "train": self.index.numpy(),
                 "self_influence": self.values.numpy(),
-                "estimate": self.estimate.numpy(),
-                "bound": self.bound.numpy(),
+                "estimate": known(self.estimate.numpy()),
+                "bound": known(self.bound.numpy()),
             }
         )
 

@@ -41,10 +41,11 @@ class Ranking:
             yield dict(zip(COLUMNS, row))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The same table as a data frame."""
+        """The same table as a data frame; errors that are not known are missing values."""
         import pandas
 
-        return pandas.DataFrame({column: getattr(self, column) for column in COLUMNS})
+        columns = {column: getattr(self, column) for column in COLUMNS}
+        return pandas.DataFrame({**columns, "estimate": known(self.estimate), "bound": known(self.bound)})
 
     def __repr__(self) -> str:
         lines = [
@@ -66,6 +67,11 @@ class Ranking:
         )
         head = "<tr><th>query</th><th>train</th><th>score</th><th>± error</th><th>predicted change</th></tr>"
         return f"<table><caption>{self.kind}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def known(errors: np.ndarray) -> np.ndarray:
+    """Errors with NaN, a missing value, for those that are infinite because nothing is known."""
+    return np.where(np.isfinite(errors), errors, np.nan).astype(errors.dtype)
 
 
 def _error(estimate: float) -> str:
