@@ -23,7 +23,7 @@ from whence.curvature.kronecker import (
     write_bases,
     write_sums,
 )
-from whence.errors import InputError, StoreError
+from whence.errors import InputError, StoreError, UnsupportedError
 from whence.gradients import GradientEngine, LayerGradients
 from whence.losses import CrossEntropy
 from whence.task import Objective
@@ -82,6 +82,17 @@ def test_processes_that_share_files_end_with_the_same_curvature(tmp_path):
     found = first.curvature(read_bases(tmp_path / "bases", first), sums)
     for ours, theirs in zip(blocks_of(found), blocks_of(expected)):
         torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+def test_a_gathering_can_be_made_of_an_objective():
+    objective = tanh_mlp().objective(weight_decay=0.1)
+    gathering = KroneckerGathering.of(objective, progress=False)
+    assert_sums_equal(gathering.moments(), MLP.gathering().moments())
+    assert gathering.identity["method"] == "ekfac" and gathering.identity["labels"] == "exact"
+    drawn = KroneckerGathering.of(objective, KroneckerOptions(seed=4), curvature="sampled_fisher")
+    assert drawn.identity["seed"] == 4
+    with pytest.raises(UnsupportedError, match=r"curvature='hessian' has no Kronecker factors.*'ggn'"):
+        KroneckerGathering.of(objective, curvature="hessian")
 
 
 def test_examples_counted_twice_are_refused():

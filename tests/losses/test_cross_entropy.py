@@ -11,7 +11,7 @@ from loss_contract import block_diagonal, check_curvature, check_differentiation
 from torch import Tensor
 
 from whence.errors import InputError, NonFiniteError, UnsupportedError
-from whence.losses import CrossEntropy
+from whence.losses import CrossEntropy, _softmax
 from whence.losses._softmax import softmax_curvature, softmax_curvature_sqrt
 
 SHAPES = ["classes", "tokens_last", "tokens_torch", "image"]
@@ -330,3 +330,13 @@ def test_targets_that_are_no_tensor_or_not_finite_are_refused():
         CrossEntropy().validate(torch.zeros(2, 3), [0, 1])
     with pytest.raises(NonFiniteError, match=r"nan at position \(0, 0, 1\)"):
         CrossEntropy().validate(torch.zeros(1, 2), torch.tensor([[0.5, float("nan")]]))
+
+
+def test_drawing_in_pieces_changes_nothing(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(7, 3, 5, generator=generator, dtype=torch.float64)
+    targets, uniforms = torch.zeros(7, 3, dtype=torch.long), torch.rand(7, 3, generator=generator)
+    loss = CrossEntropy(class_dim=-1)
+    whole = loss.sample_gradients(outputs, targets, uniforms)
+    monkeypatch.setattr(_softmax, "_PIECE", 10)
+    assert torch.equal(loss.sample_gradients(outputs, targets, uniforms), whole)

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+# Probabilities summed in float64 at once: more would be noticed in memory for a large vocabulary.
+_PIECE = 2**22
+
 
 def softmax_complement(p: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
     """`1 − p` without cancellation: at most one `p_c` exceeds ½; its complement is the sum of the others."""
@@ -63,3 +66,15 @@ def softmax_residual(p: Float[Tensor, "*b c"], labels: Int[Tensor, "*b"]) -> Flo
     """`p − y` for the one-hot `y` of integer labels: the gradient of cross-entropy in the logits."""
     at_label = torch.nn.functional.one_hot(labels, p.shape[-1]).bool()
     return torch.where(at_label, -softmax_complement(p), p)
+
+
+def draw_classes(p: Float[Tensor, "*b c"], uniforms: Float[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+    """Classes with probabilities `p`, by inverting the distribution function at numbers between 0 and 1."""
+    rows, shares = p.reshape(-1, p.shape[-1]), uniforms.reshape(-1).to(p.device)
+    size = max(1, _PIECE // p.shape[-1])
+    drawn = []
+    for some, share in zip(rows.split(size), shares.split(size)):
+        below = some.double().cumsum(-1)
+        # A share of the sum, which rounding keeps from one; a class of probability zero is stepped over.
+        drawn.append((below < (share.double() * below[:, -1])[:, None]).sum(-1))
+    return torch.cat(drawn).reshape(p.shape[:-1])

@@ -15,6 +15,7 @@ from whence.errors import InputError
 from whence.losses._checks import require_outputs, require_tensor
 from whence.losses._class_targets import class_dimension, require_class_indices, require_class_probabilities
 from whence.losses._softmax import (
+    draw_classes,
     softmax_curvature,
     softmax_curvature_apply,
     softmax_curvature_sqrt,
@@ -162,10 +163,7 @@ class CrossEntropy(Loss):
         """See `Loss.sample_gradients`: `√r (p − ỹ)` with `ỹ` drawn from `p`."""
         self._require_likelihood()
         p = self._probabilities(outputs, targets)
-        below = p.detach().double().cumsum(-1)
-        # A share of the sum, which rounding keeps from one; a class of probability zero is stepped over.
-        share = uniforms.to(below) * below[..., -1]
-        labels = (below < share.unsqueeze(-1)).sum(-1)
+        labels = draw_classes(p.detach(), uniforms)
         kept, scale = self._positions(outputs, targets)
         return (kept * scale).sqrt().unsqueeze(-1) * softmax_residual(p, labels)
 

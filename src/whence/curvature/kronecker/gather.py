@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from whence.curvature.choose import choose_curvature
 from whence.curvature.gauss_newton import GaussNewtonOperator
 from whence.curvature.kronecker.basis import Basis, bases_fingerprint, eigenbasis, identity_basis
 from whence.curvature.kronecker.curvature import KroneckerCurvature
@@ -17,9 +18,11 @@ from whence.curvature.kronecker.ranges import Ranges
 from whence.curvature.kronecker.sums import EigenvalueSums, ExampleSums
 from whence.curvature.metrics import OutputMetric, SampledFisherMetric
 from whence.errors import InputError, NonFiniteError, UnsupportedError
-from whence.gradients import LayerGradients
+from whence.gradients import GradientEngine, LayerGradients
 from whence.layers import OuterProducts
+from whence.linalg import split_diagonal
 from whence.progress import progress_bar
+from whence.task import Objective
 
 # With "auto", up to this many gradients per example are taken exactly instead of by drawing labels.
 _EXACT_ROOTS = 16
@@ -66,8 +69,43 @@ class KroneckerGathering:
         self.blocks = layers.blocks
         self.n = layers.objective.n
         self._metric, self.labels, self.words = _metric(operator, options)
-        # In bases fitted to the same draws, directions that these draws miss would look flatter than they are.
+        # In bases fitted to the same draws, directions that these draws miss look flatter than they are.
         self._eigenvalue_metric = _redrawn(self._metric) if self.labels == "sampled" else self._metric
+
+    @classmethod
+    def of(
+        cls,
+        objective: Objective,
+        options: KroneckerOptions | None = None,
+        *,
+        curvature: str = "ggn",
+        batch_size: int | None = None,
+        progress: bool = True,
+    ) -> KroneckerGathering:
+        """From an objective, such as that of an `Influence` that is not fitted.
+
+        Args:
+            objective: model, loss and training set.
+            options: how; EK-FAC by default. Its seed is that of `Influence(seed=)`.
+            curvature: `"ggn"`, `"fisher"`, `"sampled_fisher"` or `"empirical_fisher"`.
+            batch_size: of products with the curvature.
+            progress: show bars.
+
+        Raises:
+            InputError: an unknown curvature.
+            UnsupportedError: one without Kronecker factors, or a model whose layers cannot be told apart.
+        """
+        options = options or KroneckerOptions()
+        engine = GradientEngine(objective, batch_size)
+        operator = choose_curvature(engine, curvature, seed=options.seed).operator
+        for term in split_diagonal(operator)[0]:
+            if isinstance(term, GaussNewtonOperator):
+                layers = LayerGradients(engine, strict=options.strict)
+                return cls(term, layers, options, progress=progress)
+        raise UnsupportedError(
+            f"curvature={curvature!r} has no Kronecker factors; expected 'ggn', 'fisher', 'sampled_fisher' "
+            "or 'empirical_fisher'"
+        )
 
     @property
     def needs_moments(self) -> bool:
