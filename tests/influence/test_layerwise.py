@@ -239,3 +239,11 @@ def _prepared(influence: whence.Influence) -> PreparedBlocks:
     prepared = influence.fitted.prepared
     assert isinstance(prepared, PreparedBlocks)
     return prepared
+
+
+def test_typical_norm_from_factors() -> None:
+    problem = PROBLEMS["convolution"]()
+    check = fitted(problem, SOLVERS["ekfac"]()).minimum
+    rows = problem.dense().gradients().detach()
+    assert check.typical_gradient == pytest.approx(float(rows.square().sum(1).mean().sqrt()), rel=1e-9)
+    assert check.gradient_norm == pytest.approx(float(rows.mean(0).norm()), rel=1e-9)

@@ -24,6 +24,8 @@ from whence.task import Examples, Measure
 # Queries and training examples on which an approximate plan is checked.
 _CHECKED_QUERIES = 64
 _CHECKED_TRAIN = 128
+# Examples whose gradients' norms are typical.
+_TYPICAL = 512
 # Queries whose solutions' ranks are found out before planning.
 _SAMPLED = 4
 # A plan that misses its tolerance is made again with a tighter one.
@@ -65,6 +67,13 @@ class GradientSource:
         per example included."""
         for part in index.to(self.layers.objective.device).split(self.layers.batch_size(1, numbers_each)):
             yield self.forms(self.layers.capture(self.examples, part))
+
+    def typical_norm(self) -> float:
+        """Root mean square of the gradients' norms, of at most 512 examples."""
+        index, total = self.spread(_TYPICAL), 0.0
+        for forms in self.batches(index):
+            total += sum(float(form.squared_norms().sum()) for form in forms)
+        return (total / len(index)) ** 0.5
 
     def spread(self, count: int) -> Tensor:
         """Numbers of at most `count` examples, spread over the set."""

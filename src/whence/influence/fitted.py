@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.contraction import GradientSource
 from whence.curvature import Curvature, choose_curvature
 from whence.errors import InputError, NonFiniteError
 from whence.gradients import ExampleGradients, GradientEngine, HvpMode
@@ -160,7 +161,11 @@ class FittedInfluence:
             self.prepared.watch(self._watched())
         self.spectrum: Spectrum = self._spectrum()
         self.minimum: MinimumCheck = check_minimum(
-            objective, self.curvature, self.spectrum, self.train_gradients
+            objective,
+            self.curvature,
+            self.spectrum,
+            self.train_gradients,
+            typical_norm=self._typical_norm(),
         )
 
     def _choose_damping(self) -> Damping:
@@ -197,7 +202,16 @@ class FittedInfluence:
             known = self.prepared.curvature
             smallest = min(float(values.min()) for values in known.eigenvalues)
             return Spectrum(smallest, known.largest, 0.0, 0.0, sum(known.traces().values()), 0)
-        return lanczos_spectrum(operator, steps=_LANCZOS_STEPS, starts=1, seed=self.options.seed)
+        # The identity makes no use of the curvature: one product tells its size.
+        steps = 1 if isinstance(self.prepared, PreparedBlocks) else _LANCZOS_STEPS
+        return lanczos_spectrum(operator, steps=steps, starts=1, seed=self.options.seed)
+
+    def _typical_norm(self) -> float | None:
+        """Root mean square of the training gradients' norms from their factors, where these are at hand."""
+        if not isinstance(self.prepared, PreparedBlocks):
+            return None
+        train = self.train_gradients
+        return GradientSource(self.prepared.layers, train.examples, train.measure).typical_norm()
 
     def settings(self) -> dict[str, Any]:
         """Everything that defines the scores, as JSON values."""

@@ -45,7 +45,12 @@ class MinimumCheck:
 
 
 def check_minimum(
-    objective: Objective, curvature: Curvature, spectrum: Spectrum, gradients: ExampleGradients
+    objective: Objective,
+    curvature: Curvature,
+    spectrum: Spectrum,
+    gradients: ExampleGradients,
+    *,
+    typical_norm: float | None = None,
 ) -> MinimumCheck:
     """Gradient and curvature at `θ̂`, and what they mean for influence.
 
@@ -54,8 +59,9 @@ def check_minimum(
         curvature: in use, without damping.
         spectrum: a Lanczos run on it.
         gradients: of the training losses.
+        typical_norm: of theirs, where it is known.
     """
-    rms = gradients.typical_norm()
+    rms = gradients.typical_norm() if typical_norm is None else typical_norm
     gradient = gradients.mean() + objective.regulariser.gradient().double()
     norm = float(gradient.norm())
     relative = norm / rms if rms > 0 else 0.0
