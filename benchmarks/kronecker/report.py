@@ -114,10 +114,24 @@ def _row(row: dict[str, Any], own: dict[str, Any] | None) -> str:
 
 
 def _convergence(summary: dict[str, Any]) -> str:
-    head = ("preconditioner", "columns", "products per query to 1e-3", "CPU s", "residual reached")
+    head = (
+        "preconditioner",
+        "columns",
+        "products per query to 1e-3",
+        "products for all",
+        "CPU s",
+        "residual reached",
+    )
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for r in summary["convergence"]:
-        cells = (r["preconditioner"], r["columns"], r["products"], _seconds(r["cpu"]), r["residual"])
+        cells = (
+            r["preconditioner"],
+            r["columns"],
+            r["products"],
+            str(r["shared"]),
+            _seconds(r["cpu"]),
+            r["residual"],
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

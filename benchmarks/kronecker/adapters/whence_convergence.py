@@ -14,13 +14,19 @@ import whence
 
 DAMPING = 0.01
 RTOL = 1e-3
+RANK = 300
 
 
 def main() -> None:
     torch.set_num_threads(1)
     problem, settings = harness.load(Path(sys.argv[1])), json.loads(sys.argv[2])
     queries = problem.head(len(problem.y), settings["queries"])
-    preconditioner = whence.EKFAC("exact", probes=0) if settings["preconditioner"] == "EK-FAC" else None
+    rank = min(RANK, len(problem.y))
+    preconditioner = {
+        "none": None,
+        "EK-FAC": whence.EKFAC("exact", probes=0),
+        "Nyström": whence.Nystrom(rank=rank),
+    }[settings["preconditioner"]]
     block = 1 if settings["columns"] == "one" else len(queries.yq)
     start = common.cpu_seconds()
     influence = whence.Influence(
@@ -42,6 +48,7 @@ def main() -> None:
             {
                 "columns": settings["columns"] if block == 1 else f"block of {block}",
                 "products": f"{iterations.mean():.0f} ({iterations.min():.0f} to {iterations.max():.0f})",
+                "shared": rank if settings["preconditioner"] == "Nyström" else 0,
                 "mean_products": float(iterations.mean()),
                 "residual": f"{residuals.max():.1e}",
                 "cpu": common.cpu_seconds() - start,
