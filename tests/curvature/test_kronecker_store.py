@@ -264,3 +264,14 @@ def test_a_conjugate_gradient_run_keeps_its_preconditioner(tmp_path, monkeypatch
     counter = Counter(monkeypatch)
     again = scores(fitted(tmp_path, solver=solver, damping=whence.RelativeDamping()))
     assert counter.batches == 0 and torch.equal(first, again)
+
+
+def test_what_killed_processes_left_is_swept_but_not_what_is_being_written(tmp_path):
+    fitted(tmp_path)
+    folder = tmp_path / "kronecker" / "ekfac-exact-expand"
+    left, fresh = folder / ".whence-left", folder / ".whence-fresh"
+    for file in (left, fresh):
+        file.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    fitted(tmp_path)
+    assert not left.exists() and fresh.exists()

@@ -1,6 +1,6 @@
 """Files that outlive a process."""
 
-from whence.store.files import write_atomically
+from whence.store.files import remove_leftovers, write_atomically
 from whence.store.fingerprint import fingerprint, model_fingerprint
 from whence.store.json_values import dump_json, json_values
 from whence.store.run_directory import RunDirectory, check_run_directory
@@ -14,6 +14,7 @@ __all__ = [
     "json_values",
     "model_fingerprint",
     "read_tensors",
+    "remove_leftovers",
     "write_atomically",
     "write_tensors",
 ]

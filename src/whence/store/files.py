@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from whence.errors import StoreError
 
 # What a killed process leaves behind starts with this.
 TEMPORARY_PREFIX = ".whence-"
+# A file that is being written changes more often than that, in seconds.
+_LEFT_AFTER = 3600.0
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -56,6 +59,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove temporary files that killed processes left in a folder: those nobody has written to for an
+    hour.
+
+    Raises:
+        StoreError: one cannot be removed.
+    """
+    oldest = time.time() - _LEFT_AFTER
+    try:
+        for file in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
+            if file.stat().st_mtime < oldest:
+                file.unlink(missing_ok=True)
+    except FileNotFoundError:  # another process was quicker
+        return
+    except OSError as error:
+        raise StoreError(f"what a killed run left in {folder} cannot be removed: {error}") from error
 
 
 def _umask() -> int:

@@ -16,7 +16,7 @@ from whence.curvature.kronecker.options import KroneckerOptions
 from whence.curvature.kronecker.sums import EigenvalueSums, ExampleSums
 from whence.errors import InputError
 from whence.gradients import LayerGradients
-from whence.store import RunDirectory
+from whence.store import RunDirectory, remove_leftovers
 from whence.store.run_directory import FACTORS, check_run_directory
 
 # Unfinished sums are written this often, and more rarely where writing takes more than a share of the time.
@@ -78,6 +78,7 @@ class KroneckerStore:
         self.gathering = gathering
         self.folder = Path(run_dir) / FACTORS / gathering.name
         RunDirectory(self.folder, gathering.identity)
+        remove_leftovers(self.folder)
 
     def curvature(self) -> KroneckerCurvature:
         """From the files as far as they go; gathered, and kept, from there on."""
