@@ -149,7 +149,7 @@ def _product(
     ]
     rotate_back = entries == 0 and both[0] <= both[1]
     tq, t = shape.query_positions, shape.train_positions
-    moved = g * n * t * (3 * rank * q * tq + 3 * entries) * item
+    moved = g * n * t * (3 * rank * q * tq + 6 * entries) * item
     return BlockPlan(
         inverse.block.name,
         (g, o, i),
