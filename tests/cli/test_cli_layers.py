@@ -144,6 +144,24 @@ torch.manual_seed(0)
     assert "explicit gradients of 29.weight: Gain has no layer rule" in " ".join(said.split())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("solver, curvature = 'ekfac', 'hessian'", "solver='ekfac' approximates a Gauss-Newton"),
+        (
+            "solver, curvature, damping = 'exact', 'hessian', whence.RelativeDamping(0.1)",
+            "damping=RelativeDamping(0.1) takes each layer's mean eigenvalue from a Gauss-Newton",
+        ),
+        ("solver, damping = 'ekfac', 'relative'", "damping='relative': expected 'auto'"),
+        ("solver = whence.EKFAC", "or a Solver"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_in_a_panel(tmp_path, wrong, words):
+    file = write(tmp_path, f"{NETWORK}\n{wrong}\n")
+    said = audit(file, "--out", tmp_path / "out", "--remove", 0, columns=400, code=2)
+    assert words in said, said
+
+
 def test_an_unknown_solver_is_refused(tmp_path):
     said = audit(write(tmp_path, TABLE), "--out", tmp_path / "out", "--solver", "magic", code=2)
     assert "solver='magic'" in said and "'ekfac'" in said

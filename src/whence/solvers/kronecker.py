@@ -314,7 +314,12 @@ def relative_damping(
         relative: the share.
         solver: in use; one that gathers Kronecker factors has the means at hand.
         seed: of drawn labels.
+
+    Raises:
+        UnsupportedError: the data term is no Gauss-Newton or Fisher matrix.
     """
+    if not isinstance(solver, BlockSolver):  # those say so themselves
+        _require_blocks(operator, relative)
     preconditioner = getattr(solver, "preconditioner", None)
     gathering: _Kronecker = Diagonal()
     if isinstance(solver, _Kronecker):
@@ -336,6 +341,17 @@ def relative_damping(
         per_block=per_block,
         diagonal=diagonal,
     )
+
+
+def _require_blocks(operator: LinearOperator, relative: RelativeDamping) -> None:
+    rest, _ = split_diagonal(operator)
+    if len(rest) != 1 or not isinstance(rest[0], GaussNewtonOperator):
+        kinds = ", ".join(type(term).__name__ for term in rest) or "a diagonal"
+        raise UnsupportedError(
+            f"damping=RelativeDamping({relative.fraction:g}) takes each layer's mean eigenvalue from a "
+            f"Gauss-Newton or Fisher matrix; found {kinds}. Use damping='auto' or a number, or "
+            "curvature='ggn'."
+        )
 
 
 def _require_damping(curvature: KroneckerCurvature, damping: dict[str, float]) -> None:
