@@ -128,6 +128,24 @@ def test_activations_that_overflow_are_refused_by_name(method):
         Setting(problem).gather(method)
 
 
+class HiddenNaN(nn.Module):
+    """NaN between the layers, hidden from the outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nan_to_num(self.second(torch.sqrt(self.first(x) - 1.0)))
+
+
+@pytest.mark.parametrize("method", ["ekfac", "kfac", "diagonal"])
+def test_nan_between_the_layers_is_refused(method):
+    problem = classification(seeded(HiddenNaN), normal(11, 4), labels(11))
+    with pytest.raises(NonFiniteError, match=r"block '(first|second)'.*NaN or infinity"):
+        Setting(problem).gather(method)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"labels": "true"}, {"draws": 0}, {"draws": 1.5}, {"draws": True}, {"sharing": "share"}],

@@ -62,7 +62,8 @@ class KroneckerStore:
     Unfinished sums are written once a minute or so, with the examples that are in them and the batch size. A
     later fit goes on from there with that batch size, and ends with the same bits as one that was never
     stopped, as long as the memory budget is the same: batches follow from it (`memory="auto"` from what is
-    free), and where they are cut, rounding differs.
+    free), and where they are cut, rounding differs. Of data that is read on demand and not kept in memory, 64
+    examples spread over the set are compared.
 
     Args:
         run_dir: the run directory.
