@@ -152,8 +152,6 @@ torch.manual_seed(0)
             "solver, curvature, damping = 'exact', 'hessian', whence.RelativeDamping(0.1)",
             "damping=RelativeDamping(0.1) takes each layer's mean eigenvalue from a Gauss-Newton",
         ),
-        ("solver, damping = 'ekfac', 'relative'", "damping='relative': expected 'auto'"),
-        ("solver = whence.EKFAC", "or a Solver"),
     ],
 )
 def test_what_does_not_fit_together_is_said_in_a_panel(tmp_path, wrong, words):
