@@ -241,8 +241,9 @@ def _prepared(influence: whence.Influence) -> PreparedBlocks:
     return prepared
 
 
-def test_typical_norm_from_factors() -> None:
-    problem = PROBLEMS["convolution"]()
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_mean_and_typical_gradient_from_factors(name: str) -> None:
+    problem = PROBLEMS[name]()
     check = fitted(problem, SOLVERS["ekfac"]()).minimum
     rows = problem.dense().gradients().detach()
     assert check.typical_gradient == pytest.approx(float(rows.square().sum(1).mean().sqrt()), rel=1e-9)

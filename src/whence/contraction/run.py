@@ -24,7 +24,7 @@ from whence.task import Examples, Measure
 # Queries and training examples on which an approximate plan is checked.
 _CHECKED_QUERIES = 64
 _CHECKED_TRAIN = 128
-# Examples whose gradients' norms are typical.
+# Examples, about, whose gradients' norms are typical.
 _TYPICAL = 512
 # Queries whose solutions' ranks are found out before planning.
 _SAMPLED = 4
@@ -68,12 +68,22 @@ class GradientSource:
         for part in index.to(self.layers.objective.device).split(self.layers.batch_size(1, numbers_each)):
             yield self.forms(self.layers.capture(self.examples, part))
 
-    def typical_norm(self) -> float:
-        """Root mean square of the gradients' norms, of at most 512 examples."""
-        index, total = self.spread(_TYPICAL), 0.0
-        for forms in self.batches(index):
-            total += sum(float(form.squared_norms().sum()) for form in forms)
-        return (total / len(index)) ** 0.5
+    def mean_and_norm(self) -> tuple[Float[Tensor, " p"], float]:
+        """`(1/n) Σ g_i` in float64, and the root mean square of `‖g_i‖` over some 500 examples spread over
+        the set (all of fewer than a thousand)."""
+        n, blocks = len(self.examples), self.layers.blocks
+        parts = [torch.zeros(block.size, dtype=torch.float64, device=block.index.device) for block in blocks]
+        squares, count, step = 0.0, 0, max(1, n // _TYPICAL)
+        for where, capture in self.layers.captures(self.examples):
+            some = slice(-where.start % step, None, step)
+            for part, form in zip(parts, self.forms(capture)):
+                part += form.total().reshape(-1)
+                squares += float(form.select(some).squared_norms().sum())
+            count += len(range(where.stop - where.start)[some])
+        mean = torch.zeros(self.layers.objective.p, dtype=torch.float64, device=parts[0].device)
+        for block, part in zip(blocks, parts):
+            mean[block.index.reshape(-1)] = part / n
+        return mean, (squares / count) ** 0.5
 
     def spread(self, count: int) -> Tensor:
         """Numbers of at most `count` examples, spread over the set."""

@@ -165,7 +165,7 @@ class FittedInfluence:
             self.curvature,
             self.spectrum,
             self.train_gradients,
-            typical_norm=self._typical_norm(),
+            known=self._gradients_from_factors(),
         )
 
     def _choose_damping(self) -> Damping:
@@ -206,12 +206,12 @@ class FittedInfluence:
         steps = 1 if isinstance(self.prepared, PreparedBlocks) else _LANCZOS_STEPS
         return lanczos_spectrum(operator, steps=steps, starts=1, seed=self.options.seed)
 
-    def _typical_norm(self) -> float | None:
-        """Root mean square of the training gradients' norms from their factors, where these are at hand."""
+    def _gradients_from_factors(self) -> tuple[Float[Tensor, " p"], float] | None:
+        """Mean and typical norm of the training gradients, where their factors are at hand."""
         if not isinstance(self.prepared, PreparedBlocks):
             return None
         train = self.train_gradients
-        return GradientSource(self.prepared.layers, train.examples, train.measure).typical_norm()
+        return GradientSource(self.prepared.layers, train.examples, train.measure).mean_and_norm()
 
     def settings(self) -> dict[str, Any]:
         """Everything that defines the scores, as JSON values."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from whence.curvature import Curvature
 from whence.gradients import ExampleGradients
 from whence.linalg import Spectrum
@@ -50,7 +53,7 @@ def check_minimum(
     spectrum: Spectrum,
     gradients: ExampleGradients,
     *,
-    typical_norm: float | None = None,
+    known: tuple[Float[Tensor, " p"], float] | None = None,
 ) -> MinimumCheck:
     """Gradient and curvature at `θ̂`, and what they mean for influence.
 
@@ -59,10 +62,10 @@ def check_minimum(
         curvature: in use, without damping.
         spectrum: a Lanczos run on it.
         gradients: of the training losses.
-        typical_norm: of theirs, where it is known.
+        known: their mean and their typical norm, where these are at hand.
     """
-    rms = gradients.typical_norm() if typical_norm is None else typical_norm
-    gradient = gradients.mean() + objective.regulariser.gradient().double()
+    mean, rms = (gradients.mean(), gradients.typical_norm()) if known is None else known
+    gradient = mean + objective.regulariser.gradient().double()
     norm = float(gradient.norm())
     relative = norm / rms if rms > 0 else 0.0
     removals = objective.n * relative

@@ -31,6 +31,10 @@ class GradientForm(ABC):
         """`⟨G_kb, X_q⟩`."""
 
     @abstractmethod
+    def total(self) -> Float[Tensor, "k g o i"]:
+        """`Σ_b G_kb`."""
+
+    @abstractmethod
     def squares(self) -> Float[Tensor, "g o i"]:
         """`Σ_kb G_kb²`, entry by entry."""
 

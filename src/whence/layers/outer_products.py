@@ -127,6 +127,11 @@ class OuterProducts(GradientForm):
                         found[root, here, first:last] += (made @ outputs).sum((1, 3))
         return found
 
+    def total(self) -> Float[Tensor, "k g o i"]:
+        right = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
+        lefts = [gradients.permute(2, 3, 0, 1).flatten(2) for gradients in self.gradients]
+        return torch.stack([left @ right for left in lefts])
+
     def squares(self) -> Float[Tensor, "g o i"]:
         g, o, i = self.shape
         if self.positions == 1:

@@ -56,6 +56,12 @@ class TokenOuterProducts(GradientForm):
             start = stop
         return found
 
+    def total(self) -> Float[Tensor, "k g o i"]:
+        _, o, i = self.shape
+        made = self.gradients.new_zeros(self.k, i, o)
+        made.index_add_(1, self.tokens.reshape(-1), self.gradients.reshape(self.k, -1, o))
+        return made.mT[:, None]
+
     def squares(self) -> Float[Tensor, "g o i"]:
         _, o, i = self.shape
         sums, tokens = self._per_token
@@ -91,8 +97,8 @@ class TokenOuterProducts(GradientForm):
         return TokenOuterProducts(self.tokens[examples], self.gradients[:, examples], self.shape[2])
 
     def per_token(self) -> tuple[Float[Tensor, "k u o"], Int[Tensor, " u"], Int[Tensor, " u"]]:
-        """Gradients summed over the positions of the same token in the same example, those tokens (ascending),
-        and the examples they belong to."""
+        """Gradients summed over the positions of the same token in the same example, those tokens in ascending
+        order, and the examples they belong to."""
         return *self._per_token, self._owners
 
     @cached_property

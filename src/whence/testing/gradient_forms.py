@@ -12,7 +12,7 @@ def check_gradient_form(form: GradientForm, *, seed: int = 0, rtol: float | None
     """Check the algebra of a (small) form against its own explicit gradients, and return these, as
     `(k, b, g, o, i)`.
 
-    Inner products, sums of squares, weighted squares, norms, selections of examples and rotations by
+    Inner products, sums, sums of squares, weighted squares, norms, selections of examples and rotations by
     orthogonal bases (of the activations too, where these are not one-hot) are what they are for explicit
     matrices; the moments are symmetric, rotate with the form, and give the norm of a single outer product.
 
@@ -42,6 +42,7 @@ def check_gradient_form(form: GradientForm, *, seed: int = 0, rtol: float | None
         same(
             form.inner(matrices), torch.einsum("kbgoi,qgoi->kbq", explicit, matrices), f"inner, {q} matrices"
         )
+    same(form.total(), explicit.sum(1), "total")
     same(form.squares(), explicit.square().sum((0, 1)), "squares")
     weights = random(g, o, i).abs()
     same(form.weighted_squares(weights), (explicit.square() * weights).sum((2, 3, 4)), "weighted_squares")
