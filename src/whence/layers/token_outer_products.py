@@ -97,8 +97,8 @@ class TokenOuterProducts(GradientForm):
         return TokenOuterProducts(self.tokens[examples], self.gradients[:, examples], self.shape[2])
 
     def per_token(self) -> tuple[Float[Tensor, "k u o"], Int[Tensor, " u"], Int[Tensor, " u"]]:
-        """Gradients summed over the positions of the same token in the same example, those tokens in ascending
-        order, and the examples they belong to."""
+        """Gradients summed over the positions of the same token in the same example, those tokens (in
+        ascending order), and the examples they belong to."""
         return *self._per_token, self._owners
 
     @cached_property
