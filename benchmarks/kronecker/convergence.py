@@ -24,9 +24,12 @@ CASES = tuple((name, columns) for name in ("none", "EK-FAC", "Nyström") for col
 
 
 def measure(
-    data: Path | None, out: Path, marks: str, quick: bool, tell: Callable[[str], None]
+    data: Path | None, out: Path, marks: str, quick: bool, resume: bool, tell: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """One row a case, each in a process of its own."""
+    """One row a case, each in a process of its own; with `resume`, those found in `out` if there are."""
+    kept = out / f"convergence-{marks}.json"
+    if resume and kept.exists():
+        return json.loads(kept.read_text())
     path = out / f"mlp-reduced-{marks}.npz"
     if not path.exists():
         problems.build("mlp-reduced", path, data, quick)
@@ -45,4 +48,5 @@ def measure(
         if done.returncode != 0:
             raise SystemExit(f"conjugate gradients, {preconditioner}, {columns}:\n{done.stderr[-2000:]}")
         rows.append({"preconditioner": preconditioner, **json.loads(done.stdout)})
+    kept.write_text(json.dumps(rows))
     return rows

@@ -43,7 +43,8 @@ class Entrant:
         if self.method == "identity":
             return Estimand("identity", "none", bias=self.bias)
         labels = "exact" if self.labels == "sampled" and task in IMAGES else self.labels
-        return Estimand(self.method, labels, self.positions, self.bias, self.scale)
+        damping = "factored" if self.settings.get("factored") else "absolute"
+        return Estimand(self.method, labels, self.positions, self.bias, self.scale, damping)
 
 
 _KRONFLUENCE = {
@@ -75,6 +76,7 @@ ENTRANTS: tuple[Entrant, ...] = (
     Entrant("whence", "ekfac", "sampled", TEXT, {"score_rtol": 1e-3}, plan="low-rank"),
     Entrant("whence", "ekfac", "empirical", (*REDUCED, "mlp", "gpt2"), plan="exact-plan"),
     Entrant("whence", "kfac", "exact", IMAGES),
+    Entrant("whence", "kfac", "exact", IMAGES, {"factored": True}, plan="factored-damping"),
     Entrant("whence", "kfac", "sampled", TEXT),
     Entrant("whence", "identity", "", _EVERY),
     Entrant("kronfluence", "ekfac", "sampled", _EVERY, by_kind=_KRONFLUENCE),

@@ -9,6 +9,8 @@ eigenvalues `Λ`:
   pyDVL's `Σ_c √p_c ∇log p_c`.
 - `positions`: `joint` squares an example's gradient, `independent` adds the squares of its positions.
 - `scale`: K-FAC's `Λ` is that of the expand setting times `t^scale` for a layer used at `t` positions.
+- `damping`: `λ` as it is; `relative`, a tenth of each layer's mean eigenvalue; or `factored`,
+  `(A + π√λ I) ⊗ (B + √λ/π I)` with `π² = mean eigenvalue of A / that of B` (Martens & Grosse 2015, §6.3).
 """
 
 from __future__ import annotations
@@ -31,5 +33,5 @@ class Estimand:
         parts += ["independent"] if self.positions == "independent" else []
         parts += [] if self.bias else ["weights"]
         parts += [f"t{self.scale:+d}"] if self.scale else []
-        parts += ["relative"] if self.damping == "relative" else []
+        parts += [self.damping] if self.damping != "absolute" else []
         return "-".join(parts)

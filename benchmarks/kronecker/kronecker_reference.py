@@ -49,7 +49,10 @@ def fit(data: Data, e: Estimand, tell: Callable[[str], None]) -> Callable[[str, 
         values = _second_moments(data, e, bases, tell)
 
     def solve(name: str, g: Tensor) -> Tensor:
-        _, qa, _, qb, _ = bases[name]
+        a, qa, b, qb, _ = bases[name]
+        if e.damping == "factored":
+            root, pi = data.damping**0.5, (a.mean() / b.mean()).sqrt()
+            return qb @ ((qb.T @ g @ qa) / ((a + pi * root)[None] * (b + root / pi)[:, None])) @ qa.T
         damping = 0.1 * values[name].mean() if e.damping == "relative" else data.damping
         return qb @ ((qb.T @ g @ qa) / (values[name] + damping)) @ qa.T
 

@@ -82,10 +82,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _own(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """whence's row at the same labels (its exact plan), which a peer's time is divided by."""
-    ours = [r for r in rows if r["library"] == "whence" and not r["failure"] and r["plan"] != "low-rank"]
+    ours = [
+        r for r in rows if r["library"] == "whence" and not r["failure"] and r["plan"] in ("", "exact-plan")
+    ]
     same = [r for r in ours if r["labels"] == row["labels"]]
     if row["labels"] == "pydvl":  # one backward pass an example, as with true labels
-        same = [r for r in ours if r["labels"] == "empirical"]
+        same = [r for r in ours if r["labels"] == "empirical" and r["plan"] == "exact-plan"]
     return same[0] if same else None
 
 
@@ -94,7 +96,7 @@ def _row(row: dict[str, Any], own: dict[str, Any] | None) -> str:
     name = f"**{name}**" if row["library"] == "whence" else name
     if row["failure"]:
         return f"| {name} | {row['labels'] or '–'} | cannot run: {_escape(row['failure'])}" + " |" * 10
-    mine = row["own"]
+    mine = row.get("own")
     ggn = f"{row['ggn']['spearman']:.2f} / {row['ggn']['pearson']:.2f}" if "ggn" in row else "–"
     cells = (
         name,
@@ -105,8 +107,8 @@ def _row(row: dict[str, Any], own: dict[str, Any] | None) -> str:
         f"{row['total'] / own['total']:.1f}" if own else "–",
         f"{row['total'] / row['floor']:.1f}",
         f"{row['peak_mib']:.0f}",
-        f"{mine['spearman']:.3f}",
-        f"{mine['error_median']:.0e} ({mine['error']:.0e})",
+        f"{mine['spearman']:.3f}" if mine else "–",
+        f"{mine['error_median']:.0e} ({mine['error']:.0e})" if mine else "–",
         ggn,
         str(row["runs"]),
     )

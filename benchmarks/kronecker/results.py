@@ -59,9 +59,9 @@ def _row(
     row["version"] = done[0].report["version"]
     row["extra"] = done[0].report.get("extra", {})
     scores = done[-1].scores
-    row["own"] = _agreement(scores, np.load(references[task, estimand.key])["scores"])
-    if (task, "ggn") in references:
-        row["ggn"] = _agreement(scores, np.load(references[task, "ggn"])["scores"])
+    for name, key in (("own", estimand.key), ("ggn", "ggn")):
+        if (task, key) in references:
+            row[name] = _agreement(scores, np.load(references[task, key])["scores"])
     return row
 
 

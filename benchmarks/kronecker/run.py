@@ -78,11 +78,13 @@ def main() -> None:
     runs = _rounds(chosen, paths, kept, given, tell)
     chosen = [(entrant, task) for entrant, task in chosen if runs[task, entrant.name][1]]
     runs = {key: value for key, value in runs.items() if value[1]}
-    references = _references(chosen, paths, out, truths, tell)
+    references = _references(chosen, paths, out, truths, not given.report_only, tell)
     summary = results.summarise(runs, references, paths)
     summary["quick"], summary["data"] = given.quick, "real" if data else "synthetic"
     summary["convergence"] = (
-        [] if given.skip_convergence else convergence.measure(data, out, marks, given.quick, tell)
+        []
+        if given.skip_convergence
+        else convergence.measure(data, out, marks, given.quick, given.resume or given.report_only, tell)
     )
     (out / "results.json").write_text(json.dumps(summary, indent=1))
     (out / "table.md").write_text(report.render(summary))
@@ -148,23 +150,31 @@ def _rounds(
 
 
 def _references(
-    chosen: list[tuple[Entrant, str]], paths: dict[str, Path], out: Path, marks: str, tell: Progress
+    chosen: list[tuple[Entrant, str]],
+    paths: dict[str, Path],
+    out: Path,
+    marks: str,
+    build: bool,
+    tell: Progress,
 ) -> dict[tuple[str, str], Path]:
-    """Float64 scores by task and estimand; the full Gauss-Newton matrix under the key `ggn`."""
+    """Float64 scores by task and estimand; the full Gauss-Newton matrix under the key `ggn`. Without `build`
+    those that are there."""
     found = {}
     for entrant, task in chosen:
         estimand = entrant.estimand(task)
         path = out / f"{task}-{estimand.key}-{marks}.npz"
-        if not path.exists():
+        if build and not path.exists():
             tell(f"reference of {task}, {estimand.key}")
             kronecker_reference.build(paths[task], path, estimand, tell)
-        found[task, estimand.key] = path
+        if path.exists():
+            found[task, estimand.key] = path
     for task in set(paths) & set(GGN_TASKS):
         path = out / f"{task}-ggn-{marks}.npz"
-        if not path.exists():
+        if build and not path.exists():
             tell(f"reference of {task}, full Gauss-Newton matrix")
             ggn_reference.build(paths[task], path, tell)
-        found[task, "ggn"] = path
+        if path.exists():
+            found[task, "ggn"] = path
     return found
 
 
