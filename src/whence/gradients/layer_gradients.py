@@ -21,7 +21,7 @@ from whence.task import Examples
 # Explicit gradients of a module without a rule are taken up to this many parameters.
 DENSE_LIMIT = 100_000
 _WORK_SHARE = 0.25
-_WORK_CEILING = 256 * 2**20
+_WORK_CEILING = 96 * 2**20
 # With several gradients an example, more examples gain little, and memory new to the process costs time.
 _ROOTS_CEILING = 64 * 2**20
 _MOST_EXAMPLES = 4096
