@@ -23,7 +23,7 @@ from whence.solvers import PreparedBlocks
 _PROBED_TRAIN = 256
 # Two steps find the size of what is missing to a tenth or so; one without a line search may be off by orders.
 _PROBE_STEPS = 2
-# The approximation's error grows with the score: on digit readers (softmax, dense, convolutional) four in five
+# The approximation's error grows with the score: on digit readers (softmax, dense, conv) four in five
 # errors are within a factor of five of `distance |score|`, one in three of `distance` times a typical score.
 # Scores near zero are off by this share of what a typical one is, at least.
 _LEAST = 0.02
