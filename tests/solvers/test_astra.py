@@ -220,7 +220,9 @@ def test_an_operator_without_examples_is_refused():
     "options",
     [
         {"batch_size": 0},
+        {"batch_size": "all"},
         {"steps": 0},
+        {"steps": 1.5},
         {"repeats": 0},
         {"anchors": -1},
         {"step_size": 0.0},
@@ -230,7 +232,7 @@ def test_an_operator_without_examples_is_refused():
     ],
 )
 def test_settings_out_of_range_are_refused(options):
-    with pytest.raises(InputError, match=next(iter(options))):
+    with as_a_user(), pytest.raises(InputError, match=next(iter(options))):
         Astra(Nystrom(), **options)
 
 

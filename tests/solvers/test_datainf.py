@@ -16,7 +16,9 @@ from whence.curvature import choose_curvature
 from whence.errors import InputError, UnsupportedError
 from whence.gradients import GradientEngine
 from whence.linalg import DenseOperator, DiagonalOperator, split_diagonal
-from whence.solvers import CG, DataInf
+from whence.losses import CustomLoss
+from whence.projections import Gaussian
+from whence.solvers import CG, DataInf, Nystrom, Projected
 from whence.task import Objective
 
 N, P = 30, 8
@@ -155,6 +157,22 @@ def test_other_curvatures_are_refused():
     ):
         with pytest.raises(UnsupportedError, match=r"DataInf needs .*curvature='ggn' with damping > 0"):
             DataInf().prepare(operator)
+
+
+def test_a_loss_that_is_not_declared_convex_is_named():
+    model = torch.nn.Linear(3, 2)
+    data = (gaussian(6, 3).float(), gaussian(6, 2, seed=1).float())
+    for convex in (False, True):
+        loss = CustomLoss(lambda outputs, targets: (outputs - targets).cosh().log().sum(1), convex=convex)
+        operator = choose_curvature(GradientEngine(Objective(model, data, loss=loss)), "ggn").operator
+        for solver in (DataInf(), Nystrom(), Projected(Gaussian(40))):
+            if convex:
+                solver.prepare(operator.damped(0.1))
+                with pytest.raises(UnsupportedError, match=r"found 8 of 8 parameters without either"):
+                    solver.prepare(operator)
+                continue
+            with pytest.raises(UnsupportedError, match=r"found a loss that is not known to be convex"):
+                solver.prepare(operator.damped(0.1))
 
 
 def test_unknown_layers_are_refused_and_settings_are_json():

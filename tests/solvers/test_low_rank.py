@@ -233,7 +233,17 @@ def test_the_same_seed_gives_the_same_bits(solver):
 @BOTH
 @pytest.mark.parametrize(
     "options",
-    [{"rank": 0}, {"rank": "all"}, {"rank": True}, {"discarded": 0.0}, {"discarded": 1.0}, {"max_rank": 0}],
+    [
+        {"rank": 0},
+        {"rank": 2.5},
+        {"rank": None},
+        {"rank": "all"},
+        {"rank": True},
+        {"discarded": 0.0},
+        {"discarded": 1.0},
+        {"max_rank": 0},
+        {"max_rank": "all"},
+    ],
 )
 def test_settings_out_of_range_are_refused(solver, options):
     with as_a_user(), pytest.raises(InputError, match=next(iter(options))):

@@ -93,13 +93,14 @@ class Astra(Solver):
         max_steps: int = 1000,
     ):
         check_preconditioner(preconditioner, required=True)
-        if batch_size < 1 or repeats < 1 or max_steps < 1:
+        if any(_below(value, 1) for value in (batch_size, repeats, max_steps)):
             raise InputError(
-                f"batch_size={batch_size}, repeats={repeats}, max_steps={max_steps}: all must be at least 1"
+                f"batch_size={batch_size!r}, repeats={repeats!r}, max_steps={max_steps!r}: all must be "
+                "integers of at least 1"
             )
-        if steps is not None and steps < 1:
+        if steps is not None and _below(steps, 1):
             raise InputError(f"steps={steps!r}: expected at least 1 step, or None")
-        if anchors < 0:
+        if _below(anchors, 0):
             raise InputError(f"anchors={anchors!r}: expected 0 (none) or more full residuals")
         if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
             raise InputError(f"step_size={step_size!r}: expected a positive number, or None")
@@ -274,3 +275,8 @@ class _PreparedAstra(PreparedSolver):
             f"steps are limited to max_steps={self.settings.max_steps}, but a bias of {self.settings.bias:g} "
             f"needs {self._wanted}: allow more, add damping, or use a better preconditioner"
         )
+
+
+def _below(value: Any, least: int) -> bool:
+    """Whether it is no integer of at least that."""
+    return isinstance(value, bool) or not isinstance(value, int) or value < least

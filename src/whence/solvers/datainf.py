@@ -12,7 +12,7 @@ from whence.errors import InputError, UnsupportedError
 from whence.linalg import FactoredOperator, LinearOperator, split_diagonal
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solution, Solver, best_multiple, solution_from
-from whence.solvers.floor import eigenvalue_floor
+from whence.solvers.floor import eigenvalue_floor, lacking
 from whence.solvers.preconditioner import InverseOperator
 
 Layers = Literal["module", "all"]
@@ -68,8 +68,8 @@ class DataInf(Solver):
         ):
             raise UnsupportedError(
                 "DataInf needs C = diagonal + (1/n) Σ F_iF_iᵀ with a positive diagonal: a GGN, Fisher or "
-                "empirical Fisher with damping or weight decay on every parameter. Use curvature='ggn' with "
-                "damping > 0, or another solver."
+                f"empirical Fisher with damping or weight decay on every parameter; found "
+                f"{lacking(operator)}. Use curvature='ggn' with damping > 0, or another solver."
             )
         return _PreparedDataInf(operator, factor, diagonal, self, seed)
 

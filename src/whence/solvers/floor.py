@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from whence.errors import NotPositiveDefiniteError
-from whence.linalg import LinearOperator, lanczos_spectrum
+from whence.linalg import FactoredOperator, LinearOperator, lanczos_spectrum, split_diagonal
 
 
 def eigenvalue_floor(operator: LinearOperator, seed: int) -> tuple[float, bool]:
@@ -29,3 +29,14 @@ def not_positive_definite(eigenvalue: float) -> NotPositiveDefiniteError:
         eigenvalue=eigenvalue,
         damping=repair,
     )
+
+
+def lacking(operator: LinearOperator) -> str:
+    """What keeps `C_λ` from being a positive diagonal and one semi-definite, factored term, in words."""
+    rest, diagonal = split_diagonal(operator)
+    if any(isinstance(term, FactoredOperator) and term.lower_bound < 0 for term in rest):
+        return "a loss that is not known to be convex (whence.CustomLoss(..., convex=True) states that it is)"
+    free = int((diagonal <= 0).sum())
+    if free:
+        return f"{free:,} of {len(diagonal):,} parameters without either"
+    return " + ".join(type(term).__name__ for term in rest) or "a diagonal only"

@@ -37,15 +37,15 @@ class LowRankSolver(Solver):
     """
 
     def __init__(self, rank: int | Literal["auto"] = "auto", discarded: float = 0.05, max_rank: int = 256):
-        if rank != "auto" and (isinstance(rank, (bool, str)) or rank < 1):
+        if rank != "auto" and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
             raise InputError(f"rank={rank!r}: expected a number of directions of at least 1, or 'auto'")
         if not 0 < discarded < 1:
             raise InputError(
                 f"discarded={discarded!r}: expected a share of the effective dimension between 0 and 1, "
                 "e.g. 0.05"
             )
-        if max_rank < 1:
-            raise InputError(f"max_rank={max_rank!r}: expected at least 1")
+        if isinstance(max_rank, bool) or not isinstance(max_rank, int) or max_rank < 1:
+            raise InputError(f"max_rank={max_rank!r}: expected an integer of at least 1")
         self.rank = rank
         self.discarded = discarded
         self.max_rank = max_rank

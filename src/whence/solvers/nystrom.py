@@ -11,7 +11,7 @@ from torch import Tensor
 from whence.errors import UnsupportedError
 from whence.linalg import LinearOperator
 from whence.solvers.base import PreparedSolver
-from whence.solvers.floor import not_positive_definite
+from whence.solvers.floor import lacking, not_positive_definite
 from whence.solvers.low_rank import Directions, LowRankSolver, PreparedLowRank, SplitOperator
 from whence.solvers.preconditioner import InverseOperator
 
@@ -54,7 +54,8 @@ class Nystrom(LowRankSolver):
         if not split.semidefinite or not split.shift:
             raise UnsupportedError(
                 "Nyström needs a positive semi-definite curvature and damping or weight decay on every "
-                "parameter. Use curvature='ggn' with damping > 0, or Arnoldi() for a Hessian."
+                f"parameter; found {lacking(operator)}. Use curvature='ggn' with damping > 0, or Arnoldi() "
+                "for a Hessian."
             )
         return _PreparedNystrom(operator, self, seed)
 

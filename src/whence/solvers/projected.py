@@ -15,6 +15,7 @@ from whence.memory import memory_errors
 from whence.progress import progress_bar
 from whence.projections import BoundProjection, Projection
 from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from whence.solvers.floor import lacking
 
 # Redrawn projections: error directions of the spread, and draws that the bias is averaged over.
 _DRAWS = 4
@@ -70,7 +71,8 @@ class Projected(Solver):
         if not isinstance(factor, FactoredOperator) or factor.lower_bound < 0 or bool((diagonal <= 0).any()):
             raise UnsupportedError(
                 "solver Projected needs C = diagonal + FFᵀ/n with a positive diagonal: a GGN or Fisher with "
-                "damping or weight decay on every parameter. Use curvature='ggn' with damping > 0, or CG()."
+                f"damping or weight decay on every parameter; found {lacking(operator)}. Use curvature='ggn' "
+                "with damping > 0, or CG()."
             )
         shapes = (
             factor.engine.objective.parameters if isinstance(factor, GaussNewtonOperator) else factor.size
