@@ -98,3 +98,9 @@ def test_a_plan_that_misses_is_made_again_or_given_up(monkeypatch: pytest.Monkey
     monkeypatch.setattr(running, "_measured", missed)
     assert plan_of(case, 0.3).exact
     assert asked[-1] == 0 and asked[:-1] == sorted(asked[:-1], reverse=True) and len(asked) > 2
+
+
+def test_the_processors_state_is_left_as_it_was() -> None:
+    case = contraction(NETWORKS["dense"], "identity")
+    run(case, plan_of(case, 0.0))
+    assert float(torch.tensor(torch.finfo(torch.float32).tiny) / 2) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,19 @@ class GradientSource:
         """The gradients on a captured batch, block by block."""
         return capture.gradients(self.cotangent(capture)[None])
 
+    def scaled(self, capture: Any) -> tuple[list[GradientForm], Float[Tensor, " b"]]:
+        """The gradients, each divided by a power of two that brings its cotangent near 1, and these powers.
+
+        Gradients of well-fitted examples are so small that products of two of them fall below the smallest
+        normal number, where they are wrong and arithmetic is many times slower.
+        """
+        cotangent = self.cotangent(capture)
+        largest = cotangent.reshape(len(cotangent), -1).abs().amax(1)
+        exponents = torch.where(largest > 0, torch.frexp(largest)[1], 0)
+        scales = torch.ldexp(torch.ones_like(largest), exponents)
+        shaped = scales.view(-1, *[1] * (cotangent.ndim - 1))
+        return capture.gradients((cotangent / shaped)[None]), scales
+
     def cotangent(self, at: Evaluated) -> Tensor:
         """`∇_f m`, shaped like the outputs."""
         leaf = at.outputs.detach().requires_grad_()
@@ -62,11 +76,13 @@ class GradientSource:
             (made,) = torch.autograd.grad(self.measure(leaf, at.targets).sum(), leaf)
         return made
 
-    def batches(self, index: Tensor, *, numbers_each: int = 0) -> Iterator[list[GradientForm]]:
-        """Gradients of these examples, in batches that fit the working memory, `numbers_each` further numbers
-        per example included."""
+    def batches(
+        self, index: Tensor, *, numbers_each: int = 0
+    ) -> Iterator[tuple[list[GradientForm], Float[Tensor, " b"]]]:
+        """Scaled gradients of these examples and their scales, in batches that fit the working memory,
+        `numbers_each` further numbers per example included."""
         for part in index.to(self.layers.objective.device).split(self.layers.batch_size(1, numbers_each)):
-            yield self.forms(self.layers.capture(self.examples, part))
+            yield self.scaled(self.layers.capture(self.examples, part))
 
     def mean_and_norm(self) -> tuple[Float[Tensor, " p"], float]:
         """`(1/n) Σ g_i` in float64, and the root mean square of `‖g_i‖` over some 500 examples spread over
@@ -143,13 +159,14 @@ def contract(
     q = len(queries.examples)
     block = min(q, _fitting(layers, plan.state_bytes))
     total = len(train.examples) * -(-q // block)
-    with progress_bar("scoring", total, enabled=progress) as bar:
+    with _without_subnormals(), progress_bar("scoring", total, enabled=progress) as bar:
         for start in range(0, q, block):
             these = slice(start, min(start + block, q))
             scorers = [_scorer(block, inverse) for block, inverse in zip(plan.blocks, inverses)]
-            _absorb(scorers, queries, torch.arange(these.start, these.stop))
+            query_scales = _absorb(scorers, queries, torch.arange(these.start, these.stop))
             for where, capture in layers.captures(train.examples):
-                on_batch(these, where, total_scores(scorers, train.forms(capture)))
+                forms, scales = train.scaled(capture)
+                on_batch(these, where, total_scores(scorers, forms) * scales[:, None] * query_scales)
                 bar.advance(where.stop - where.start)
 
 
@@ -161,16 +178,32 @@ def total_scores(scorers: Sequence[BlockScorer], forms: Sequence[GradientForm]) 
     return total
 
 
+@contextmanager
+def _without_subnormals() -> Iterator[None]:
+    """Numbers below the smallest normal one count as 0: rotated gradients are full of them in directions that
+    hardly occur, and arithmetic with them is many times slower."""
+    flushed = float(torch.tensor(torch.finfo(torch.float32).tiny) / 2) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+
+
 def _fitting(layers: LayerGradients, state_bytes: int) -> int:
     """Queries whose state fits the memory."""
     return int(max(1, layers.objective.memory * _STATE_SHARE // max(state_bytes, 1)))
 
 
-def _absorb(scorers: Sequence[BlockScorer], queries: GradientSource, index: Tensor) -> None:
+def _absorb(scorers: Sequence[BlockScorer], queries: GradientSource, index: Tensor) -> Float[Tensor, " q"]:
+    """Hand the queries to the scorers, and return their scales."""
     largest = _largest([scorer.inverse for scorer in scorers])
-    for forms in queries.batches(index, numbers_each=_HELD * largest):
+    every = []
+    for forms, scales in queries.batches(index, numbers_each=_HELD * largest):
         for scorer, form in zip(scorers, forms):
             scorer.absorb(form)
+        every.append(scales)
+    return torch.cat(every)
 
 
 def _scorer(plan: BlockPlan, inverse: BlockInverse) -> BlockScorer:
@@ -188,8 +221,8 @@ def _exact_scorer(plan: BlockPlan, inverse: BlockInverse) -> BlockScorer:
 
 
 def _shapes(queries: GradientSource, train: GradientSource) -> list[BlockShape]:
-    samples = next(queries.batches(queries.spread(_SAMPLED)))
-    ones = next(train.batches(train.spread(1)))
+    samples, _ = next(queries.batches(queries.spread(_SAMPLED)))
+    ones, _ = next(train.batches(train.spread(1)))
     return [
         BlockShape(isinstance(sample, TokenOuterProducts), sample.positions, one.positions, sample)
         for sample, one in zip(samples, ones)
@@ -207,22 +240,22 @@ def _measured(
     rough = [
         None if block.exact else _scorer(block, inverse) for block, inverse in zip(plan.blocks, inverses)
     ]
-    for forms in queries.batches(some, numbers_each=_HELD * _largest(inverses)):
+    for forms, _ in queries.batches(some, numbers_each=_HELD * _largest(inverses)):
         for true, other, form in zip(exact, rough, forms):
             true.absorb(form)
             if other is not None:
                 other.absorb(form)
     sizes = torch.zeros(len(some), dtype=torch.float64, device=queries.layers.objective.device)
     errors = torch.zeros_like(sizes)
-    for forms in train.batches(others):
+    for forms, scales in train.batches(others):
         values, wrong = (sizes.new_zeros(forms[0].b, len(some)) for _ in range(2))
         for true, other, form in zip(exact, rough, forms):
             part = true.scores(form)
             values += part
             if other is not None:
                 wrong += other.scores(form).double() - part
-        sizes += values.square().sum(0)
-        errors += wrong.square().sum(0)
+        sizes += (values * scales[:, None]).square().sum(0)
+        errors += (wrong * scales[:, None]).square().sum(0)
     return plan.measured((errors / sizes)[sizes > 0].sqrt(), (len(some), len(others)))
 
 
