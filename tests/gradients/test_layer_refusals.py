@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from layer_checks import exact
 from layer_models import (
     Custom,
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from problems import PROBLEMS, N, classification, labels, normal, seeded
 from whence.errors import UnsupportedError
 from whence.gradients import GradientEngine, LayerGradients
+from whence.gradients.proof import PROBES
 from whence.gradients.sites import find_sites
 from whence.layers import Block, LayerRule, register_rule, rows_form, unregister_rule
 
@@ -90,6 +92,28 @@ def test_a_module_that_a_batch_does_not_call_has_no_gradients_there():
     if layers.coverage()[names.index("rare")].rule == "linear":
         form = forms[names.index("rare")]
         assert not form.rows().any() and form.b == N - 1 and form.activation_moment()[0].shape == (1, 5, 5)
+
+
+class UsedOutsideAtTimes(nn.Module):
+    """Some examples meet the first layer's weight outside of its call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outside = F.linear(-x, self.first.weight)
+        return self.last(torch.tanh(torch.where(x[:, :1] > 50, outside, self.first(x))))
+
+
+def test_a_weight_that_only_examples_beyond_the_first_asked_use_elsewhere():
+    x = normal(N, 4)
+    problem = classification(seeded(UsedOutsideAtTimes), x, labels(N))
+    asked = problem.objective().examples.spread(PROBES)
+    x[next(i for i in range(N) if i not in asked), 0] = 100.0
+    rules = exact(classification(seeded(UsedOutsideAtTimes), x, labels(N)))
+    assert rules["first"][0] == "dense" and "on some examples" in rules["first"][1]
+    assert rules["last"] == ("linear", "")
 
 
 def test_a_large_module_without_a_rule(monkeypatch):

@@ -136,9 +136,10 @@ class LayerGradients:
                 else:
                     self.sites[position] = proof.repaired(self.sites, position, doubtful[site.name])
                     repaired.add(site.name)
-        for name, reason in proof.unordered(self.sites).items():
-            position = [site.name for site in self.sites].index(name)
-            self.sites[position] = demoted(self.sites[position], self.objective.parameters, reason)
+        for doubts in (proof.unordered, proof.elsewhere):
+            for name, reason in doubts(self.sites).items():
+                position = [site.name for site in self.sites].index(name)
+                self.sites[position] = demoted(self.sites[position], self.objective.parameters, reason)
 
     def _refuse_large(self) -> None:
         for site in self.sites:

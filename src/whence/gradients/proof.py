@@ -28,6 +28,7 @@ class Proof:
     """
 
     def __init__(self, engine: GradientEngine, layouts: Layouts):
+        self._engine = engine
         self._objective = objective = engine.objective
         self._layouts = layouts
         self._where = torch.tensor(objective.examples.spread(PROBES), device=objective.device)
@@ -100,13 +101,48 @@ class Proof:
                 return {ruled[0].name: _first_line(error)}
         return found
 
+    def elsewhere(self, sites: Sequence[Site]) -> dict[str, str]:
+        """Sites whose gradients, summed over a few examples at a time, are not autograd's on more examples:
+        parameters that some examples use in another way than those asked first; and why."""
+        ruled = [site for site in sites if site.rule is not None and site.blocks and not site.unused]
+        openers = [site for site in sites if site.rule is not None and not site.blocks]
+        generator = torch.Generator().manual_seed(2)
+        found: dict[str, str] = {}
+        for where in self._parts():
+            at = self._engine.linearise(self._objective.examples, where)
+            random = torch.randn(1, *at.outputs.shape, generator=generator, dtype=torch.float64).to(
+                at.outputs
+            )
+            truth = at.vjp(random)[:, 0]
+            batch, tape = self._objective.examples.batch(where), Tape(len(where), self._layouts)
+            capture = Capture(self._objective, [*ruled, *openers], None, batch, tape)
+            forms = iter(capture.gradients(random))
+            for site in ruled:
+                off, size = 0.0, 0.0
+                for block in site.blocks:
+                    form, total = next(forms), torch.zeros_like(truth[: block.size])
+                    for example in range(form.b):
+                        total += form.select(slice(example, example + 1)).rows()[0, 0]
+                    own = truth[block.index.reshape(-1)]
+                    off += float((total - own).norm())
+                    size += float(total.norm() + own.norm())
+                if not off <= self._tolerance * size:
+                    assert site.rule is not None
+                    found[site.name] = (
+                        f"the rule {site.rule.name!r} gives other gradients than autograd on some examples"
+                    )
+        return found
+
+    def _parts(self) -> Iterator[torch.Tensor]:
+        """More examples than those asked first, a few at a time."""
+        for part in torch.tensor(self._objective.examples.spread(_MANY)).split(_PART):
+            yield part.to(self._objective.device)
+
     def _larger(self, sites: Sequence[Site]) -> Iterator[Capture]:
         """More examples, every call checked."""
-        objective = self._objective
-        for part in torch.tensor(objective.examples.spread(_MANY)).split(_PART):
-            where = part.to(objective.device)
-            batch, tape = objective.examples.batch(where), Tape(len(where), self._layouts)
-            yield Capture(objective, sites, None, batch, tape, check="all")
+        for where in self._parts():
+            batch, tape = self._objective.examples.batch(where), Tape(len(where), self._layouts)
+            yield Capture(self._objective, sites, None, batch, tape, check="all")
 
     def _mismatched_alone(self, sites: Sequence[Site], site: Site, position: int) -> bool:
         """Whether a site does not fit, together with those that open modules up."""
