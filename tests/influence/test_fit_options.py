@@ -56,3 +56,27 @@ def test_the_batch_size_changes_no_score(batch_size):
         return torch.as_tensor(influence.scores(data).values)
 
     torch.testing.assert_close(scores(batch_size), scores(None), rtol=1e-9, atol=1e-12)
+
+
+def test_inner_products_of_gradients_ask_for_no_curvature():
+    """Neither damping from its traces, nor a square root that a loss which is not convex does not have."""
+    model, data = mlp(), (normal(9, 4), labels(9))
+
+    def bounded(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return 1 - torch.exp(-((outputs.gather(1, targets[:, None])[:, 0] - 1) ** 2))
+
+    influence = Influence(model, data, loss=bounded, solver="identity", progress=False).fit()
+    assert influence.settings()["damping"] == 0.0
+    assert influence.settings()["damping_per_block"] is None
+    gradients = torch.stack(
+        [
+            torch.cat(
+                [
+                    part.flatten()
+                    for part in torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+                ]
+            )
+            for loss in bounded(model(data[0]), data[1])
+        ]
+    )
+    torch.testing.assert_close(influence.scores(data).values, gradients @ gradients.T)

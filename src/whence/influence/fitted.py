@@ -28,6 +28,7 @@ from whence.solvers import (
     BlockDiagonal,
     BlockSolver,
     Damping,
+    Identity,
     PreparedBlocks,
     PreparedSolver,
     RelativeDamping,
@@ -173,6 +174,8 @@ class FittedInfluence:
         spectrum."""
         damping = self.options.damping
         operator = self.curvature.operator
+        if isinstance(self.solver, Identity) and damping == "auto":
+            return Damping(0.0, "none: the identity inverts no curvature")
         if isinstance(self.solver, (BlockSolver, BlockDiagonal)) and damping == "auto":
             damping = RelativeDamping()
         if isinstance(damping, RelativeDamping):
