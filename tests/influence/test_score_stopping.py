@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from problems import PROBLEMS
 
 import whence
+from problems import PROBLEMS
 from whence.influence import FitOptions, FittedInfluence, compute_scores
 
 

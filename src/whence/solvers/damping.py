@@ -102,8 +102,8 @@ def choose_damping(
             or damping < 0
         ):
             raise InputError(
-                f"damping={damping!r}: expected 'auto', a finite number ≥ 0 in the units of the curvature, or "
-                "RelativeDamping(fraction)"
+                f"damping={damping!r}: expected 'auto', a finite number ≥ 0 in the units of the curvature, "
+                "or RelativeDamping(fraction)"
             )
         return Damping(float(damping), "as given")
     spectrum = lanczos_spectrum(operator, steps=20, seed=seed)
