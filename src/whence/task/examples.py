@@ -137,7 +137,9 @@ class Examples:
         for leaf in tree_flatten(tree_map(_content, tree))[0]:
             if isinstance(leaf, Tensor):
                 digest.update(f"{tuple(leaf.shape)}{leaf.dtype}".encode())
-                digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                digest.update(
+                    leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                )
             else:
                 digest.update(repr(leaf).encode())
         return digest.hexdigest()
