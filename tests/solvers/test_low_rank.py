@@ -141,6 +141,19 @@ def test_the_estimated_error_of_scores_is_of_the_right_size(solver):
 
 
 @BOTH
+@pytest.mark.parametrize("damping", [1e-1, 1e-3])
+def test_the_error_of_a_column_s_own_score_is_seen(solver, damping):
+    """`vᵀx` is stationary at the Galerkin weights; its error is the energy of what is missing, not zero."""
+    operator, dense = damped(falling(0.7), damping)
+    rhs = gaussian(P, 40, seed=5)
+    solution = solver(rank=10).prepare(operator).solve(rhs)
+    wrong = (rhs * (torch.linalg.solve(dense, rhs) - solution.x)).sum(0)
+    expected = torch.einsum("rpk,pk->rk", solution.error_directions, rhs).norm(dim=0)
+    assert float(wrong.min()) > 0
+    assert 1 / 4 <= float(wrong.norm() / expected.norm()) <= 4
+
+
+@BOTH
 def test_weight_decay_on_some_parameters_is_part_of_the_scale(solver):
     rows = gaussian(15, P)
     diagonal = torch.cat([torch.full((30,), 0.05), torch.full((30,), 2.0)]).double()

@@ -13,7 +13,7 @@ from whence.errors import InputError
 from whence.linalg import LinearOperator, split_diagonal
 from whence.memory import memory_errors
 from whence.progress import progress_bar
-from whence.solvers.base import PreparedSolver, Solution, Solver, best_multiple, solution_from
+from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
 from whence.solvers.floor import eigenvalue_floor, not_positive_definite
 from whence.solvers.preconditioner import InverseOperator
 
@@ -100,8 +100,8 @@ class PreparedLowRank(PreparedSolver):
     Gradients are not isotropic, though. For each column the two parts `x_U` and `x_⊥` are therefore weighted
     anew by the Galerkin condition, at the cost of one product each: the result has the smallest error in the
     energy norm over `a x_U + b x_⊥`, hence at most that of any choice of `c`. The same products give the
-    residual. The error left is estimated by the best multiple of the low-rank inverse of it: three products
-    a column altogether.
+    residual. The error left is estimated by the best multiple of the low-rank inverse of it, less its share
+    in the two parts: three products a column altogether.
     """
 
     def __init__(self, operator: LinearOperator, settings: LowRankSolver, seed: int):
@@ -206,9 +206,23 @@ class PreparedLowRank(PreparedSolver):
             converged=torch.full((k,), not self._reason),
             reason=self._reason,
             iterations=torch.ones(k, dtype=torch.long),
-            error_directions=best_multiple(self.operator, self._apply_inverse(residual), residual)[None],
+            error_directions=self._error(parts, images, residual)[None],
             residual=residual,
         )
+
+    def _error(
+        self, parts: Float[Tensor, "2 p k"], images: Float[Tensor, "2 p k"], residual: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "p k"]:
+        """The best multiple of the low-rank inverse's answer to the residual, without what it has of the two
+        parts in the energy norm, as the error has nothing of them. With it `vᵀE` would vanish for the column
+        `v` itself, and a self-influence would seem to have no error."""
+        direction = self._apply_inverse(residual)
+        image = self.operator.matmat(direction)
+        weights = _galerkin(parts, images, image).to(image.dtype)
+        direction = direction - (weights[:, None] * parts).sum(0)
+        energy = (direction * (image - (weights[:, None] * images).sum(0))).double().sum(0)
+        gain = (residual * direction).double().sum(0) / energy
+        return direction * torch.where(energy > 0, gain, torch.zeros_like(gain)).to(direction.dtype)
 
 
 def _galerkin(
