@@ -240,6 +240,13 @@ def test_no_plan_for_solvers_of_all_layers_at_once() -> None:
             call()
 
 
+def test_exact_blocks_have_a_coverage_but_no_plan() -> None:
+    influence = fitted(network(), whence.BlockDiagonal())
+    assert [row.rule for row in influence.coverage()] == ["linear", "linear"]
+    with pytest.raises(UnsupportedError, match=r"solver='block_diagonal' multiplies .*no plan to choose"):
+        influence.explain(queries())
+
+
 def _prepared(influence: whence.Influence) -> PreparedBlocks:
     prepared = influence.fitted.prepared
     assert isinstance(prepared, PreparedBlocks)

@@ -17,7 +17,7 @@ from whence.influence.fitted import FittedInfluence
 from whence.linalg import LinearOperator
 from whence.memory import memory_errors
 from whence.progress import progress_bar
-from whence.solvers import PreparedBlocks
+from whence.solvers import PreparedBlockDiagonal, PreparedBlocks
 
 # Training examples whose scores are compared to estimate the distance to the full curvature's answer.
 _PROBED_TRAIN = 256
@@ -69,6 +69,8 @@ def layer_coverage(fitted: FittedInfluence) -> list[Coverage]:
     Raises:
         UnsupportedError: the solver in use does not treat layers apart.
     """
+    if isinstance(fitted.prepared, PreparedBlockDiagonal):
+        return fitted.prepared.layers.coverage()
     return _prepared(fitted).layers.coverage()
 
 
@@ -175,11 +177,16 @@ def _few_steps(
 
 
 def _prepared(fitted: FittedInfluence) -> PreparedBlocks:
+    if isinstance(fitted.prepared, PreparedBlockDiagonal):
+        raise UnsupportedError(
+            f"solver={fitted.solver.name!r} multiplies solutions with explicit gradients, so there is no "
+            "plan to choose; coverage() says how its layers are attributed. Use solver=EKFAC() for a plan."
+        )
     if not isinstance(fitted.prepared, PreparedBlocks):
         raise UnsupportedError(
             f"solver={fitted.solver.name!r} works on all parameters at once, so there is no plan by layers "
-            "and "
-            "no coverage table: every studied parameter is covered by autograd. Use solver=EKFAC() for these."
+            "and no coverage table: every studied parameter is covered by autograd. Use solver=EKFAC() for "
+            "these."
         )
     return fitted.prepared
 

@@ -4,7 +4,7 @@ from whence.solvers.arnoldi import Arnoldi
 from whence.solvers.astra import Astra
 from whence.solvers.auto import choose_solver
 from whence.solvers.base import PreparedSolver, Solution, Solver
-from whence.solvers.block_diagonal import BlockDiagonal
+from whence.solvers.block_diagonal import BlockDiagonal, PreparedBlockDiagonal
 from whence.solvers.cg import CG
 from whence.solvers.damping import Damping, RelativeDamping, choose_damping
 from whence.solvers.datainf import DataInf
@@ -40,6 +40,7 @@ __all__ = [
     "InverseOperator",
     "LiSSA",
     "Nystrom",
+    "PreparedBlockDiagonal",
     "PreparedBlocks",
     "PreparedSolver",
     "Projected",

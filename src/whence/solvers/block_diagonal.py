@@ -74,7 +74,7 @@ class BlockDiagonal(Solver):
         dual = [self._dual(block, amount, rank) for block, amount in zip(layers.blocks, damping)]
         _require_room(layers, dual, rank)
         inverses = _inverses(data, layers, damping, dual)
-        return _PreparedBlockDiagonal(operator, inverses, sum(dual), seed)
+        return PreparedBlockDiagonal(operator, layers, inverses, sum(dual), seed)
 
     def _dual(self, block: Block, damping: Float[Tensor, " m"], rank: int) -> bool:
         """Whether the dual system of a block is the one to factorise."""
@@ -115,12 +115,26 @@ class _Dual:
         return (scaled - self.rows.T @ inner) / self.root[:, None]
 
 
-class _PreparedBlockDiagonal(PreparedSolver):
+class PreparedBlockDiagonal(PreparedSolver):
+    """Inverse blocks bound to a model.
+
+    Attributes:
+        layers: factored gradients that the blocks were made of.
+    """
+
     name = "BlockDiagonal"
 
-    def __init__(self, operator: LinearOperator, inverses: Sequence[_Primal | _Dual], dual: int, seed: int):
+    def __init__(
+        self,
+        operator: LinearOperator,
+        layers: LayerGradients,
+        inverses: Sequence[_Primal | _Dual],
+        dual: int,
+        seed: int,
+    ):
         bound, proven = eigenvalue_floor(operator, seed)
         super().__init__(operator, bound, proven)
+        self.layers = layers
         self._inverses = list(inverses)
         self.notes = {"blocks": len(inverses), "dual": dual, "bounded": True}
 
