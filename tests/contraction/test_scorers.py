@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from blocks import Case, Shape, outer_case, shapes, token_case
+from blocks import Case, Shape, outer_case, outer_form, shapes, token_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,3 +125,18 @@ def test_vanishing_queries_have_no_terms() -> None:
 
 def _one_group(shape: Shape) -> Shape:
     return replace(shape, groups=1)
+
+
+@given(shapes(), st.lists(st.integers(1, 4), min_size=2, max_size=4), st.booleans())
+def test_queries_padded_to_the_longest_of_each_batch(shape: Shape, lengths: list[int], back: bool) -> None:
+    case = outer_case(shape, separable=True)
+    generator = torch.Generator().manual_seed(shape.seed)
+    batches = [outer_form(shape, shape.queries, length, generator) for length in lengths]
+    dense = [replace(case, queries=batch).dense() for batch in batches]
+    for scorer in (
+        ProductScorer(case.inverse, None, rotate_back=back),
+        ExplicitScorer(case.inverse, rotate_back=back),
+    ):
+        for batch in batches:
+            scorer.absorb(batch)
+        close(scorer.scores(case.train), torch.cat(dense, dim=1))

@@ -212,3 +212,36 @@ def test_a_single_example_and_a_single_query():
     gradients = problem.dense().gradients().detach()
     expected = gradients @ torch.linalg.solve(damped_matrix(influence), gradients.T)
     torch.testing.assert_close(influence.scores(problem.data).values, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "options", [{"curvature": "hessian"}, {"regulariser": lambda named: named["0.weight"].pow(4).sum()}]
+)
+def test_inner_products_ask_for_no_curvature(options):
+    problem = PROBLEMS["tanh_mlp"]()
+    influence = whence.Influence(
+        problem.model, problem.data, loss=problem.loss, solver=whence.Identity(), progress=False, **options
+    ).fit()
+    gradients = problem.dense().gradients()
+    found = influence.scores(tuple(part[:3] for part in problem.data)).values
+    torch.testing.assert_close(found, gradients[:3] @ gradients.T)
+
+
+def test_a_regular_diagonal_needs_no_damping():
+    problem = PROBLEMS["tanh_mlp"]()
+    influence = whence.Influence(
+        problem.model,
+        problem.data,
+        loss=whence.SquaredError(),
+        target=lambda batch: torch.nn.functional.one_hot(batch[1], 3).double(),
+        curvature="ggn",
+        solver=whence.Diagonal(),
+        damping=0.0,
+        progress=False,
+    ).fit()
+    assert bool(torch.isfinite(influence.scores(tuple(part[:3] for part in problem.data)).values).all())
+
+
+def test_a_tolerance_that_is_no_number_is_refused():
+    with as_a_user(), pytest.raises(InputError, match="score_rtol='x'"):
+        whence.EKFAC(score_rtol="x")

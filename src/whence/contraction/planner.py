@@ -64,7 +64,7 @@ def make_plan(
         candidates = [_explicit(inverse, shape, queries, train)]
         if inverse.separable is not None:
             candidates.append(_product(inverse, shape, queries, train, None))
-        elif share > 0:
+        elif share > 0 and inverse.damping > 0:  # a singular inverse has no expansion
             least = _product_operations(inverse, shape, queries, train, rank=1, entries=0, rotate_back=True)
             if least < candidates[0].operations:
                 expansion = _expand(inverse, share, queries)

@@ -93,13 +93,17 @@ class ProductScorer(BlockScorer):
         self._lefts: list[list[Tensor]] = [[] for _ in self._terms]
         self._rights: list[list[Tensor]] = [[] for _ in self._terms]
         self._single: list[list[Tensor]] = [[] for _ in self._terms]
-        self._query_positions = 1
+        # Which query each row belongs to: batches may be padded to different lengths.
+        self._owners: list[Tensor] = []
+        self._queries = 0
 
     def absorb(self, queries: GradientForm) -> None:
         assert isinstance(queries, OuterProducts)
         basis = self.inverse.basis
         rotated = queries.rotated(basis.left, basis.right)
-        self._query_positions = rotated.positions
+        owners = torch.arange(self._queries, self._queries + rotated.b, device=rotated.gradients.device)
+        self._owners.append(owners.repeat_interleave(rotated.positions))
+        self._queries += rotated.b
         for group, (left, right) in enumerate(self._terms):
             deltas = rotated.gradients[0, :, :, group].reshape(-1, left.shape[1])
             activations = rotated.activations[:, :, group].reshape(-1, right.shape[1])
@@ -120,7 +124,7 @@ class ProductScorer(BlockScorer):
         basis = self.inverse.basis
         form = train if self._rotate_back else train.rotated(basis.left, basis.right)
         queries = self._lefts[0][0].shape[1]
-        total = form.gradients.new_zeros(form.b, queries // self._query_positions)
+        total = form.gradients.new_zeros(form.b, self._queries)
         for group, (lefts,) in enumerate(self._lefts):
             deltas = form.gradients[0, :, :, group]
             activations = form.activations[:, :, group]
@@ -136,6 +140,8 @@ class ProductScorer(BlockScorer):
         return total
 
     def _join(self) -> None:
+        if len(self._owners) > 1:
+            self._owners[:] = [torch.cat(self._owners)]
         for parts in (*self._lefts, *self._rights):
             if len(parts) > 1:
                 parts[:] = [torch.cat(parts, dim=1)]
@@ -155,8 +161,7 @@ class ProductScorer(BlockScorer):
         b, positions = deltas.shape[:2]
         outer = deltas.flatten(0, 1) @ lefts.reshape(rank * queries, -1).T
         outer *= activations.flatten(0, 1) @ rights.reshape(rank * queries, -1).T
-        shape = (b, positions, rank, queries // self._query_positions, self._query_positions)
-        total += outer.view(shape).sum((1, 2, 4))
+        self._add_by_query(outer.view(b, positions, rank, queries).sum((1, 2)), total)
 
     def _add_entries(
         self,
@@ -178,5 +183,11 @@ class ProductScorer(BlockScorer):
             made = lefts[entries.rows[part]]
             made *= rights[entries.columns[part]]
             product.addmm_(made.T, queries[part])
-        shape = (b, positions, queries.shape[1] // self._query_positions, self._query_positions)
-        total += product.view(shape).sum((1, 3))
+        self._add_by_query(product.view(b, positions, -1).sum(1), total)
+
+    def _add_by_query(self, rows: Float[Tensor, "b rows"], total: Float[Tensor, "b q"]) -> None:
+        """Add up the columns of each query's positions."""
+        if rows.shape[1] == self._queries:  # one position each
+            total += rows
+        else:
+            total.index_add_(1, self._owners[0], rows)

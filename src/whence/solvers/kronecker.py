@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.curvature.gauss_newton import GaussNewtonOperator
+from whence.curvature.hessian import HessianOperator
 from whence.curvature.kronecker import (
     BlockInverse,
     KroneckerCurvature,
@@ -27,7 +29,7 @@ from whence.curvature.kronecker import (
     kronecker_inverses,
 )
 from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
-from whence.gradients import LayerGradients
+from whence.gradients import GradientEngine, LayerGradients
 from whence.linalg import LinearOperator, split_diagonal
 from whence.solvers.base import PreparedSolver, Solution, Solver
 from whence.solvers.damping import Damping, RelativeDamping
@@ -69,8 +71,8 @@ class BlockSolver(Solver):
         damping = {
             block.name: float(diagonal[block.index.reshape(-1)].double().mean()) for block in layers.blocks
         }
-        if curvature is not None:
-            _require_damping(curvature, damping)
+        assert curvature is not None
+        _require_damping(curvature, damping)
         return PreparedBlocks(
             self, operator, layers, curvature, self.inverses(layers, curvature, damping), damping
         )
@@ -92,7 +94,8 @@ class _Kronecker(BlockSolver):
         strict: bool = True,
     ):
         self.options = KroneckerOptions(self.method, labels, draws, sharing, strict)
-        if isinstance(score_rtol, bool) or not (math.isfinite(score_rtol) and 0 <= score_rtol < 1):
+        number = isinstance(score_rtol, Real) and not isinstance(score_rtol, bool)
+        if not (number and 0 <= score_rtol < 1):
             raise InputError(f"score_rtol={score_rtol!r}: expected a number from 0 (exact) to below 1")
         if isinstance(probes, bool) or not isinstance(probes, int) or probes < 0:
             raise InputError(f"probes={probes!r}: expected an integer ≥ 0")
@@ -201,6 +204,11 @@ class Identity(BlockSolver):
     def settings(self) -> dict[str, Any]:
         return {"solver": self.name, "strict": self.strict}
 
+    def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
+        layers = LayerGradients(_engine(operator), strict=self.strict)
+        none = dict.fromkeys((block.name for block in layers.blocks), 0.0)
+        return PreparedBlocks(self, operator, layers, None, self.inverses(layers, None, none), none)
+
     def curvature(self, operator: LinearOperator, *, seed: int = 0) -> None:
         return None
 
@@ -275,12 +283,22 @@ def data_term(operator: LinearOperator, solver: str) -> tuple[GaussNewtonOperato
         kinds = ", ".join(type(term).__name__ for term in rest) or "a diagonal"
         raise UnsupportedError(
             f"solver={solver!r} approximates a Gauss-Newton or Fisher matrix plus weight decay; found "
-            f"{kinds}. "
-            "Use curvature='ggn', 'fisher', 'sampled_fisher' or 'empirical_fisher', and weight_decay= "
-            "instead "
-            "of another regulariser."
+            f"{kinds}. Use curvature='ggn', 'fisher', 'sampled_fisher' or 'empirical_fisher', and "
+            "weight_decay= instead of another regulariser."
         )
     return rest[0], diagonal
+
+
+def _engine(operator: LinearOperator) -> GradientEngine:
+    """Of the objective whose curvature this is."""
+    rest = split_diagonal(operator)[0]
+    found = [term.engine for term in rest if isinstance(term, (GaussNewtonOperator, HessianOperator))]
+    if not found:
+        raise UnsupportedError(
+            "solver='identity' takes gradients of the objective whose curvature it is prepared on; found an "
+            "operator without one. Use whence.Influence, or an operator of whence.curvature."
+        )
+    return found[0]
 
 
 def keep_factors(operator: LinearOperator, run_dir: str | Path) -> None:
@@ -321,7 +339,9 @@ def relative_damping(
     if not isinstance(solver, BlockSolver):  # those say so themselves
         _require_blocks(operator, relative)
     preconditioner = getattr(solver, "preconditioner", None)
-    gathering: _Kronecker = Diagonal()
+    preconditioned = isinstance(preconditioner, Solver)
+    strict = getattr(preconditioner if preconditioned else solver, "strict", True)
+    gathering: _Kronecker = Diagonal(strict=strict)
     if isinstance(solver, _Kronecker):
         gathering = solver
     elif isinstance(preconditioner, (EKFAC, Diagonal)):  # their traces are those of the blocks themselves
