@@ -94,6 +94,7 @@ def test_a_plan_that_misses_is_made_again_or_given_up(monkeypatch: pytest.Monkey
     def missed(plan: Plan, *_: object) -> Plan:
         return plan.measured(torch.tensor([1.0]), (1, 1))
 
+    monkeypatch.setattr("whence.contraction.planner._EXPANSION_SECONDS", 0.0)
     monkeypatch.setattr(running, "make_plan", recorded)
     monkeypatch.setattr(running, "_measured", missed)
     assert plan_of(case, 0.3).exact

@@ -167,3 +167,10 @@ def test_plans_as_json() -> None:
 def test_errors_of_no_query() -> None:
     made = plan(an_inverse(), ONE).measured(torch.zeros(0), (3, 4))
     assert made.measured_error == 0 and made.measured_on == (3, 4)
+
+
+def test_a_fit_that_costs_more_than_it_saves_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"queries": 40, "train": 500, "rtol": 1e-2}
+    assert plan(an_inverse(), ONE, **few).exact
+    monkeypatch.setattr(planning, "_EXPANSION_SECONDS", 0.0)
+    assert not plan(an_inverse(), ONE, **few).exact

@@ -16,6 +16,10 @@ from whence.linalg import HadamardExpansion, expand_inverse
 
 # An entry that is added singly costs a copy beside its product: this many queries' worth.
 _ENTRY_OVERHEAD = 100
+# Seconds that fitting an expansion takes for each entry, and the share of an explicit contraction that one
+# usually saves: with few queries the fit costs more than it saves.
+_EXPANSION_SECONDS = 1.5e-6
+_USUAL_SAVING = 0.7
 # Operations of an eigendecomposition in float64, per cube of its size, at the rate of products in float32.
 _EIGEN = 100
 
@@ -66,7 +70,8 @@ def make_plan(
             candidates.append(_product(inverse, shape, queries, train, None))
         elif share > 0 and inverse.damping > 0:  # a singular inverse has no expansion
             least = _product_operations(inverse, shape, queries, train, rank=1, entries=0, rotate_back=True)
-            if least < candidates[0].operations:
+            saved = candidates[0].seconds * _USUAL_SAVING
+            if least < candidates[0].operations and inverse.block.size * _EXPANSION_SECONDS < saved:
                 expansion = _expand(inverse, share, queries)
                 if all(one.attained for one in expansion):
                     candidates.append(_product(inverse, shape, queries, train, expansion))
