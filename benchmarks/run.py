@@ -13,8 +13,6 @@ import argparse
 import hashlib
 import json
 import statistics
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +26,15 @@ import tasks
 import torch
 from calibrate import Calibration
 from competitors import COMPETITORS, TARGETS, Competitor, Settings
+from progress import Progress
 
 SLOW = 30.0  # seconds of CPU: a competitor slower than this in its first run is timed once
-
-
-class Progress:
-    """One line, rewritten, on a terminal; plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self._live, self._start = sys.stderr.isatty(), time.monotonic()
-
-    def __call__(self, message: str) -> None:
-        line = f"[{time.monotonic() - self._start:6.0f} s] {message}"
-        if self._live:
-            print(f"\r\033[2K{line[:100]}", end="", file=sys.stderr, flush=True)
-        elif "float64 CG" not in message:
-            print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     given = _arguments()
     torch.set_num_threads(1)
-    tell, out = Progress(), given.out
+    tell, out = Progress("float64 CG"), given.out
     out.mkdir(parents=True, exist_ok=True)
     data = tasks.find_data(given.data)
     fingerprint = _fingerprint(given.quick, data is not None)

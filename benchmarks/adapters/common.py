@@ -66,6 +66,17 @@ Method = Callable[[Task, dict[str, Any], Stages], np.ndarray]
 
 def main(methods: Mapping[str, Method], package: str, version: str | None = None) -> None:
     """Command line of an adapter: warm up on a tiny task, run once on the real one, write ``--out``."""
+    run_adapter(methods, load, _toy, package, version)
+
+
+def run_adapter(
+    methods: Mapping[str, Callable[[Any, dict[str, Any], Stages], np.ndarray]],
+    load: Callable[[Path], Any],
+    toy: Callable[[Any], Any],
+    package: str,
+    version: str | None,
+) -> None:
+    """The command line that all adapters share: ``load`` reads a task, ``toy`` makes a tiny one of it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", required=True, type=Path)
     parser.add_argument("--method", required=True, choices=sorted(methods))
@@ -74,10 +85,8 @@ def main(methods: Mapping[str, Method], package: str, version: str | None = None
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    settings, method = json.loads(given.settings), methods[given.method]
-    task = load(given.task)
-
-    measure_into(given.out, method, task, _toy(task), settings, package, version)
+    settings, task = json.loads(given.settings), load(given.task)
+    measure_into(given.out, methods[given.method], task, toy(task), settings, package, version)
 
 
 def measure_into(

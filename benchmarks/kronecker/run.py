@@ -14,7 +14,6 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,6 +26,7 @@ import launch
 import results
 import torch
 from entrants import ENTRANTS, Entrant
+from progress import Progress
 
 import problems
 import report
@@ -37,24 +37,10 @@ REFERENCE_FILES = ("capturing.py", "kronecker_reference.py", "ggn_reference.py")
 GGN_TASKS = ("mlp-reduced", "resnet-reduced")
 
 
-class Progress:
-    """One line, rewritten, on a terminal; plain lines elsewhere, without those of the references."""
-
-    def __init__(self) -> None:
-        self._live, self._start = sys.stderr.isatty(), time.monotonic()
-
-    def __call__(self, message: str) -> None:
-        line = f"[{time.monotonic() - self._start:6.0f} s] {message}"
-        if self._live:
-            print(f"\r\033[2K{line[:100]}", end="", file=sys.stderr, flush=True)
-        elif "float64" not in message:
-            print(line, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     given = _arguments()
     torch.set_num_threads(1)
-    tell, out = Progress(), given.out
+    tell, out = Progress("float64"), given.out
     out.mkdir(parents=True, exist_ok=True)
     data = problems.find_data(given.data)
     kind = f"{given.quick} {data is not None}"

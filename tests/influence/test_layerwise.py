@@ -37,7 +37,7 @@ def fitted(problem: Problem, solver: whence.Solver, **options: object) -> whence
 def dense_inverse(influence: whence.Influence) -> Tensor:
     """`M⁻¹` inverted as a matrix, from bases, eigenvalues and damping."""
     prepared = _prepared(influence)
-    whole = torch.zeros(prepared.full.size, prepared.full.size, dtype=torch.float64)
+    whole = torch.zeros(prepared.operator.size, prepared.operator.size, dtype=torch.float64)
     for position, block in enumerate(prepared.layers.blocks):
         index = block.index.reshape(-1)
         if prepared.curvature is None:
@@ -223,7 +223,7 @@ def test_large_networks_are_treated_layer_by_layer() -> None:
 
 
 def test_refinement_is_refused() -> None:
-    with pytest.raises(InputError, match=r"refine=2.*preconditioner=EKFAC"):
+    with pytest.raises(InputError, match=r"refine=2.*solver=CG"):
         fitted(network(), SOLVERS["ekfac"]()).scores(queries(), refine=2)
 
 

@@ -13,7 +13,7 @@ import harness
 import numpy as np
 import torch
 from curvlinops import EKFACLinearOperator, KFACInverseLinearOperator, KFACLinearOperator
-from torch import Tensor, nn
+from torch import nn
 
 FISHER = {"exact": "type-2", "sampled": "mc", "empirical": "empirical"}
 
@@ -26,23 +26,12 @@ def kfac(problem: harness.Problem, settings: dict[str, Any], stages: harness.Sta
     return _scores(KFACLinearOperator, problem, settings, stages)
 
 
-class _ClassesSecond(nn.Module):
-    """The layout of torch's own cross-entropy: `(b, c, t)`."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).movedim(-1, 1)
-
-
 def _scores(
     operator: Any, problem: harness.Problem, settings: dict[str, Any], stages: harness.Stages
 ) -> np.ndarray:
     tokens = problem.tokens
     with stages.stage("fit"):
-        model = problem.model if tokens == 1 else _ClassesSecond(problem.model)
+        model = problem.model if tokens == 1 else harness.ClassesSecond(problem.model)
         named = dict(problem.model.named_parameters())
         params = [named[name] for name in problem.parameter_names]
         batches = list(zip(problem.X.split(settings["batch"]), problem.y.split(settings["batch"])))

@@ -8,7 +8,6 @@ only.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 from collections.abc import Callable, Mapping
@@ -60,20 +59,20 @@ class Problem:
 Method = Callable[[Problem, dict[str, Any], Stages], np.ndarray]
 
 
+class ClassesSecond(nn.Module):
+    """The layout of torch's own cross-entropy: `(b, c, t)`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).movedim(-1, 1)
+
+
 def main(methods: Mapping[str, Method], package: str, version: str | None = None) -> None:
     """Warm up on a dozen examples, run once on all of them, write scores and a report to `--out`."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--task", required=True, type=Path)
-    parser.add_argument("--method", required=True, choices=sorted(methods))
-    parser.add_argument("--settings", default="{}", help="JSON object")
-    parser.add_argument("--out", required=True, type=Path, help="folder for scores.npy and report.json")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    problem, settings = load(given.task), json.loads(given.settings)
-    common.measure_into(
-        given.out, methods[given.method], problem, problem.head(12, 3), settings, package, version
-    )
+    common.run_adapter(methods, load, lambda problem: problem.head(12, 3), package, version)
 
 
 def load(path: Path) -> Problem:

@@ -14,7 +14,6 @@ import harness
 import numpy as np
 import torch
 from pydvl.influence.torch import EkfacInfluence
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -26,17 +25,6 @@ def kfac(problem: harness.Problem, settings: dict[str, Any], stages: harness.Sta
     return _scores(False, problem, settings, stages)
 
 
-class _ClassesSecond(nn.Module):
-    """The layout of torch's own cross-entropy: `(b, c, t)`."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).movedim(-1, 1)
-
-
 def _scores(
     corrected: bool, problem: harness.Problem, settings: dict[str, Any], stages: harness.Stages
 ) -> np.ndarray:
@@ -45,7 +33,7 @@ def _scores(
         names = set(problem.parameter_names)
         for name, parameter in problem.model.named_parameters():
             parameter.requires_grad_(name in names)
-        model = problem.model if tokens == 1 else _ClassesSecond(problem.model)
+        model = problem.model if tokens == 1 else harness.ClassesSecond(problem.model)
         influence = EkfacInfluence(model, update_diagonal=corrected, hessian_regularization=problem.damping)
         influence.fit(DataLoader(TensorDataset(problem.X, problem.y), batch_size=settings["batch"]))
     with stages.stage("scores"):

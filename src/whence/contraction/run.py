@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +16,7 @@ from whence.contraction.planner import BlockShape, make_plan
 from whence.contraction.scorers import BlockScorer, ExplicitScorer, ProductScorer
 from whence.contraction.token_scorer import TokenScorer
 from whence.curvature.kronecker import BlockInverse
-from whence.gradients import Evaluated, LayerGradients
+from whence.gradients import Capture, LayerGradients
 from whence.layers import GradientForm, TokenOuterProducts
 from whence.progress import progress_bar
 from whence.task import Examples, Measure
@@ -52,29 +51,22 @@ class GradientSource:
     examples: Examples
     measure: Measure
 
-    def forms(self, capture: Any) -> list[GradientForm]:
+    def forms(self, capture: Capture) -> list[GradientForm]:
         """The gradients on a captured batch, block by block."""
-        return capture.gradients(self.cotangent(capture)[None])
+        return capture.gradients(capture.output_gradient(self.measure)[None])
 
-    def scaled(self, capture: Any) -> tuple[list[GradientForm], Float[Tensor, " b"]]:
+    def scaled(self, capture: Capture) -> tuple[list[GradientForm], Float[Tensor, " b"]]:
         """The gradients, each divided by a power of two that brings its cotangent near 1, and these powers.
 
         Gradients of well-fitted examples are so small that products of two of them fall below the smallest
         normal number, where they are wrong and arithmetic is many times slower.
         """
-        cotangent = self.cotangent(capture)
+        cotangent = capture.output_gradient(self.measure)
         largest = cotangent.reshape(len(cotangent), -1).abs().amax(1)
         exponents = torch.where(largest > 0, torch.frexp(largest)[1], 0)
         scales = torch.ldexp(torch.ones_like(largest), exponents)
         shaped = scales.view(-1, *[1] * (cotangent.ndim - 1))
         return capture.gradients((cotangent / shaped)[None]), scales
-
-    def cotangent(self, at: Evaluated) -> Tensor:
-        """`∇_f m`, shaped like the outputs."""
-        leaf = at.outputs.detach().requires_grad_()
-        with torch.enable_grad():
-            (made,) = torch.autograd.grad(self.measure(leaf, at.targets).sum(), leaf)
-        return made
 
     def batches(
         self, index: Tensor, *, numbers_each: int = 0
@@ -122,10 +114,11 @@ def plan_contraction(
             rtol=asked,
             capture_operations=capture,
         )
+        # What was asked for is the user's tolerance, not the tighter one that plans are made for.
+        plan = replace(plan, rtol=rtol)
         if plan.exact:
             return plan
-        # What was asked for is the user's tolerance, not the tighter one that plans are made for.
-        plan = replace(_measured(plan, inverses, queries, train), rtol=rtol)
+        plan = _measured(plan, inverses, queries, train)
         if plan.measured_error <= rtol:
             return plan
         asked *= _CAUTION * rtol / plan.measured_error

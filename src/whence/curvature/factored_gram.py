@@ -65,7 +65,7 @@ def require_room(size: int, dtype: torch.dtype, device: torch.device) -> None:
         raise OutOfMemoryError(
             f"the Gram matrix of the dual space has {size:,} rows (training examples × roots of their output "
             f"curvature) and needs {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free. Use fewer training "
-            "examples, solver=EKFAC(), or solver=CG(preconditioner=EKFAC()) for the same matrix."
+            "examples, solver=EKFAC(), or solver=CG() for the same matrix."
         )
 
 

@@ -127,10 +127,7 @@ class EmpiricalFisherMetric(OutputMetric):
     couples_positions = True
 
     def cotangents(self, at: Evaluated, where: slice | Tensor) -> Float[Tensor, "r b *outputs"]:
-        leaf = at.outputs.detach().requires_grad_()
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(self.loss(leaf, at.targets).sum(), leaf)
-        return gradient[None]
+        return at.output_gradient(self.loss)[None]
 
 
 def _spread(loss: Loss, roots: Float[Tensor, "b s c r"], at: Evaluated) -> Float[Tensor, "rs b *outputs"]:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.task import Measure
+
 
 class Evaluated:
     """The model on a batch of `b` examples.
@@ -20,6 +22,13 @@ class Evaluated:
 
     outputs: Tensor
     targets: Any
+
+    def output_gradient(self, measure: Measure) -> Tensor:
+        """`∇_f m` of a measurement that gives one number per example, shaped like the outputs."""
+        leaf = self.outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            (made,) = torch.autograd.grad(measure(leaf, self.targets).sum(), leaf)
+        return made
 
 
 class Linearisation(Evaluated, ABC):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from whence.gradients.engine import GradientEngine
 from whence.gradients.linear_head import LinearHeadLinearisation
-from whence.gradients.linearisation import Linearisation
 from whence.task import Examples, Measure
 
 # Examples whose gradients are looked at for their typical size.
@@ -37,7 +36,7 @@ class ExampleGradients:
     def rows(self, where: slice | Tensor) -> Float[Tensor, "b p"]:
         """The gradients of these examples, explicitly: `b · p` numbers."""
         at = self.engine.linearise(self.examples, where)
-        return at.vjp_each(self._cotangent(at)[None])[:, 0]
+        return at.vjp_each(at.output_gradient(self.measure)[None])[:, 0]
 
     def products(self, directions: Float[Tensor, "p k"]) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """For consecutive examples: `(which, g_iᵀ V (b, k), ‖g_i‖ (b,))`."""
@@ -51,7 +50,7 @@ class ExampleGradients:
         for start in range(0, len(self.examples), size):
             where = slice(start, min(start + size, len(self.examples)))
             at = self.engine.linearise(self.examples, where)
-            cotangent = self._cotangent(at)
+            cotangent = at.output_gradient(self.measure)
             # Padded sequences may have one position on the probe and several in this batch.
             if tangents_first and isinstance(at, LinearHeadLinearisation) and at.features.shape[1] == 1:
                 count = cotangent.shape[0]
@@ -74,7 +73,7 @@ class ExampleGradients:
         total = 0.0
         for part in chosen.split(self.engine.rows_per_batch()):
             at = self.engine.linearise(self.examples, part.to(self.engine.objective.device))
-            rows = [rows[:, 0] for rows in at.vjp_each_parts(self._cotangent(at)[None])]
+            rows = [rows[:, 0] for rows in at.vjp_each_parts(at.output_gradient(self.measure)[None])]
             total += float(_norms(rows).double().square().sum())
         return (total / len(chosen)) ** 0.5
 
@@ -84,15 +83,8 @@ class ExampleGradients:
         for start in range(0, len(self.examples), self.engine.batch_size):
             where = slice(start, min(start + self.engine.batch_size, len(self.examples)))
             at = self.engine.linearise(self.examples, where)
-            total += at.vjp(self._cotangent(at)[None])[:, 0].double()
+            total += at.vjp(at.output_gradient(self.measure)[None])[:, 0].double()
         return total / len(self.examples)
-
-    def _cotangent(self, at: Linearisation) -> Tensor:
-        """`∇_f m`, shaped like the outputs."""
-        leaf = at.outputs.detach().requires_grad_()
-        with torch.enable_grad():
-            (cotangent,) = torch.autograd.grad(self.measure(leaf, at.targets).sum(), leaf)
-        return cotangent
 
 
 def _norms(parts: list[Tensor]) -> Float[Tensor, " b"]:

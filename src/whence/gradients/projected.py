@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.errors import NonFiniteError, OutOfMemoryError
-from whence.gradients.capture import Capture
 from whence.gradients.engine import GradientEngine
 from whence.gradients.layer_gradients import LayerGradients
 from whence.gradients.per_example import ExampleGradients
@@ -115,7 +114,7 @@ def _factored(
     layers: LayerGradients, examples: Examples, measure: Measure, bound: BoundLoGra
 ) -> Iterator[tuple[slice, Tensor]]:
     for where, capture in layers.captures(examples, numbers_each=bound.k):
-        forms = capture.gradients(_cotangent(capture, measure)[None])
+        forms = capture.gradients(capture.output_gradient(measure)[None])
         yield where, torch.cat([_project(layer, form) for layer, form in zip(bound.layers, forms)], dim=1)
 
 
@@ -126,14 +125,6 @@ def _project(layer: LayerProjection, form: GradientForm) -> Float[Tensor, "b k"]
     if isinstance(form, TokenOuterProducts):
         return layer.project_tokens(form.tokens, form.gradients)[0]
     return layer.project(form.rows()[0].view(form.b, *form.shape))
-
-
-def _cotangent(capture: Capture, measure: Measure) -> Tensor:
-    """`∇_f m`, shaped like the outputs."""
-    leaf = capture.outputs.detach().requires_grad_()
-    with torch.enable_grad():
-        (cotangent,) = torch.autograd.grad(measure(leaf, capture.targets).sum(), leaf)
-    return cotangent
 
 
 def _check_finite(projected: Float[Tensor, "b k"], where: slice, role: str) -> None:

@@ -12,6 +12,7 @@ from whence.gradients.capture import Capture
 from whence.gradients.engine import GradientEngine
 from whence.gradients.sites import Site, demoted
 from whence.layers import Layouts, Tape
+from whence.memory import is_allocation_failure
 
 PROBES = 3
 # Examples that are asked, so many at a time, what three alone may not tell.
@@ -41,10 +42,9 @@ class Proof:
 
     def mismatches(self, sites: Sequence[Site]) -> dict[str, str]:
         """The sites, by name, whose rule does not give these gradients, and why."""
-        try:
-            capture = self._capture(sites)
-        except Exception as error:  # whatever a module says to an output that was given another layout
-            return self._culprits(sites, _first_line(error))
+        capture = self._attempt(sites)
+        if isinstance(capture, str):
+            return self._culprits(sites, capture)
         found = {}
         for site in sites:
             reason = self._mismatch(site, capture)
@@ -55,13 +55,12 @@ class Proof:
     def mark_sequence_first(self, sites: Sequence[Site]) -> None:
         """A sequence-first input of a single position looks as if one tensor served all examples."""
         count = len(self._where)
-        try:
-            calls = self._capture(sites).tape.calls
-        except Exception:
-            return  # told apart and reported by `mismatches`
+        capture = self._attempt(sites)
+        if isinstance(capture, str):
+            return  # `mismatches` makes the same attempt, and finds out whose fault it is
         for site in sites:
             for block in site.blocks:
-                shapes = [call.inputs.shape[:2] for call in calls.get(block.name, [])]
+                shapes = [call.inputs.shape[:2] for call in capture.tape.calls.get(block.name, [])]
                 if count > 1 and shapes and all(shape == (1, count) for shape in shapes):
                     self._layouts.second.add(block.name)
 
@@ -120,9 +119,7 @@ class Proof:
             for site in ruled:
                 off, size = 0.0, 0.0
                 for block in site.blocks:
-                    form, total = next(forms), torch.zeros_like(truth[: block.size])
-                    for example in range(form.b):
-                        total += form.select(slice(example, example + 1)).rows()[0, 0]
+                    total = next(forms).total().reshape(-1)
                     own = truth[block.index.reshape(-1)]
                     off += float((total - own).norm())
                     size += float(total.norm() + own.norm())
@@ -163,6 +160,16 @@ class Proof:
             found |= self.mismatches([site])
         return found or {site.name: reason for site in ruled}
 
+    def _attempt(self, sites: Sequence[Site]) -> Capture | str:
+        """The capture, or why there is none: a module may object in any way to an output that was given
+        another layout. Want of memory is no objection to a layout."""
+        try:
+            return self._capture(sites)
+        except Exception as error:
+            if is_allocation_failure(error):
+                raise
+            return _first_line(error)
+
     def _capture(self, sites: Sequence[Site]) -> Capture:
         ruled = [site for site in sites if site.rule is not None]
         for _ in range(2):
@@ -193,6 +200,8 @@ class Proof:
             try:
                 rows = site.rule.form(site.modules[0], block, calls, capture.tape.batch).rows()
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                if is_allocation_failure(error):
+                    raise
                 return f"the rule {site.rule.name!r} does not fit its calls ({_first_line(error)})"
             if not bool((rows - truth).norm() <= self._tolerance * (rows.norm() + truth.norm())):
                 return f"the rule {site.rule.name!r} gives other gradients than autograd"

@@ -59,7 +59,7 @@ def compute_scores(
         raise InputError(
             f"refine={refine}: solver={fitted.solver.name!r} approximates the curvature itself, so single "
             "scores cannot be corrected beside others that are not. Use refine=0, or "
-            "solver=CG(preconditioner=EKFAC()) for the full curvature."
+            "solver=CG() for the full curvature."
         )
     needed = q * n * _NUMBERS_PER_SCORE * fitted.objective.dtype.itemsize
     if needed > 0.9 * available_memory(torch.device("cpu")):

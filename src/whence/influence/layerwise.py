@@ -14,10 +14,11 @@ from whence.contraction import GradientSource, Plan, contract, plan_contraction
 from whence.errors import UnsupportedError
 from whence.gradients import Coverage, ExampleGradients
 from whence.influence.fitted import FittedInfluence
-from whence.linalg import LinearOperator
 from whence.memory import memory_errors
 from whence.progress import progress_bar
 from whence.solvers import PreparedBlockDiagonal, PreparedBlocks
+from whence.solvers.cg_iteration import BlockIteration
+from whence.solvers.floor import not_positive_definite
 
 # Training examples whose scores are compared to estimate the distance to the full curvature's answer.
 _PROBED_TRAIN = 256
@@ -103,7 +104,7 @@ def _estimate(values: Float[Tensor, "q n"], distance: float, contraction: float)
 def layerwise_self_scores(
     fitted: FittedInfluence, index: Tensor
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-    """`g_iᵀ M⁻¹ g_i` and `‖g_i‖²` of these training examples, from squares in the eigenbasis."""
+    """`g_iᵀ M⁻¹ g_i` of these training examples, from squares in the eigenbasis, and the expected errors."""
     prepared = _prepared(fitted)
     source = _sources(fitted, fitted.train_gradients)[1]
     layers = prepared.layers
@@ -141,8 +142,9 @@ def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tupl
     rhs = gradients.rows(torch.tensor(gradients.examples.spread(count), device=device)).T
     inverse = prepared.as_preconditioner()
     x = inverse.matmat(rhs)
-    residual = rhs - prepared.full.matmat(x)
-    missing = _few_steps(prepared.full, inverse, residual)
+    residual = rhs - prepared.operator.matmat(x)
+    iteration = BlockIteration(prepared.operator, inverse, not_positive_definite)
+    missing = iteration.run(residual, torch.zeros_like(residual[0]), _PROBE_STEPS).x
     train = fitted.train_gradients
     index = torch.tensor(train.examples.spread(_PROBED_TRAIN), device=device)
     own, lost = 0.0, 0.0
@@ -154,26 +156,6 @@ def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tupl
     relative = residual.norm(dim=0)[sizes > 0] / sizes[sizes > 0]
     mean = float(relative.mean()) if len(relative) else 0.0
     return (lost / own) ** 0.5 if own > 0 else 0.0, mean
-
-
-def _few_steps(
-    operator: LinearOperator, preconditioner: LinearOperator, rhs: Float[Tensor, "p k"]
-) -> Float[Tensor, "p k"]:
-    """A rough `C_λ⁻¹ v` of each column."""
-    tiny = torch.finfo(rhs.dtype).tiny
-    x, residual = torch.zeros_like(rhs), rhs
-    search = preconditioner.matmat(residual)
-    energy = (residual * search).sum(0)
-    for step in range(_PROBE_STEPS):
-        image = operator.matmat(search)
-        length = energy / (search * image).sum(0).clamp(min=tiny)
-        x = x + length * search
-        if step + 1 < _PROBE_STEPS:
-            residual = residual - length * image
-            image = preconditioner.matmat(residual)
-            before, energy = energy, (residual * image).sum(0)
-            search = image + (energy / before.clamp(min=tiny)) * search
-    return x
 
 
 def _prepared(fitted: FittedInfluence) -> PreparedBlocks:

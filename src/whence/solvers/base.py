@@ -124,13 +124,3 @@ def solution_from(
     if residual is None:
         residual = rhs - operator.matmat(x)
     return Solution(x, converged, reason, iterations, residual.norm(dim=0), rhs.norm(dim=0), error_directions)
-
-
-def best_multiple(
-    operator: LinearOperator, direction: Float[Tensor, "p k"], residual: Float[Tensor, "p k"]
-) -> Float[Tensor, "p k"]:
-    """Per column, the multiple of `direction` closest to `C_λ⁻¹ r` in the energy norm: an estimate of the
-    error that `residual` leaves, of the right size even where `direction` is not. Cost: one product."""
-    energy = (direction * operator.matmat(direction)).double().sum(0)
-    gain = (residual * direction).double().sum(0) / energy
-    return direction * torch.where(energy > 0, gain, torch.zeros_like(gain)).to(direction.dtype)

@@ -22,10 +22,10 @@ from whence.errors import (
 from whence.gradients import LayerGradients
 from whence.layers import Block
 from whence.linalg import LinearOperator
-from whence.solvers.base import PreparedSolver, Solution, Solver, best_multiple, solution_from
+from whence.solvers.base import PreparedSolver, Solver
+from whence.solvers.fixed_inverse import OneApplication
 from whence.solvers.floor import eigenvalue_floor
 from whence.solvers.kronecker import data_term, layer_gradients
-from whence.solvers.preconditioner import InverseOperator
 
 _MEMORY_SHARE = 0.8
 # A squared pivot below this share of the largest diagonal entry is rounding.
@@ -67,7 +67,7 @@ class BlockDiagonal(Solver):
         return {"solver": self.name, "max_size": self.max_size, "strict": self.strict}
 
     def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
-        data, diagonal = data_term(operator, self.name)
+        data, diagonal = data_term(operator, f"solver={self.name!r} approximates")
         layers = layer_gradients(data, self.strict)
         rank = layers.objective.n * roots_each(data, layers)
         damping = [diagonal[block.index.reshape(-1)].double() for block in layers.blocks]
@@ -115,7 +115,7 @@ class _Dual:
         return (scaled - self.rows.T @ inner) / self.root[:, None]
 
 
-class PreparedBlockDiagonal(PreparedSolver):
+class PreparedBlockDiagonal(OneApplication):
     """Inverse blocks bound to a model.
 
     Attributes:
@@ -137,25 +137,6 @@ class PreparedBlockDiagonal(PreparedSolver):
         self.layers = layers
         self._inverses = list(inverses)
         self.notes = {"blocks": len(inverses), "dual": dual, "bounded": True}
-
-    def as_preconditioner(self) -> LinearOperator:
-        return InverseOperator(self._apply_inverse, self.operator)
-
-    def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
-        k = rhs.shape[1]
-        x = self._apply_inverse(rhs)
-        residual = rhs - self.operator.matmat(x)
-        error = best_multiple(self.operator, self._apply_inverse(residual), residual)
-        return solution_from(
-            self.operator,
-            rhs,
-            x,
-            converged=torch.ones(k, dtype=torch.bool),
-            reason="",
-            iterations=torch.ones(k, dtype=torch.long),
-            error_directions=error[None],
-            residual=residual,
-        )
 
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         made = torch.empty_like(rhs, memory_format=torch.contiguous_format)

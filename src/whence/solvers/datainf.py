@@ -11,9 +11,9 @@ from torch import Tensor
 from whence.errors import InputError, UnsupportedError
 from whence.linalg import FactoredOperator, LinearOperator, split_diagonal
 from whence.progress import progress_bar
-from whence.solvers.base import PreparedSolver, Solution, Solver, best_multiple, solution_from
+from whence.solvers.base import PreparedSolver, Solver
+from whence.solvers.fixed_inverse import OneApplication
 from whence.solvers.floor import eigenvalue_floor, lacking
-from whence.solvers.preconditioner import InverseOperator
 
 Layers = Literal["module", "all"]
 
@@ -74,7 +74,7 @@ class DataInf(Solver):
         return _PreparedDataInf(operator, factor, diagonal, self, seed)
 
 
-class _PreparedDataInf(PreparedSolver):
+class _PreparedDataInf(OneApplication):
     name = "DataInf"
 
     def __init__(
@@ -92,26 +92,6 @@ class _PreparedDataInf(PreparedSolver):
         layers = factor.layers if settings.layers == "module" else {"": [slice(0, operator.size)]}
         self._layers = list(layers.values())
         self.notes = {"layers": len(self._layers), "bounded": False}
-
-    def as_preconditioner(self) -> LinearOperator:
-        return InverseOperator(self._apply_inverse, self.operator)
-
-    def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
-        k = rhs.shape[1]
-        x = self._apply_inverse(rhs)
-        residual = rhs - self.operator.matmat(x)
-        # DataInf's answer to the residual overstates the error as x overstates the solution.
-        error = best_multiple(self.operator, self._apply_inverse(residual), residual)
-        return solution_from(
-            self.operator,
-            rhs,
-            x,
-            converged=torch.ones(k, dtype=torch.bool),
-            reason="",
-            iterations=torch.ones(k, dtype=torch.long),
-            error_directions=error[None],
-            residual=residual,
-        )
 
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         """`D^{-1/2} [I − (1/n) Σ F̃_i (I + F̃_iᵀF̃_i)⁻¹ F̃_iᵀ] D^{-1/2} v` by layers, with `F̃ = D^{-1/2} F`."""

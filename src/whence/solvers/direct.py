@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.linalg import LinearOperator
-from whence.solvers.base import PreparedSolver, Solution, solution_from
-from whence.solvers.preconditioner import InverseOperator
+from whence.solvers.base import Solution, solution_from
+from whence.solvers.fixed_inverse import FixedInverse
 
 # Residual corrections after the factorisation: the operator may be float32, and the factors as well.
 _REFINEMENTS = 3
@@ -18,20 +15,13 @@ _REFINEMENTS = 3
 _ROUNDING = 100
 
 
-class Direct(PreparedSolver):
+class Direct(FixedInverse):
     """A factorisation, refined against the operator's own products."""
 
     name = "Exact"
 
-    @abstractmethod
-    def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        """`C_λ⁻¹` of the columns by the factorisation."""
-
     def _residual(self, rhs: Float[Tensor, "p k"], x: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return rhs - self.operator.matmat(x)
-
-    def as_preconditioner(self) -> LinearOperator:
-        return InverseOperator(self._apply_inverse, self.operator)
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         x = self._apply_inverse(rhs)

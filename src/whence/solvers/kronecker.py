@@ -4,7 +4,6 @@ diagonal, and the identity."""
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from dataclasses import asdict
 from numbers import Real
 from pathlib import Path
@@ -54,29 +53,6 @@ class BlockSolver(Solver):
     probes: int = 0
     strict: bool = True
 
-    @abstractmethod
-    def curvature(self, operator: LinearOperator, *, seed: int = 0) -> KroneckerCurvature | None:
-        """The approximation of the operator's data term; gathered once and kept. `None` for the identity."""
-
-    @abstractmethod
-    def inverses(
-        self, layers: LayerGradients, curvature: KroneckerCurvature | None, damping: dict[str, float]
-    ) -> list[BlockInverse]:
-        """The damped inverse of each block."""
-
-    def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
-        data, diagonal = data_term(operator, self.name)
-        layers = layer_gradients(data, self.strict)
-        curvature = self.curvature(operator, seed=seed)
-        damping = {
-            block.name: float(diagonal[block.index.reshape(-1)].double().mean()) for block in layers.blocks
-        }
-        assert curvature is not None
-        _require_damping(curvature, damping)
-        return PreparedBlocks(
-            self, operator, layers, curvature, self.inverses(layers, curvature, damping), damping
-        )
-
 
 class _Kronecker(BlockSolver):
     """What EK-FAC, K-FAC and the diagonal share."""
@@ -107,8 +83,19 @@ class _Kronecker(BlockSolver):
         own = {"solver": self.name, "score_rtol": self.score_rtol, "probes": self.probes}
         return {**own, **{key: value for key, value in asdict(self.options).items() if key != "seed"}}
 
+    def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
+        data, diagonal = data_term(operator, f"solver={self.name!r} approximates")
+        layers = layer_gradients(data, self.strict)
+        curvature = self.curvature(operator, seed=seed)
+        damping = {
+            block.name: float(diagonal[block.index.reshape(-1)].double().mean()) for block in layers.blocks
+        }
+        _require_damping(curvature, damping)
+        return PreparedBlocks(self, operator, layers, curvature, self._inverses(curvature, damping), damping)
+
     def curvature(self, operator: LinearOperator, *, seed: int = 0) -> KroneckerCurvature:
-        data, _ = data_term(operator, self.name)
+        """The approximation of the operator's data term; gathered once and kept."""
+        data, _ = data_term(operator, f"solver={self.name!r} approximates")
         options = KroneckerOptions(**{**asdict(self.options), "seed": seed})
         kept = data.memo
         if options not in kept:
@@ -116,10 +103,8 @@ class _Kronecker(BlockSolver):
             kept[options] = gather_kronecker(data, layers, options, run_dir=kept.get(_RUN_DIR))
         return kept[options]
 
-    def inverses(
-        self, layers: LayerGradients, curvature: KroneckerCurvature | None, damping: dict[str, float]
-    ) -> list[BlockInverse]:
-        assert curvature is not None
+    def _inverses(self, curvature: KroneckerCurvature, damping: dict[str, float]) -> list[BlockInverse]:
+        """The damped inverse of each block."""
         return kronecker_inverses(curvature, damping)
 
 
@@ -171,13 +156,9 @@ class KFAC(_Kronecker):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "factored": self.factored}
 
-    def inverses(
-        self, layers: LayerGradients, curvature: KroneckerCurvature | None, damping: dict[str, float]
-    ) -> list[BlockInverse]:
-        assert curvature is not None
-        return (
-            factored_inverses(curvature, damping) if self.factored else kronecker_inverses(curvature, damping)
-        )
+    def _inverses(self, curvature: KroneckerCurvature, damping: dict[str, float]) -> list[BlockInverse]:
+        made = factored_inverses if self.factored else kronecker_inverses
+        return made(curvature, damping)
 
 
 class Diagonal(_Kronecker):
@@ -206,23 +187,16 @@ class Identity(BlockSolver):
 
     def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
         layers = LayerGradients(_engine(operator), strict=self.strict)
+        inverses = identity_inverses(layers.blocks, layers.objective.dtype)
         none = dict.fromkeys((block.name for block in layers.blocks), 0.0)
-        return PreparedBlocks(self, operator, layers, None, self.inverses(layers, None, none), none)
-
-    def curvature(self, operator: LinearOperator, *, seed: int = 0) -> None:
-        return None
-
-    def inverses(
-        self, layers: LayerGradients, curvature: KroneckerCurvature | None, damping: dict[str, float]
-    ) -> list[BlockInverse]:
-        return identity_inverses(layers.blocks, layers.objective.dtype)
+        return PreparedBlocks(self, operator, layers, None, inverses, none)
 
 
 class PreparedBlocks(PreparedSolver):
     """Block inverses bound to a model.
 
     Attributes:
-        full: the damped curvature that is approximated.
+        operator: the full damped curvature, which is approximated.
         layers: factored gradients of the objective.
         curvature: what was gathered; `None` for the identity.
         inverses: per block.
@@ -232,7 +206,7 @@ class PreparedBlocks(PreparedSolver):
     def __init__(
         self,
         solver: BlockSolver,
-        full: LinearOperator,
+        operator: LinearOperator,
         layers: LayerGradients,
         curvature: KroneckerCurvature | None,
         inverses: list[BlockInverse],
@@ -240,14 +214,13 @@ class PreparedBlocks(PreparedSolver):
     ):
         self.name = solver.name
         self.settings = solver
-        self.full = full
         self.layers = layers
         self.curvature = curvature
         self.inverses = inverses
         self.damping = damping
         self._inverse = inverse_operator(inverses)
         # Nothing is proven of the distance to the full inverse.
-        super().__init__(full, 0.0, False)
+        super().__init__(operator, 0.0, False)
         self.notes = {
             "blocks": len(inverses),
             "labels": curvature.labels if curvature is not None else "none",
@@ -272,8 +245,12 @@ class PreparedBlocks(PreparedSolver):
         return self._inverse
 
 
-def data_term(operator: LinearOperator, solver: str) -> tuple[GaussNewtonOperator, Tensor]:
+def data_term(operator: LinearOperator, purpose: str) -> tuple[GaussNewtonOperator, Tensor]:
     """The Gauss-Newton term of a curvature, and the diagonal of the rest (weight decay and damping).
+
+    Args:
+        operator: the curvature.
+        purpose: who wants it for what, as the errors say: it goes before "a Gauss-Newton or Fisher matrix".
 
     Raises:
         UnsupportedError: the curvature is of another kind.
@@ -282,9 +259,9 @@ def data_term(operator: LinearOperator, solver: str) -> tuple[GaussNewtonOperato
     if len(rest) != 1 or not isinstance(rest[0], GaussNewtonOperator):
         kinds = ", ".join(type(term).__name__ for term in rest) or "a diagonal"
         raise UnsupportedError(
-            f"solver={solver!r} approximates a Gauss-Newton or Fisher matrix plus weight decay; found "
-            f"{kinds}. Use curvature='ggn', 'fisher', 'sampled_fisher' or 'empirical_fisher', and "
-            "weight_decay= instead of another regulariser."
+            f"{purpose} a Gauss-Newton or Fisher matrix plus weight decay; found {kinds}. Use "
+            "curvature='ggn', 'fisher', 'sampled_fisher' or 'empirical_fisher', and weight_decay= instead of "
+            "another regulariser."
         )
     return rest[0], diagonal
 
@@ -337,15 +314,16 @@ def relative_damping(
         UnsupportedError: the data term is no Gauss-Newton or Fisher matrix.
     """
     if not isinstance(solver, BlockSolver):  # those say so themselves
-        _require_blocks(operator, relative)
+        data_term(
+            operator,
+            f"damping=RelativeDamping({relative.fraction:g}) takes each layer's mean eigenvalue from",
+        )
     preconditioner = getattr(solver, "preconditioner", None)
-    preconditioned = isinstance(preconditioner, Solver)
-    strict = getattr(preconditioner if preconditioned else solver, "strict", True)
-    gathering: _Kronecker = Diagonal(strict=strict)
-    if isinstance(solver, _Kronecker):
-        gathering = solver
-    elif isinstance(preconditioner, (EKFAC, Diagonal)):  # their traces are those of the blocks themselves
-        gathering = preconditioner
+    source = preconditioner if isinstance(preconditioner, Solver) else solver
+    # A preconditioner's factors serve where their traces are those of the blocks themselves.
+    usable = isinstance(source, _Kronecker if source is solver else (EKFAC, Diagonal))
+    gathering = source if usable else Diagonal(strict=getattr(source, "strict", True))
+    assert isinstance(gathering, _Kronecker)
     curvature = gathering.curvature(operator, seed=seed)
     means = curvature.mean_eigenvalues()
     average = sum(means.values()) / len(means)
@@ -361,17 +339,6 @@ def relative_damping(
         per_block=per_block,
         diagonal=diagonal,
     )
-
-
-def _require_blocks(operator: LinearOperator, relative: RelativeDamping) -> None:
-    rest, _ = split_diagonal(operator)
-    if len(rest) != 1 or not isinstance(rest[0], GaussNewtonOperator):
-        kinds = ", ".join(type(term).__name__ for term in rest) or "a diagonal"
-        raise UnsupportedError(
-            f"damping=RelativeDamping({relative.fraction:g}) takes each layer's mean eigenvalue from a "
-            f"Gauss-Newton or Fisher matrix; found {kinds}. Use damping='auto' or a number, or "
-            "curvature='ggn'."
-        )
 
 
 def _require_damping(curvature: KroneckerCurvature, damping: dict[str, float]) -> None:

@@ -13,9 +13,9 @@ from whence.errors import InputError
 from whence.linalg import LinearOperator, split_diagonal
 from whence.memory import memory_errors
 from whence.progress import progress_bar
-from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from whence.solvers.base import Solution, Solver, solution_from
+from whence.solvers.fixed_inverse import FixedInverse
 from whence.solvers.floor import eigenvalue_floor, not_positive_definite
-from whence.solvers.preconditioner import InverseOperator
 
 _FIRST_RANK = 16
 _PROBES = 8
@@ -88,7 +88,7 @@ class Directions(ABC):
         """Orthonormal `U` with `r ≤ rank` columns, and the eigenvalues that stand for `UᵀC̃U`, descending."""
 
 
-class PreparedLowRank(PreparedSolver):
+class PreparedLowRank(FixedInverse):
     """`D^{-1/2} (U Θ⁻¹ Uᵀ + (I − UUᵀ)/c) D^{-1/2}`, improved for every column.
 
     `c` is the mean eigenvalue of `C̃` on the complement, `tr(C̃ (I − UUᵀ)) / (p − r)`, measured with random
@@ -187,9 +187,6 @@ class PreparedLowRank(PreparedSolver):
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         inside, outside = self._parts(rhs)
         return inside + outside / self._complement
-
-    def as_preconditioner(self) -> LinearOperator:
-        return InverseOperator(self._apply_inverse, self.operator)
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         k = rhs.shape[1]
