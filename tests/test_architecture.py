@@ -21,6 +21,8 @@ FLOORS = [
     {"contraction"},
     {"influence", "integrations"},
     {"evaluation", "testing"},
+    {"interventions"},
+    {"attack", "labels", "slices"},
     {"report"},
     {"api"},
     {"cli", "demo", "__main__", "__init__"},

@@ -15,11 +15,10 @@ from whence.cli.files import slug, write_results, write_summary
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.evaluation import Verification
-from whence.evaluation.removal import without
 from whence.influence import Scores, SelfScores
 from whence.report import DEFAULT_TITLE, ReportSection, build_section, write_report
 from whence.solvers import PreparedBlocks
-from whence.task import Examples, check_examples
+from whence.task import Examples, TrainingData, check_examples
 
 _BATCH = 256
 
@@ -168,7 +167,7 @@ def choose_queries(influence: Influence, queries: Any, count: int) -> tuple[Any,
         return queries, list(range(len(examples)))
     chosen = largest_losses(influence, examples, count)
     others = sorted(set(range(len(examples))) - set(chosen))
-    return without(queries, others, len(examples)), chosen
+    return TrainingData(queries, len(examples)).edited(drop=others), chosen
 
 
 def largest_losses(influence: Influence, examples: Examples, count: int) -> list[int]:

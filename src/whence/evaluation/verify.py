@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from whence.errors import ConvergenceError, InputError, NonFiniteError
-from whence.evaluation.removal import without
 from whence.evaluation.verification import Verification
 from whence.influence import FittedInfluence, Scores, compute_scores, resolve_measurement
 from whence.influence.measurements import Measurement
 from whence.progress import progress_bar
 from whence.store import RunDirectory, fingerprint, model_fingerprint
-from whence.task import Examples, check_model
+from whence.task import Examples, TrainingData, check_model
 
 Recipe = Callable[[Any, int], nn.Module]  # (training data, seed) -> trained model
 
@@ -193,7 +192,7 @@ def _retrained(
     """The measurement after retraining, or why the retraining failed."""
     n = fitted.objective.n
     try:
-        model = recipe(train if removed is None else without(train, [removed], n), seed)
+        model = recipe(train if removed is None else TrainingData(train, n).edited(drop=[removed]), seed)
     except ConvergenceError as error:
         return str(error)
     _check_architecture(fitted.objective.model, model)

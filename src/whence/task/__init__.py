@@ -10,6 +10,7 @@ from whence.task.examples import Examples
 from whence.task.objective import Measure, Objective, differentiable_attention
 from whence.task.parameters import ParameterSet
 from whence.task.regulariser import CustomRegulariser, Regulariser, WeightDecay
+from whence.task.training_data import TrainingData, inputs_of, target_of, with_inputs, with_target
 
 __all__ = [
     "CustomRegulariser",
@@ -18,10 +19,15 @@ __all__ = [
     "Objective",
     "ParameterSet",
     "Regulariser",
+    "TrainingData",
     "WeightDecay",
     "check_batch_independence",
     "check_examples",
     "check_inputs_untouched",
     "check_model",
     "differentiable_attention",
+    "inputs_of",
+    "target_of",
+    "with_inputs",
+    "with_target",
 ]

@@ -1,17 +1,14 @@
-"""The ready-made recipe reaches the optimum or says so; training sets keep their form without examples."""
+"""The ready-made recipe reaches the optimum or says so."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Subset, TensorDataset
 
 from support import Plain, as_a_user, cross_entropy, digits, seeded, small_mlp, softmax_regression
 from whence import FullBatch
 from whence.errors import ConvergenceError, InputError
-from whence.evaluation.removal import without
 
 
 def test_full_batch_finds_the_optimum_from_anywhere():
@@ -117,25 +114,3 @@ def test_full_batch_settings_are_json_and_tell_recipes_apart():
             FullBatch(model, loss="cross_entropy", target=len),
         ]
     assert len({json.dumps(variant.settings()) for variant in variants}) == 6
-
-
-def test_tensors_tuples_dicts_and_arrays_keep_their_form():
-    x, y = torch.arange(10.0).view(5, 2), torch.arange(5)
-    assert without(y, [1, 3], 5).tolist() == [0, 2, 4]
-    left = without((x, y), [0], 5)
-    assert isinstance(left, tuple) and left[1].tolist() == [1, 2, 3, 4] and left[0].shape == (4, 2)
-    named = without({"x": x.numpy(), "y": y}, [4], 5)
-    assert (
-        isinstance(named["x"], np.ndarray)
-        and named["x"].shape == (4, 2)
-        and named["y"].tolist() == [0, 1, 2, 3]
-    )
-
-
-def test_sequences_and_data_sets_lose_their_items():
-    items = [("a", 0), ("b", 1), ("c", 0)]
-    assert without(items, [1], 3) == [("a", 0), ("c", 0)]
-    assert without(tuple(items), [1], 3) == (("a", 0), ("c", 0))
-    data = TensorDataset(torch.arange(4))
-    subset = without(data, [2], 4)
-    assert isinstance(subset, Subset) and [int(subset[i][0]) for i in range(len(subset))] == [0, 1, 3]
