@@ -1,103 +1,157 @@
-"""Run the three experiments; write one self-contained page: figures, and numbers beside the paper's."""
+"""Run the experiments; write one self-contained page: figures, and numbers beside the paper's.
+
+An experiment that fails is shown on the page with its error, and the others run all the same; the exit status
+then is 1.
+"""
 
 from __future__ import annotations
 
+import argparse
 import base64
+import importlib
 import json
+import sys
+import time
+import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import figure1
-import figure2
 import jinja2
-import smooth_hinge
-from experiment import parser, run, say
+from data_files import DataError
+from experiment import Row, parser, say
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
+# In the order of the page: the names of modules that offer what `Experiment` says.
+EXPERIMENTS = ("figure1", "figure2", "smooth_hinge")
 
 
-def comparison(results: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    """Rows of the table: what was measured, the published number, ours."""
-    two, three = results["figure2"], results["smooth_hinge"]
-    rows = [
-        {
-            "figure": "2",
-            "what": f"predicted against actual, {label}: Pearson (Spearman)",
-            "paper": "on the diagonal; replication 0.998 (0.989)" if name == "exact" else "on the diagonal",
-            "here": "{pearson:.5f} ({spearman:.5f}), slope {slope:.3f}".format(**two[name]),
-        }
-        for name, label in (("exact", "exact"), ("cg", "CG"), ("lissa", "LiSSA"))
-    ]
-    rows += [
-        {
-            "figure": "3",
-            "what": f"predicted against actual, t = {t:g}: Pearson",
-            "paper": f"{paper:.3f}",
-            "here": f"{three[f't={t:g}']['pearson']:.3f}",
-        }
-        for t, paper in smooth_hinge.PAPER.items()
-    ]
-    for name in (f"{a}-vs-{b}" for a, b in figure1.PAIRS):
-        one = results["figure1"][name]
-        rows += [
-            {
-                "figure": "1",
-                "what": f"{name}: scale without the train loss, relative to influence",
-                "paper": "too large",
-                "here": f"{one['without_train_loss']['scale_ratio']:.1f}×",
-            },
-            {
-                "figure": "1",
-                "what": f"{name}: same-label images that look helpful without the Hessian (with it)",
-                "paper": "all",
-                "here": f"{one['without_hessian']['helpful_share_of_same_label']:.0%} "
-                f"({one['influence']['helpful_share_of_same_label']:.0%})",
-            },
-        ]
-    return sorted(rows, key=lambda row: row["figure"])
+class Experiment(Protocol):
+    """What a module of this folder offers to be one of the page's experiments.
+
+    Its name is the name of its files; the first line of its docstring is the title, the paragraphs after it
+    the caption.
+    """
+
+    __name__: str
+    __doc__: str | None
+
+    def command(self) -> argparse.ArgumentParser:
+        """Its options: `experiment.parser` and its own, all with defaults."""
+
+    def experiment_from(self, options: argparse.Namespace) -> dict[str, Any]:
+        """Runs it; writes `<name>.png`, `.svg`, `.json` into `options.out`; returns what the JSON holds.
+
+        Raises `DataError` where its data are absent.
+        """
+
+    def comparison(self, result: dict[str, Any]) -> list[Row]:
+        """Rows of the table, of what `experiment_from` returned (or of the JSON file)."""
 
 
-def page(results: dict[str, dict[str, Any]], folder: Path, *, quick: bool = False) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """One experiment on the page: its numbers and rows, or the error it ended with."""
+
+    name: str
+    title: str
+    caption: str = ""
+    result: dict[str, Any] | None = None
+    rows: list[Row] = field(default_factory=list)
+    error: str = ""
+
+    def numbers(self) -> str:
+        """All numbers, as indented JSON."""
+        return json.dumps(self.result, indent=2)
+
+    def image(self, folder: Path) -> str:
+        """The figure as base64 text."""
+        return base64.b64encode((folder / f"{self.name}.png").read_bytes()).decode("ascii")
+
+
+def outcome(name: str, arguments: Sequence[str], kept: dict[str, Any] | None = None) -> Outcome:
+    """Run the experiment `name`, or take the result that is `kept`; an error becomes the outcome."""
+    title, caption = name, ""
+    try:
+        module: Experiment = importlib.import_module(name)
+        title, *paragraphs = (module.__doc__ or name).strip().split("\n\n")
+        caption = "\n\n".join(" ".join(text.split()) for text in paragraphs).replace("`", "")
+        result = kept
+        if result is None:
+            result = module.experiment_from(module.command().parse_args(arguments))
+        return Outcome(name, title, caption, result, module.comparison(result))
+    except DataError as error:
+        return Outcome(name, title, caption, error=str(error))
+    # Whatever it is, the other experiments are not lost for it; it is on the page and in the exit status.
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(name, title, caption, error=f"{type(error).__name__}: {error}")
+
+
+def earlier(name: str, folder: Path, *, quick: bool) -> dict[str, Any] | None:
+    """The result of an earlier run of the same kind in `folder`, where there is one."""
+    path = folder / f"{name}.json"
+    if not path.is_file() or not (folder / f"{name}.png").is_file():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return result if result.get("quick") is quick else None
+
+
+def page(outcomes: Sequence[Outcome], folder: Path, *, quick: bool = False) -> str:
     """The page as HTML, images embedded: it needs no other file and no network."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    images = {
-        name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii") for name in results
-    }
-    numbers = {name: json.dumps(result, indent=2) for name, result in results.items()}
-    captions = {
-        "figure1": figure1.__doc__ or "",
-        "figure2": figure2.__doc__ or "",
-        "smooth_hinge": smooth_hinge.__doc__ or "",
-    }
-    return template.render(
-        rows=comparison(results), images=images, numbers=numbers, captions=captions, quick=quick
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    images = {one.name: one.image(folder) for one in outcomes if one.result is not None}
+    return template.render(outcomes=outcomes, images=images, quick=quick)
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Command line."""
-    options = parser(__doc__ or "").parse_args(argv)
-    shared = ["--out", str(options.out)]
+def command() -> argparse.ArgumentParser:
+    """The options of every experiment, and which of them to run."""
+    result = parser(__doc__ or "")
+    result.add_argument(
+        "--only", nargs="+", choices=EXPERIMENTS, metavar="NAME", help=f"some of {', '.join(EXPERIMENTS)}"
+    )
+    result.add_argument(
+        "--keep", action="store_true", help="do not run again what an earlier run has left in --out"
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    options = command().parse_args(argv)
+    arguments = ["--out", str(options.out)]
     if options.data is not None:
-        shared += ["--data", str(options.data)]
+        arguments += ["--data", str(options.data)]
     if options.quick:
-        shared.append("--quick")
-    results: dict[str, dict[str, Any]] = {}
-    for module in (figure1, figure2, smooth_hinge):
-        say(f"== {module.__name__}")
-        results[module.__name__] = module.experiment_from(module.command().parse_args(shared))
+        arguments.append("--quick")
+    outcomes = []
+    for name in options.only or EXPERIMENTS:
+        kept = earlier(name, options.out, quick=options.quick) if options.keep else None
+        say(f"== {name}" + (" (kept)" if kept else ""))
+        started = time.perf_counter()
+        outcomes.append(outcome(name, arguments, kept))
+        say(f"== {name}: {outcomes[-1].error or f'{time.perf_counter() - started:.0f} s'}")
+    results = {one.name: one.result if one.result is not None else {"error": one.error} for one in outcomes}
+    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "figures.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (options.out / "index.html").write_text(page(results, options.out, quick=options.quick), encoding="utf-8")
+    (options.out / "index.html").write_text(
+        page(outcomes, options.out, quick=options.quick), encoding="utf-8"
+    )
     if options.json:
         print(json.dumps(results, indent=2))
     else:
-        for row in comparison(results):
-            print("Figure {figure}  {what}\n          here: {here}   paper: {paper}".format(**row))
+        for one in outcomes:
+            for row in one.rows:
+                print(f"{row.figure:<8} {row.what}\n         here: {row.here}   paper: {row.paper or '–'}")
+            if one.error:
+                print(f"{one.name} failed: {one.error}")
         print(f"written: {options.out / 'index.html'}")
-    return results
+    return int(any(one.error for one in outcomes))
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What the three experiments share: their command line, their statistics, their one JSON object."""
+"""What the experiments share: command line, statistics, one JSON object, rows of the page's table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,32 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.stats
-from mnist import DataError
+from data_files import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the page's table.
+
+    Attributes:
+        figure: where it stands in the paper: `"2 right"`, `"§5.3"`.
+        what: the quantity, in words.
+        paper: the published number; empty where there is none.
+        here: ours.
+    """
+
+    figure: str
+    what: str
+    paper: str
+    here: str
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -26,7 +44,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         type=Path,
         default=default_data(),
         metavar="DIR",
-        help="folder with the MNIST files (default: $WHENCE_DATA, else ../shared/data beside the repository)",
+        help="folder with the data files (default: $WHENCE_DATA, else ../shared/data beside the repository)",
     )
     result.add_argument(
         "--out", type=Path, default=Path("out/figures"), metavar="DIR", help="folder for results"
@@ -56,11 +74,11 @@ def require_data(folder: Path | None) -> Path:
     if folder is None:
         raise DataError(
             "no data folder: pass --data DIR, or set the environment variable WHENCE_DATA, to a folder that "
-            "holds the four MNIST files (https://ossci-datasets.s3.amazonaws.com/mnist/)."
+            "holds the data files named in the README of this example."
         )
     if not folder.is_dir():
         raise DataError(
-            f"the data folder {folder} does not exist; pass --data DIR with the four MNIST files."
+            f"the data folder {folder} does not exist; pass --data DIR with the files named in the README."
         )
     return folder
 
@@ -71,9 +89,9 @@ def say(message: str) -> None:
 
 
 def write(result: dict[str, Any], name: str, options: argparse.Namespace) -> None:
-    """Write the result as `name`.json in the output folder."""
+    """Write the result, and whether it is of a quick run, as `name`.json in the output folder."""
     options.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2, allow_nan=False)
+    text = json.dumps({**result, "quick": options.quick}, indent=2, allow_nan=False)
     (options.out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 

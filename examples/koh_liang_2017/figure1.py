@@ -17,7 +17,7 @@ import numpy as np
 import plotting
 import scipy.stats
 from attribution import scores
-from experiment import parser, require_data, run, say, show, write
+from experiment import Row, parser, require_data, run, say, show, write
 from mnist import DataError, Split, load_mnist
 from scipy.special import expit
 
@@ -210,6 +210,30 @@ def experiment_from(options: argparse.Namespace) -> dict[str, Any]:
     plotting.save(draw(result, points), options.out, "figure1")
     write(result, "figure1", options)
     return result
+
+
+def comparison(result: dict[str, Any]) -> list[Row]:
+    """Published numbers beside ours."""
+    rows = []
+    for name in (f"{a}-vs-{b}" for a, b in PAIRS):
+        one = result[name]
+        with_hessian = one["influence"]["helpful_share_of_same_label"]
+        without = one["without_hessian"]["helpful_share_of_same_label"]
+        rows += [
+            Row(
+                "1",
+                f"{name}: scale without the train loss, relative to influence",
+                "too large",
+                f"{one['without_train_loss']['scale_ratio']:.1f}×",
+            ),
+            Row(
+                "1",
+                f"{name}: same-label images that look helpful without the Hessian (with it)",
+                "all",
+                f"{without:.0%} ({with_hessian:.0%})",
+            ),
+        ]
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from data_files import DataError, locate
 
 HELD_OUT = 5_000  # the first training images are a validation set in the released code, never trained on
-SUBFOLDERS = ("", "mnist", "MNIST/raw")
+SUBFOLDERS = ("mnist", "MNIST/raw")
+SOURCE = (
+    "The four MNIST files can be had from https://ossci-datasets.s3.amazonaws.com/mnist/ or by "
+    "torchvision.datasets.MNIST(DIR, download=True)."
+)
 FILES = {
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
-
-
-class DataError(Exception):
-    """A data file that is absent or is not what its name says."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def load_mnist(folder: str | Path) -> tuple[Split, Split]:
         DataError: a file is absent or damaged; the message says where to get it and where it was looked for.
     """
     folder = Path(folder)
-    arrays = {name: read_idx(_locate(folder, stem)) for name, stem in FILES.items()}
+    arrays = {name: read_idx(locate(folder, stem, SUBFOLDERS, SOURCE)) for name, stem in FILES.items()}
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         if images.ndim != 3 or labels.shape != images.shape[:1]:
@@ -104,17 +105,3 @@ def read_idx(path: Path) -> np.ndarray:
             f"{path} announces {shape} values and holds {values.size}; it is cut short, fetch it again."
         )
     return values.reshape(shape)
-
-
-def _locate(folder: Path, stem: str) -> Path:
-    for sub in SUBFOLDERS:
-        for suffix in (".gz", ""):
-            path = folder / sub / (stem + suffix)
-            if path.is_file():
-                return path
-    raise DataError(
-        f"{stem}[.gz] was not found in {folder} (nor in its subfolders mnist and MNIST/raw). Pass --data "
-        "DIR, or set the environment variable WHENCE_DATA, to a folder with the four MNIST files "
-        f"{', '.join(f'{name}.gz' for name in FILES.values())}. They can be had from "
-        "https://ossci-datasets.s3.amazonaws.com/mnist/ or by torchvision.datasets.MNIST(DIR, download=True)."
-    )

@@ -15,7 +15,7 @@ import linear_svm
 import numpy as np
 import plotting
 from attribution import scores
-from experiment import agreement, parser, require_data, run, say, show, write
+from experiment import Row, agreement, parser, require_data, run, say, show, write
 from mnist import Split, load_mnist
 
 import whence
@@ -144,6 +144,19 @@ def experiment_from(options: argparse.Namespace) -> dict[str, Any]:
     plotting.save(draw(result, points), options.out, "smooth_hinge")
     write(result, "smooth_hinge", options)
     return result
+
+
+def comparison(result: dict[str, Any]) -> list[Row]:
+    """Published numbers beside ours."""
+    return [
+        Row(
+            "3",
+            f"predicted against actual, t = {t:g}: Pearson",
+            f"{paper:.3f}",
+            f"{result[f't={t:g}']['pearson']:.3f}",
+        )
+        for t, paper in PAPER.items()
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,9 +4,7 @@ import argparse
 import json
 import sys
 
-import all_figures
 import experiment
-import figure1
 import numpy as np
 import pytest
 import smooth_hinge
@@ -48,9 +46,9 @@ def test_agreement():
 
 def test_results_are_shown_as_lines_or_as_one_json_object(capsys, tmp_path):
     result = {"exact": {"pearson": 0.9987654321}, "n": 5}
-    options = argparse.Namespace(out=tmp_path / "new", json=False)
+    options = argparse.Namespace(out=tmp_path / "new", json=False, quick=True)
     experiment.write(result, "numbers", options)
-    assert json.loads((tmp_path / "new" / "numbers.json").read_text()) == result
+    assert json.loads((tmp_path / "new" / "numbers.json").read_text()) == {**result, "quick": True}
     experiment.show(result, options)
     assert "pearson" in capsys.readouterr().out
     options.json = True
@@ -67,23 +65,3 @@ def test_smooth_hinge_from_the_command_line(data_folder, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {
         f"smooth_hinge.{end}" for end in ("json", "png", "svg")
     }
-
-
-def test_the_page_is_self_contained_and_shows_every_number(tmp_path):
-    pair = {
-        "without_train_loss": {"scale_ratio": 9.0},
-        "without_hessian": {"helpful_share_of_same_label": 1.0},
-    }
-    pair["influence"] = {"helpful_share_of_same_label": 0.5}
-    solver = {"pearson": 0.99912, "spearman": 0.998, "slope": 1.0}
-    results = {
-        "figure1": {f"{a}-vs-{b}": pair for a, b in figure1.PAIRS},
-        "figure2": dict.fromkeys(("exact", "cg", "lissa"), solver),
-        "smooth_hinge": {f"t={t:g}": {"pearson": 0.9 + t} for t in smooth_hinge.TEMPERATURES},
-    }
-    for name in results:
-        (tmp_path / f"{name}.png").write_bytes(b"an image")
-    html = all_figures.page(results, tmp_path)
-    assert html.count("data:image/png;base64,") == 3
-    assert "0.99912" in html and "0.901" in html and "http" not in html
-    assert "A quick run" not in html and "A quick run" in all_figures.page(results, tmp_path, quick=True)
