@@ -108,14 +108,11 @@ def _audit(
     removals = task.remove if options.remove is None else options.remove
     removals = 20 if removals is None else removals
     on_stage(f"{task.name}: checking model and data, fitting the curvature")
-    influence = Influence(
-        task.model,
-        task.train,
-        loss=task.loss,
+    influence = task.fit(
+        solver=options.solver,
         progress=options.progress,
         run_dir=folder / "run" if options.resumable else None,
-        **{**task.options, **({} if options.solver is None else {"solver": options.solver})},
-    ).fit()
+    )
     queries, numbers = choose_queries(influence, task.queries, options.queries)
     on_stage(f"{task.name}: scoring {influence.objective.n:,} training examples for {len(numbers)} queries")
     # Scores of an approximate curvature cannot be corrected one by one.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from whence.api import Influence
 from whence.errors import InputError, WhenceError
 from whence.evaluation import Recipe
 from whence.report import Describe
@@ -50,6 +51,9 @@ class AuditTask:
         remove: examples left out, each alone; the command line's choice wins.
         describe_train, describe_query: from an index to a card.
         class_names: names of the classes.
+        validation: examples whose loss tells harm from help, for `whence labels` and harmful groups.
+        train_groups, query_groups: the name of the group each example belongs to, for `whence slices`.
+        attack: options of `whence attack`, by name.
         facts: `(name, value)` for the head of the page.
         options: further arguments of `Influence`.
     """
@@ -67,8 +71,22 @@ class AuditTask:
     describe_train: Describe | None = None
     describe_query: Describe | None = None
     class_names: Sequence[str] | None = None
+    validation: Any = None
+    train_groups: Sequence[Any] | None = None
+    query_groups: Sequence[Any] | None = None
+    attack: Mapping[str, Any] = field(default_factory=dict)
     facts: Sequence[tuple[str, str]] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def fit(
+        self, *, solver: str | None = None, progress: bool = True, run_dir: Path | None = None
+    ) -> Influence:
+        """The fitted influence function, with another solver where one is named."""
+        given = {**self.options, **({} if solver is None else {"solver": solver})}
+        influence = Influence(
+            self.model, self.train, loss=self.loss, progress=progress, run_dir=run_dir, **given
+        )
+        return influence.fit()
 
 
 _OWN = tuple(f.name for f in fields(AuditTask) if f.name not in ("options", *_REQUIRED))

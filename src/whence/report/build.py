@@ -9,6 +9,7 @@ from whence.errors import InputError
 from whence.evaluation import Verification
 from whence.influence import FittedInfluence, Scores, SelfScores, layer_coverage
 from whence.report.describe import Describe, Describer
+from whence.report.panels import Panel
 from whence.report.sections import ReportSection
 from whence.solvers import PreparedBlocks
 
@@ -22,6 +23,7 @@ def build_section(
     name: str | None = None,
     verification: Verification | None = None,
     self_scores: SelfScores | None = None,
+    panels: Sequence[Panel] = (),
     describe_train: Describe | None = None,
     describe_query: Describe | None = None,
     class_names: Sequence[str] | None = None,
@@ -37,7 +39,7 @@ def build_section(
         train, queries: the data as the user gave it.
         scores: of these queries.
         name: of the model; its class name when `None`.
-        verification, self_scores, facts, top, review: as in `ReportSection`.
+        verification, self_scores, panels, facts, top, review: as in `ReportSection`.
         describe_train, describe_query: from an index to a `Card`, a dict of its fields, or a text.
         class_names: names of the classes.
         query_numbers: how the queries are numbered where they are a selection.
@@ -62,6 +64,7 @@ def build_section(
         coverage=layer_coverage(fitted) if isinstance(fitted.prepared, PreparedBlocks) else (),
         verification=verification,
         self_scores=self_scores,
+        panels=panels,
         facts=facts,
         top=top,
         review=review,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from whence.errors import InputError
+from whence.report.environment import template_environment
 from whence.report.sections import ReportSection
 from whence.report.view import section_view
 from whence.store import write_atomically
@@ -30,15 +29,7 @@ def render_report(sections: Sequence[ReportSection], title: str = DEFAULT_TITLE)
     names = [section.name for section in sections]
     if len(set(names)) != len(names):
         raise InputError(f"sections are named {names}: expected different names")
-    # Everything a user names (labels, texts, parameters) is data: escaped, whatever it looks like.
-    environment = Environment(
-        loader=PackageLoader("whence.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html.j2")
+    template = template_environment().get_template("page.html.j2")
     return template.render(
         title=title, sections=[section_view(section, i) for i, section in enumerate(sections)]
     )

@@ -11,6 +11,7 @@ from whence.evaluation import Verification
 from whence.gradients import Coverage
 from whence.influence import MinimumCheck, Scores, SelfScores
 from whence.report.cards import Card
+from whence.report.panels import Panel
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ReportSection:
         coverage: which layer rule attributes which parameters, where the solver treats layers apart.
         verification: predicted against actual, if there was retraining.
         self_scores: for the ranking of examples to review.
+        panels: further blocks, shown after the examples to review.
         facts: `(name, value)` shown first, such as the accuracy.
         top: helpful and harmful examples shown per query.
         review: examples shown in the self-influence ranking.
@@ -40,6 +42,7 @@ class ReportSection:
     coverage: Sequence[Coverage] = ()
     verification: Verification | None = None
     self_scores: SelfScores | None = None
+    panels: Sequence[Panel] = ()
     facts: Sequence[tuple[str, str]] = ()
     top: int = 5
     review: int = 16

@@ -41,6 +41,7 @@ def section_view(section: ReportSection, index: int) -> dict[str, Any]:
         "histogram": histogram(scores.to_numpy(), flip=scores.higher_is_better),
         "review": _review_view(section),
         "ranked": 0 if section.self_scores is None else len(section.self_scores),
+        "panels": section.panels,
         "layers": layer_report(section),
         "coverage": _coverage(section.settings),
         "settings": _flatten(section.settings),

@@ -1,0 +1,76 @@
+"""What the commands share: their options, their stages, their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+TaskArgument = Annotated[
+    Path, typer.Argument(help="Python file that defines model, train, queries, loss (and a recipe).")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Directory for the page and the files.")]
+SolverOption = Annotated[
+    str | None,
+    typer.Option("--solver", help="Name of a solver: exact, cg, ekfac, kfac, … (default: the task's)."),
+]
+TracebackOption = Annotated[
+    bool, typer.Option("--traceback", help="Show the full Python traceback of an error.")
+]
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[Callable[[str], None]]:
+    """Say what is being done, one line per stage."""
+
+    def say(stage: str) -> None:
+        console.print(Text(f"• {stage}", style="dim"))
+
+    yield say
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """These models are too small to gain from threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def errors(traceback: bool) -> Iterator[None]:
+    """Errors as a panel on standard error: exit status 2 for what Whence refuses, 1 for the rest."""
+    from whence.cli.terminal import print_error
+    from whence.errors import WhenceError
+
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if traceback:
+            raise
+        known = isinstance(error, WhenceError)
+        hint = (
+            ""
+            if known and error.__cause__ is None
+            else "Run again with --traceback to see where it was raised."
+        )
+        print_error(Console(stderr=True), error, hint=hint)
+        raise typer.Exit(2 if known else 1) from error
+
+
+def say_where(console: Console, page: Path) -> None:
+    """The last line of a command: where its page is."""
+    console.print()
+    console.print(Text.assemble("The page with everything: ", (str(page), "bold")), soft_wrap=True)
