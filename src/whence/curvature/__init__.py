@@ -3,6 +3,7 @@
 from whence.curvature.choose import CURVATURES, Curvature, choose_curvature
 from whence.curvature.gauss_newton import GaussNewtonOperator
 from whence.curvature.hessian import HessianOperator
+from whence.curvature.of_examples import CurvatureOfExamples, WeightedExamples
 from whence.curvature.softmax import (
     HeadGradient,
     blockwise_head_hessian,
@@ -15,9 +16,11 @@ from whence.curvature.softmax import (
 __all__ = [
     "CURVATURES",
     "Curvature",
+    "CurvatureOfExamples",
     "GaussNewtonOperator",
     "HeadGradient",
     "HessianOperator",
+    "WeightedExamples",
     "blockwise_head_hessian",
     "choose_curvature",
     "head_gradient_split",

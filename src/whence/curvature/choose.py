@@ -27,12 +27,14 @@ class Curvature:
 
     Attributes:
         operator: `C` without damping: the data term plus `∇²R`.
+        data: the data term alone.
         name: `"hessian"`, `"ggn"`, `"fisher"`, `"sampled_fisher"` or `"empirical_fisher"`.
         reason: why this one, in one sentence.
         is_hessian: whether `C` equals the Hessian of the objective, not an approximation of it.
     """
 
     operator: LinearOperator
+    data: LinearOperator
     name: str
     reason: str
     is_hessian: bool
@@ -91,7 +93,7 @@ def choose_curvature(
             )
     operator = data + objective.regulariser.hessian()
     return Curvature(
-        operator, chosen, reason, is_hessian, {"curvature": chosen, **objective.regulariser.settings()}
+        operator, data, chosen, reason, is_hessian, {"curvature": chosen, **objective.regulariser.settings()}
     )
 
 

@@ -1,7 +1,8 @@
 """Scores against the truth: retraining."""
 
 from whence.evaluation.recipes import FullBatch
+from whence.evaluation.retraining import Recipe, Retraining
 from whence.evaluation.verification import Verification
-from whence.evaluation.verify import Recipe, verify_removals
+from whence.evaluation.verify import verify_removals
 
-__all__ = ["FullBatch", "Recipe", "Verification", "verify_removals"]
+__all__ = ["FullBatch", "Recipe", "Retraining", "Verification", "verify_removals"]

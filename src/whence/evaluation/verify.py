@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch import Tensor
 
-from whence.errors import ConvergenceError, InputError, NonFiniteError
+from whence.errors import ConvergenceError, InputError
+from whence.evaluation.retraining import Recipe, Retraining
 from whence.evaluation.verification import Verification
 from whence.influence import FittedInfluence, Scores, compute_scores, resolve_measurement
 from whence.influence.measurements import Measurement
 from whence.progress import progress_bar
-from whence.store import RunDirectory, fingerprint, model_fingerprint
-from whence.task import Examples, TrainingData, check_model
-
-Recipe = Callable[[Any, int], nn.Module]  # (training data, seed) -> trained model
+from whence.task import TrainingData
 
 _NAMED = ("loss", "margin", "logit")
 
@@ -74,10 +70,6 @@ def verify_removals(
         raise InputError("seeds is empty: expected at least one")
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
-    if not callable(recipe):
-        raise InputError(
-            f"recipe={recipe!r}: expected a function recipe(train, seed) that returns the trained model"
-        )
     objective = fitted.objective
     if objective.n < 2:
         raise InputError(
@@ -91,6 +83,7 @@ def verify_removals(
             "be verified. Pass the same measurement here as to scores()."
         )
     examples = objective.read(queries, role="queries")
+    retraining = Retraining(fitted, recipe, examples, measured, run_dir)
     if scores is not None and len(examples) != len(scores):
         raise InputError(
             f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
@@ -101,19 +94,21 @@ def verify_removals(
         scores = compute_scores(fitted, queries, measured, refine=scores.settings.get("refine", 0))
     predicted = _predicted(scores, reduction)
     chosen = _largest_in_turn(predicted, min(remove, objective.n))
-    records = _Records(run_dir, fitted, examples, recipe, measured)
+    data = TrainingData(train, objective.n)
     failed: dict[int, str] = {}
     changes: dict[int, list[np.ndarray]] = {i: [] for i in chosen}
-    given = _measure(fitted, objective.model, examples, measured)
+    given = retraining.given()
     gaps = []
     total = len(seeds) * (1 + len(chosen))
 
     def retrained(removed: int | None, seed: int) -> np.ndarray | str:
-        return _retrained(fitted, recipe, train, removed, seed, examples, measured)
+        name = "all" if removed is None else f"without{removed}"
+        gone = [] if removed is None else [removed]
+        return retraining.measured(name, lambda: data.edited(drop=gone) if gone else train, seed)
 
     with progress_bar("retraining", total, enabled=fitted.options.progress) as bar:
         for seed in seeds:
-            baseline = records.measured(None, seed, retrained)
+            baseline = retrained(None, seed)
             bar.advance()
             if isinstance(baseline, str):
                 raise ConvergenceError(
@@ -121,7 +116,7 @@ def verify_removals(
                 )
             gaps.append(baseline - given)
             for i in chosen:
-                result = records.measured(i, seed, retrained)
+                result = retrained(i, seed)
                 bar.advance()
                 if isinstance(result, str):
                     failed[i] = result
@@ -178,115 +173,3 @@ def _largest_in_turn(predicted: np.ndarray, count: int) -> list[int]:
             if len(chosen) == count:
                 return list(chosen)
     return list(chosen)
-
-
-def _retrained(
-    fitted: FittedInfluence,
-    recipe: Recipe,
-    train: Any,
-    removed: int | None,
-    seed: int,
-    examples: Examples,
-    measured: Measurement,
-) -> np.ndarray | str:
-    """The measurement after retraining, or why the retraining failed."""
-    n = fitted.objective.n
-    try:
-        model = recipe(train if removed is None else TrainingData(train, n).edited(drop=[removed]), seed)
-    except ConvergenceError as error:
-        return str(error)
-    _check_architecture(fitted.objective.model, model)
-    return _measure(fitted, model, examples, measured)
-
-
-def _check_architecture(given: nn.Module, made: Any) -> None:
-    if not isinstance(made, nn.Module):
-        raise InputError(f"recipe returned a {type(made).__name__}; expected the trained torch.nn.Module")
-    expected = {name: tuple(value.shape) for name, value in given.named_parameters()}
-    found = {name: tuple(value.shape) for name, value in made.named_parameters()}
-    if expected != found:
-        differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-        raise InputError(
-            f"recipe returned another architecture than the model's: parameter {differing[0]!r} is "
-            f"{found.get(differing[0], 'absent')}, expected "
-            f"{expected.get(differing[0], 'absent')} ({len(differing)} parameters differ). Build the same "
-            "model in the recipe."
-        )
-    check_model(made)
-
-
-def _measure(
-    fitted: FittedInfluence, model: nn.Module, examples: Examples, measured: Measurement
-) -> np.ndarray:
-    """`m` of every query under another model's parameters and buffers, in the wider of its dtype and the
-    computation's.
-
-    A recipe that trains in float64 is measured in float64: the effect of one example may be smaller than
-    float32 resolves.
-    """
-    objective = fitted.objective
-    named = [*model.named_parameters(), *model.named_buffers()]
-    dtype = objective.dtype
-    for _, tensor in named:
-        if tensor.is_floating_point():
-            dtype = torch.promote_types(dtype, tensor.dtype)
-
-    def cast(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return leaf.detach().to(objective.device, dtype if leaf.is_floating_point() else leaf.dtype)
-
-    values = {name: cast(tensor) for name, tensor in named}
-    parts = []
-    with torch.no_grad():
-        for _, batch in examples.batches(max(fitted.engine.batch_size, 256)):
-            wide = tree_map(cast, batch)
-            parts.append(
-                measured.function(objective.outputs(values, wide, everything=True), objective.targets(wide))
-            )
-    result = torch.cat(parts).double().cpu().numpy()
-    if not np.isfinite(result).all():
-        raise NonFiniteError("the recipe's model gives NaN or infinity on the queries: its training diverged")
-    return result
-
-
-class _Records:
-    """Finished retrainings, in a run directory if there is one."""
-
-    def __init__(
-        self,
-        run_dir: Path | None,
-        fitted: FittedInfluence,
-        examples: Examples,
-        recipe: Recipe,
-        measured: Measurement,
-    ):
-        self._directory: RunDirectory | None = None
-        if run_dir is None:
-            return
-        objective = fitted.objective
-        identity = {
-            "model": model_fingerprint(objective.model),
-            "parameters": objective.parameters.fingerprint(),
-            "train": objective.examples.fingerprint(),
-            "queries": examples.fingerprint(),
-            "recipe": fingerprint(recipe),
-            "loss": objective.loss.settings(),
-            "measurement": {"name": measured.name, "function": fingerprint(measured.function)},
-            "dtype": str(objective.dtype),
-        }
-        self._directory = RunDirectory(run_dir, identity)
-
-    def measured(
-        self, removed: int | None, seed: int, compute: Callable[[int | None, int], np.ndarray | str]
-    ) -> np.ndarray | str:
-        name = f"retrained/seed{seed}-{'all' if removed is None else f'without{removed}'}"
-        known = None if self._directory is None else self._directory.read(name)
-        if known is not None:
-            return known["failed"] if "failed" in known else np.array(known["measured"])
-        result = compute(removed, seed)
-        if self._directory is not None:
-            self._directory.write(
-                name, {"failed": result} if isinstance(result, str) else {"measured": result.tolist()}
-            )
-        return result

@@ -276,17 +276,20 @@ class FittedInfluence:
         bytes_each = self.objective.p * self.objective.dtype.itemsize * _VECTORS_PER_QUERY
         return int(max(1, min(1024, self.objective.memory * _SOLVE_SHARE // bytes_each)))
 
-    def score_bound(self, solution: Solution, gradient_norms: Float[Tensor, " b"]) -> Float[Tensor, "k b"]:
+    def score_bound(
+        self, solution: Solution, gradient_norms: Float[Tensor, " b"], floor: float | None = None
+    ) -> Float[Tensor, "k b"]:
         """`|score error| ≤ ‖r‖ ‖g‖ / λ_min`, plus an allowance for rounding in the operator, the gradients
         and the dot product.
 
-        From `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`.
+        From `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`; `floor` stands for `λ_min` where
+        the solution is of another system.
         """
         gamma = torch.finfo(self.objective.dtype).eps * (32 + math.sqrt(self.objective.p))
         largest = max(self.spectrum.largest_upper, 0.0) + self.damping.value
         size = solution.x.norm(dim=0)
         residual = solution.residual_norm + gamma * (solution.rhs_norm + largest * size)
-        floor = self.prepared.lower_bound
+        floor = self.prepared.lower_bound if floor is None else floor
         per_gradient = residual / floor + gamma * size if floor > 0 else torch.full_like(residual, math.inf)
         return per_gradient.double()[:, None] * gradient_norms.double()[None]
 

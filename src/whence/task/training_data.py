@@ -25,16 +25,29 @@ class TrainingData:
 
     Args:
         data: as given to `Influence(train=…)`.
-        n: number of examples.
+        n: number of examples; counted where it is not given.
+
+    Raises:
+        InputError: columns of numbers, without a first dimension.
     """
 
-    def __init__(self, data: Any, n: int):
+    def __init__(self, data: Any, n: int | None = None):
         self._wrap = isinstance(data, TensorDataset)
         self._data = data.tensors if isinstance(data, TensorDataset) else data
-        self.n = n
         self.columns = isinstance(self._data, (Tensor, np.ndarray, tuple, dict)) and all(
             isinstance(leaf, (Tensor, np.ndarray)) for leaf in tree_flatten(self._data)[0]
         )
+        self.n = self._count() if n is None else n
+
+    def _count(self) -> int:
+        if not self.columns:
+            return len(self._data)
+        first = tree_flatten(self._data)[0][0]
+        if not first.ndim:
+            raise InputError(
+                "examples are single numbers; expected columns with a first dimension, the example"
+            )
+        return len(first)
 
     def item(self, i: int) -> Any:
         """Example `i`."""

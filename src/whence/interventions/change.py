@@ -1,0 +1,134 @@
+"""What an intervention is predicted to do to a measurement, with its errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas
+
+# Shares of the predicted change that another step towards the new optimum would add.
+_SMALL, _LARGE = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Change:
+    """`m_q(θ') − m_q(θ̂)` for every query, `θ'` the parameters after the intervention.
+
+    Attributes:
+        values: `(q,)`: the prediction of the order asked for.
+        first: `(q,)`: that of first order, `∇mᵀ Δθ` with one solve at `θ̂`: the sum of single scores over `n`
+            for a removal.
+        estimate, bound: `(q,)`: the solver's error in `∇mᵀ Δθ`, expected and at most; infinite where unknown.
+        remaining: `(q,)`: what one more step with the curvature at `θ̂`, from the predicted parameters
+            towards the optimum of the edited objective, would add: an estimate of the error that no solver
+            makes, that of stopping after one step. Damping keeps it from vanishing.
+        parameters: `(p,)`: `Δθ`.
+        order: `"first"`, `"second"` or `"newton"`.
+        reduction: `"mean"` or `"sum"`, see `EditedObjective`.
+        measurement: name of `m`.
+        converged: whether every solve converged; `reason` if not.
+        words_done: the intervention in words.
+        settings: everything that defines the prediction, as JSON values.
+    """
+
+    values: Float[Tensor, " q"]
+    first: Float[Tensor, " q"]
+    estimate: Float[Tensor, " q"]
+    bound: Float[Tensor, " q"]
+    remaining: Float[Tensor, " q"]
+    parameters: Float[Tensor, " p"]
+    order: str
+    reduction: str
+    measurement: str
+    converged: bool
+    reason: str
+    words_done: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def left_over(self) -> float:
+        """`‖remaining‖ / ‖values‖`: how much of the change is still to come after the step taken."""
+        return _ratio(self.remaining, self.values)
+
+    @property
+    def beyond_first_order(self) -> float:
+        """`‖values − first‖ / ‖values‖`: what first order misses, as far as this order sees it."""
+        return _ratio(self.values - self.first, self.values)
+
+    @property
+    def level(self) -> str:
+        """`"good"`, `"fair"` or `"poor"`, by `left_over`."""
+        if not self.converged or not self.left_over <= _LARGE:
+            return "poor"
+        return "good" if self.left_over <= _SMALL else "fair"
+
+    @property
+    def words(self) -> str:
+        """Whether to trust the prediction, in a sentence or two."""
+        if not self.converged:
+            return f"The solver did not converge, so the prediction is not to be used. {self.reason}"
+        share = f"{100 * self.left_over:.2g} %"
+        said = {
+            "good": f"One more step would change the prediction by {share} only: the edit is small enough "
+            "for this order.",
+            "fair": f"One more step would change the prediction by {share}: take its size with a grain of "
+            "salt.",
+            "poor": f"One more step would change the prediction by {share}: the edit is too large for this "
+            "order, retrain to know.",
+        }[self.level]
+        if self.order != "first" and self.beyond_first_order > _SMALL:
+            said += (
+                f" First order alone is off by {100 * self.beyond_first_order:.2g} %: do not add up single "
+                "scores for this group."
+            )
+        return said
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per query: `query, predicted, first_order, estimate, bound, remaining`."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "query": range(len(self)),
+                "predicted": self.values.numpy(),
+                "first_order": self.first.numpy(),
+                "estimate": self.estimate.numpy(),
+                "bound": self.bound.numpy(),
+                "remaining": self.remaining.numpy(),
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Headline numbers as JSON values."""
+        return {
+            "intervention": self.words_done,
+            "order": self.order,
+            "reduction": self.reduction,
+            "measurement": self.measurement,
+            "mean_change": float(self.values.mean()),
+            "largest_change": float(self.values.abs().max()),
+            "left_over": self.left_over,
+            "beyond_first_order": self.beyond_first_order,
+            "level": self.level,
+            "words": self.words,
+            "converged": self.converged,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Change({self.words_done}; {len(self)} queries, {self.order} order, mean "
+            f"{float(self.values.mean()):+.4g}, left over {100 * self.left_over:.2g} %)"
+        )
+
+
+def _ratio(part: Float[Tensor, " q"], whole: Float[Tensor, " q"]) -> float:
+    size = float(whole.double().norm())
+    return float(part.double().norm()) / size if size > 0 else 0.0
