@@ -28,6 +28,7 @@ from whence.influence import (
     parameter_influence,
 )
 from whence.integrations import as_task
+from whence.interventions import Indices, Intervention
 from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
 
@@ -206,6 +207,35 @@ class Influence:
             scores=scores,
             run_dir=self._run_dir,
         )
+
+    def remove(self, indices: Indices) -> Intervention:
+        """What if these training examples were taken out? See `whence.interventions.Intervention`."""
+        return self._intervention().remove(indices)
+
+    def upweight(self, indices: Indices, times: float) -> Intervention:
+        """What if these training examples counted `times` as much?"""
+        return self._intervention().upweight(indices, times)
+
+    def relabel(self, indices: Indices, labels: Any) -> Intervention:
+        """What if these training examples had other targets?"""
+        return self._intervention().relabel(indices, labels)
+
+    def replace(self, indices: Indices, examples: Any) -> Intervention:
+        """What if other examples stood in the place of these training examples?"""
+        return self._intervention().replace(indices, examples)
+
+    def add(self, examples: Any) -> Intervention:
+        """What if the model had been trained on these examples too?"""
+        return self._intervention().add(examples)
+
+    def perturb(
+        self, indices: Indices, delta: Any, *, valid_range: tuple[float, float] | None = None
+    ) -> Intervention:
+        """What if the inputs of these training examples were moved by `delta`?"""
+        return self._intervention().perturb(indices, delta, valid_range=valid_range)
+
+    def _intervention(self) -> Intervention:
+        return Intervention(self.fitted, self.train, run_dir=self._run_dir)
 
     def report(
         self,

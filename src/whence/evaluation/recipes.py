@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy import optimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ _BATCH = 4096
 
 
 class FullBatch:
-    """`recipe(train, seed)`: L-BFGS on the whole training objective in float64, until the gradient vanishes.
+    """`recipe(train, seed, weights=None)`: L-BFGS on the whole training objective in float64, until the
+    gradient vanishes.
 
     Args:
         model: gives the architecture and, with `warm_start`, the starting point.
@@ -30,6 +32,9 @@ class FullBatch:
             `Influence`. A regulariser must stay finite and differentiable on the way to the optimum.
         warm_start: start from `model`'s parameters: the optimum nearby. Otherwise from a fresh initialisation
             with the seed given.
+        divide_by: what the sum of the losses is divided by: `n` of the original training set keeps its
+            weights `1/n` when examples are taken out or added (`reduction="sum"`); otherwise by the total
+            weight, which makes it a mean.
         gradient_tolerance: stop when `‖∇J‖_∞` is below it; a run that stops earlier raises
             `ConvergenceError`.
         max_iterations: of L-BFGS.
@@ -49,6 +54,7 @@ class FullBatch:
         target: Target | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         warm_start: bool = True,
+        divide_by: float | None = None,
         gradient_tolerance: float = 1e-7,
         max_iterations: int = 5000,
     ):
@@ -58,6 +64,8 @@ class FullBatch:
                 "positive tolerance and at least 1 "
                 "iteration"
             )
+        if divide_by is not None and not divide_by > 0:
+            raise InputError(f"divide_by={divide_by!r}: expected a positive number, the n of the weights 1/n")
         self.model = model
         self.loss = loss
         self.weight_decay = weight_decay
@@ -67,6 +75,7 @@ class FullBatch:
         self.target = target
         self.collate = collate
         self.warm_start = warm_start
+        self.divide_by = divide_by
         self.gradient_tolerance = gradient_tolerance
         self.max_iterations = max_iterations
 
@@ -74,6 +83,7 @@ class FullBatch:
         """JSON values that define the recipe; functions by name."""
         return {
             "warm_start": self.warm_start,
+            "divide_by": self.divide_by,
             "gradient_tolerance": self.gradient_tolerance,
             "max_iterations": self.max_iterations,
             "weight_decay": dict(self.weight_decay)
@@ -87,12 +97,18 @@ class FullBatch:
             },
         }
 
-    def __call__(self, train: Any, seed: int) -> nn.Module:
+    def __call__(self, train: Any, seed: int, weights: Float[Tensor, " n"] | None = None) -> nn.Module:
         """Train.
+
+        Args:
+            train: the training set.
+            seed: of a fresh initialisation.
+            weights: how many times each example counts; once if not given.
 
         Raises:
             ConvergenceError: the gradient did not vanish.
-            InputError: the model's forward pass is random (dropout in training mode).
+            InputError: another number of weights than examples, a weight that is no finite number ≥ 0, or the
+                model's forward pass is random (dropout in training mode).
         """
         model = copy.deepcopy(self.model)
         check_model(model)
@@ -111,6 +127,8 @@ class FullBatch:
             dtype=torch.float64,
         )
         parameters = objective.parameters
+        counts = _checked_weights(weights, objective.n)
+        divisor = float(counts.sum()) if self.divide_by is None else float(self.divide_by)
 
         def penalty(theta: Tensor) -> Tensor:
             if self.regulariser is not None:
@@ -121,8 +139,9 @@ class FullBatch:
         def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
             theta = torch.from_numpy(flat).requires_grad_()
             total = penalty(theta)
-            for _, batch in objective.examples.batches(_BATCH):
-                total = total + objective.losses(parameters.unflatten(theta), batch).sum() / objective.n
+            for where, batch in objective.examples.batches(_BATCH):
+                losses = objective.losses(parameters.unflatten(theta), batch)
+                total = total + (losses if weights is None else counts[where] * losses).sum() / divisor
             (gradient,) = torch.autograd.grad(total, theta)
             return float(total.detach()), gradient.numpy()
 
@@ -156,6 +175,19 @@ class FullBatch:
                     value.copy_(found[name])
         # Kept in double precision: effects of one example may be smaller than float32 resolves.
         return model.double()
+
+
+def _checked_weights(weights: Float[Tensor, " n"] | None, n: int) -> Float[Tensor, " n"]:
+    if weights is None:
+        return torch.ones(n, dtype=torch.float64)
+    counts = torch.as_tensor(weights, dtype=torch.float64)
+    if counts.shape != (n,):
+        raise InputError(f"weights has shape {tuple(counts.shape)}; expected ({n},), one for each example")
+    if not bool(torch.isfinite(counts).all()) or bool((counts < 0).any()) or not bool(counts.any()):
+        raise InputError(
+            "weights holds a negative number, NaN or infinity, or zeros alone; expected some > 0"
+        )
+    return counts
 
 
 def _reinitialise(model: nn.Module, seed: int) -> None:

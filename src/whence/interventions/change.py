@@ -28,7 +28,7 @@ class Change:
             towards the optimum of the edited objective, would add: an estimate of the error that no solver
             makes, that of stopping after one step. Damping keeps it from vanishing.
         parameters: `(p,)`: `Δθ`.
-        order: `"first"`, `"second"` or `"newton"`.
+        order: `"first"`, `"second"`, `"newton"` or `"optimum"`.
         reduction: `"mean"` or `"sum"`, see `EditedObjective`.
         measurement: name of `m`.
         converged: whether every solve converged; `reason` if not.

@@ -114,10 +114,10 @@ def relabel(indices: Indices, labels: Any, train: TrainingData) -> Edits:
     """
     chosen = check_indices(indices, train.n).tolist()
     given = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) and labels.ndim <= 1 else labels
-    several = isinstance(given, (list, tuple, Tensor, np.ndarray))
-    own = target_of(train.item(chosen[0]))
-    if several and getattr(own, "ndim", 0) and np.shape(given) == tuple(np.shape(own)):
-        several = False  # one target that is itself a vector, for all
+    # A target may itself be a vector: one of its shape is meant for all.
+    own = tuple(getattr(target_of(train.item(chosen[0])), "shape", ()))
+    alike = bool(own) and tuple(getattr(labels, "shape", ())) == own
+    several = isinstance(given, (list, tuple, Tensor, np.ndarray)) and not alike
     if several and len(given) != len(chosen):
         raise InputError(
             f"labels has {len(given)} entries for {len(chosen)} training examples; expected one for each, or "

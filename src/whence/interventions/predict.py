@@ -18,12 +18,15 @@ from whence.interventions.change import Change
 from whence.interventions.edited_objective import EditedObjective, Reduction
 from whence.interventions.edits import Edits
 from whence.linalg import LinearOperator
-from whence.solvers import CG, PreparedBlocks, Solution
+from whence.solvers import CG, PreparedBlocks, PreparedSolver, Solution
 from whence.task import TrainingData
 
-Order = Literal["auto", "first", "second", "newton"]
+Order = Literal["auto", "first", "second", "newton", "optimum"]
 
-_ORDERS = ("auto", "first", "second", "newton")
+_ORDERS = ("auto", "first", "second", "newton", "optimum")
+# Steps towards the optimum, and the share of the whole way at which a step is too small to matter.
+_MOST_STEPS = 100
+_SETTLED = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
 def predict_change(
@@ -45,6 +48,8 @@ def predict_change(
       (Basu et al. 2020, §4, without third derivatives).
     * `"newton"`: `Δθ = −C'_λ⁻¹ d`, and `Δm = m(θ̂ + Δθ) − m(θ̂)`, not linearised. Exact for ridge regression;
       for one removal from a generalised linear model it is the division by one minus the leverage.
+    * `"optimum"`: steps with `C'_λ⁻¹` until the gradient of `J'` vanishes: retraining without a recipe, for
+      models whose outputs are affine in the parameters, with a convex loss.
     * `"auto"`: Newton's step, but first order where the solver in use treats layers apart (EK-FAC and its
       kin), whose curvature without some examples is not defined.
 
@@ -62,16 +67,23 @@ def predict_change(
         InputError: an empty intervention, a label outside the classes, a class of which nothing is left,
             unknown `order` or `reduction`, bad queries.
         NotPositiveDefiniteError: the curvature left after the intervention is not positive definite.
-        UnsupportedError: `"second"` or `"newton"` with a solver that treats layers apart.
+        UnsupportedError: an order beyond the first with a solver that treats layers apart, or `"optimum"` for
+            a model that is not affine or a loss that is not convex.
     """
     if order not in _ORDERS:
         raise InputError(f"order={order!r}: expected one of {', '.join(map(repr, _ORDERS))}")
     layered = isinstance(fitted.prepared, PreparedBlocks)
-    if layered and order in ("second", "newton"):
+    if layered and order in ("second", "newton", "optimum"):
         raise UnsupportedError(
             f"order={order!r} needs the curvature without the edited examples, which "
             f"solver={fitted.solver.name!r} does not have; use order='first', or fit with solver='cg' or "
             "'exact'"
+        )
+    if order == "optimum" and not (fitted.engine.affine and fitted.objective.loss.convex):
+        raise UnsupportedError(
+            "order='optimum' follows a convex objective to its one optimum, which takes outputs that are "
+            "affine in the studied parameters (a linear head) and a convex loss; use order='newton', and "
+            "retrain"
         )
     chosen = ("first" if layered else "newton") if order == "auto" else order
     measured = resolve_measurement(measurement, fitted.objective.loss)
@@ -80,7 +92,7 @@ def predict_change(
     d = edited.gradient_change()[:, None]
     single = fitted.solve(d)
     first, estimate, bound = _linear(fitted, gradients, single)
-    solutions = [single]
+    solutions, reasons = [single], set()
     step = single.x
     values = first
     if chosen == "second":
@@ -89,27 +101,31 @@ def predict_change(
         step = step - correction.x
         more, estimate_too, bound_too = _linear(fitted, gradients, correction)
         values, estimate, bound = first - more, estimate + estimate_too, bound + bound_too
-    elif chosen == "newton":
-        newton, floor = _newton(fitted, edited, d)
+    elif chosen in ("newton", "optimum"):
+        prepared = _left_over_solver(fitted, edited)
+        newton = _solved(prepared, d)
         solutions.append(newton)
         step = newton.x
-        _, estimate, bound = _linear(fitted, gradients, newton, floor)
+        _, estimate, bound = _linear(fitted, gradients, newton, prepared.lower_bound)
+        if chosen == "optimum":
+            step, reason = _to_optimum(edited, prepared, step)
+            reasons.add(reason)
         values = _measured(fitted, gradients, measured, -step[:, 0])
-    moved = -step[:, 0]
-    change = edited.gradient_at(fitted.objective.parameters.flat() + moved) - _gradient(fitted)
-    remaining, _, _ = _linear(fitted, gradients, fitted.solve(change[:, None]))
+    left = _gradient_left(edited, step)
+    remaining, _, _ = _linear(fitted, gradients, fitted.solve(left))
+    reasons |= {solution.reason for solution in solutions}
     return Change(
         values=values,
         first=first,
         estimate=estimate,
         bound=bound,
         remaining=remaining,
-        parameters=moved.cpu(),
+        parameters=-step[:, 0].cpu(),
         order=chosen,
         reduction=reduction,
         measurement=measured.name,
-        converged=all(bool(solution.converged.all()) for solution in solutions),
-        reason=" ".join(sorted({solution.reason for solution in solutions if solution.reason})),
+        converged=not any(reasons) and all(bool(solution.converged.all()) for solution in solutions),
+        reason=" ".join(sorted(reason for reason in reasons if reason)),
         words_done=", ".join(edits.words),
         settings=fitted.settings(),
     )
@@ -126,20 +142,20 @@ def _gradient(fitted: FittedInfluence) -> Float[Tensor, " p"]:
     return mean.to(objective.dtype)
 
 
-def _newton(
-    fitted: FittedInfluence, edited: EditedObjective, d: Float[Tensor, "p 1"]
-) -> tuple[Solution, float]:
-    """`C'_λ⁻¹ d`, and a lower bound of the eigenvalues of `C'_λ`. Preconditioned by the solver of `C_λ`,
-    which a few examples change in a few directions only."""
+def _left_over_solver(fitted: FittedInfluence, edited: EditedObjective) -> PreparedSolver:
+    """Conjugate gradients on `C'_λ`, preconditioned by the solver of `C_λ` where that is a fixed map: a few
+    examples change it in a few directions only."""
     try:
         preconditioner = fitted.prepared.as_preconditioner()
-    except UnsupportedError:  # an iterative solver, whose answer is no fixed linear map
+    except UnsupportedError:  # an iterative solver's answer is none
         preconditioner = None
     rtol = 1e-10 if fitted.objective.dtype == torch.float64 else 1e-5
-    solver = CG(rtol=rtol, preconditioner=preconditioner)
+    return CG(rtol=rtol, preconditioner=preconditioner).prepare(edited.curvature(), seed=fitted.options.seed)
+
+
+def _solved(prepared: PreparedSolver, rhs: Float[Tensor, "p 1"]) -> Solution:
     try:
-        prepared = solver.prepare(edited.curvature(), seed=fitted.options.seed)
-        return prepared.solve(d), prepared.lower_bound
+        return prepared.solve(rhs)
     except NotPositiveDefiniteError as error:
         raise NotPositiveDefiniteError(
             f"the curvature left after the intervention is not positive definite: {error} Or ask for "
@@ -147,6 +163,34 @@ def _newton(
             eigenvalue=error.eigenvalue,
             damping=error.damping,
         ) from error
+
+
+def _gradient_left(edited: EditedObjective, step: Float[Tensor, "p 1"]) -> Float[Tensor, "p 1"]:
+    """`∇J'(θ̂ − step) − ∇J(θ̂)`: what still drives the parameters."""
+    objective = edited.fitted.objective
+    at = edited.gradient_at(objective.parameters.flat() - step[:, 0])
+    return (at - _gradient(edited.fitted))[:, None]
+
+
+def _to_optimum(
+    edited: EditedObjective, prepared: PreparedSolver, step: Float[Tensor, "p 1"]
+) -> tuple[Float[Tensor, "p 1"], str]:
+    """Chord steps from the first one on, for as long as they get shorter; and why they ended early, if they
+    did."""
+    settled = _SETTLED[step.dtype] * float(step.norm())
+    last = math.inf
+    for _ in range(_MOST_STEPS):
+        more = _solved(prepared, _gradient_left(edited, step)).x
+        size = float(more.norm())
+        if not size < last:
+            return step, (
+                "The steps towards the optimum stopped getting shorter: the edit is too large for steps with "
+                "one curvature. Retrain instead."
+            )
+        step, last = step + more, size
+        if size <= settled:
+            return step, ""
+    return step, f"The optimum was not reached in {_MOST_STEPS} steps. Retrain instead."
 
 
 def _linear(

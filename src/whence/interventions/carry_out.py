@@ -1,0 +1,121 @@
+"""Carry an intervention out: train on the edited data, and compare with the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whence.errors import ConvergenceError, InputError
+from whence.evaluation import Recipe, Retraining
+from whence.influence import FittedInfluence, Measurement, resolve_measurement
+from whence.interventions.edited_objective import Reduction
+from whence.interventions.edits import Edits
+from whence.interventions.outcome import Outcome
+from whence.interventions.predict import Order, predict_change
+from whence.progress import progress_bar
+from whence.store import fingerprint
+from whence.task import TrainingData
+
+
+def edited_data(train: TrainingData, edits: Edits, *, weighted: bool) -> tuple[Any, Tensor | None]:
+    """The edited training set, and how often each of its examples counts, where that is not once.
+
+    Args:
+        train: the training set.
+        edits: the intervention.
+        weighted: whether weights can be handed on; otherwise whole numbers become repetitions.
+
+    Raises:
+        InputError: a weight that is not whole, for a recipe that takes no weights.
+    """
+    odd = {i: weight for i, weight in edits.weights.items() if weight not in (0.0, 1.0)}
+    given: dict[str, Any] = {"drop": edits.removed, "replace": edits.contents, "add": edits.added}
+    if not odd:
+        return train.edited(**given), None
+    if weighted:
+        kept = sorted(set(range(train.n)) - set(edits.removed))
+        each = [edits.weights.get(i, 1.0) for i in kept] + [1.0] * len(edits.added)
+        return train.edited(**given), torch.tensor(each, dtype=torch.float64)
+    broken = next((i for i, weight in odd.items() if weight != round(weight)), None)
+    if broken is not None:
+        raise InputError(
+            f"training example {broken} is to count {odd[broken]:g} times, but the recipe has no argument "
+            "weights. Write recipe(train, seed, weights), with one weight for each example of train, or use "
+            "whole numbers, which become repetitions."
+        )
+    return train.edited(**given, repeat={i: int(weight) for i, weight in odd.items()}), None
+
+
+def carry_out(
+    fitted: FittedInfluence,
+    train: Any,
+    edits: Edits,
+    queries: Any,
+    recipe: Recipe,
+    *,
+    measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+    order: Order = "auto",
+    reduction: Reduction = "mean",
+    seeds: Sequence[int] = (0,),
+    run_dir: Path | None = None,
+) -> Outcome:
+    """Predict, retrain on the given and on the edited data with each seed, and compare.
+
+    Args:
+        fitted: the fitted influence function.
+        train: the training set as the user gave it.
+        edits: the intervention.
+        queries, measurement, order, reduction: of the prediction, see `predict_change`. With
+            `reduction="sum"` the recipe must keep the weights `1/n` (`FullBatch(divide_by=n)`).
+        recipe: `recipe(train, seed) -> model`, or `recipe(train, seed, weights)` where examples are to count
+            otherwise than once.
+        seeds: every training is done once with each.
+        run_dir: keeps finished retrainings, see `Retraining`.
+
+    Raises:
+        ConvergenceError: the recipe does not converge on the given data.
+        InputError: as for `predict_change`, no seeds, a recipe that cannot carry the intervention out.
+    """
+    if not seeds:
+        raise InputError("seeds is empty: expected at least one")
+    data = TrainingData(train, fitted.objective.n)
+    measured = resolve_measurement(measurement, fitted.objective.loss)
+    examples = fitted.objective.read(queries, role="queries")
+    retraining = Retraining(fitted, recipe, examples, measured, run_dir)
+    changed, weights = edited_data(data, edits, weighted=retraining.takes_weights)
+    change = predict_change(fitted, data, edits, queries, measured, order=order, reduction=reduction)
+    given = retraining.given()
+    name = f"edited{fingerprint(edits)[:24]}"
+    differences, gaps, failed = [], [], {}
+    with progress_bar("retraining", 2 * len(seeds), enabled=fitted.options.progress) as bar:
+        for seed in seeds:
+            baseline = retraining.measured("all", lambda: train, seed)
+            bar.advance()
+            if isinstance(baseline, str):
+                raise ConvergenceError(
+                    f"the recipe did not converge on the full training set (seed {seed}): {baseline}"
+                )
+            gaps.append(baseline - given)
+            after = retraining.measured(name, lambda: changed, seed, weights)
+            bar.advance()
+            if isinstance(after, str):
+                failed[seed] = after
+            else:
+                differences.append(after - baseline)
+    missing = np.full(len(examples), np.nan)
+    several = len(differences) > 1
+    return Outcome(
+        change=change,
+        actual=np.mean(differences, axis=0) if differences else missing,
+        noise=np.std(differences, axis=0, ddof=1) / len(differences) ** 0.5
+        if several
+        else np.zeros(len(examples)),
+        seeds=tuple(seed for seed in seeds if seed not in failed),
+        baseline_gap=float(np.sqrt(np.mean(np.square(gaps)))),
+        failed=failed,
+    )
