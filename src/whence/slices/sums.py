@@ -1,0 +1,122 @@
+"""Gradients of whole groups, and `C_λ⁻¹` of them with an error: what slices and clusters are made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.gradients import ExampleGradients
+from whence.influence import FittedInfluence
+from whence.progress import progress_bar
+from whence.slices.groups import Groups
+from whence.solvers import PreparedBlocks, Solution
+from whence.solvers.cg_iteration import BlockIteration
+from whence.solvers.floor import not_positive_definite
+
+# Steps of preconditioned conjugate gradients towards what a block inverse misses.
+_STEPS = 2
+
+
+def gradient_sum(gradients: ExampleGradients, members: Tensor) -> Float[Tensor, " p"]:
+    """`Σ_{i ∈ members} g_i`, one backward pass per batch and no gradient of a single example; added in
+    float64, in the dtype of the computation."""
+    engine = gradients.engine
+    objective = engine.objective
+    total = torch.zeros(objective.p, dtype=torch.float64, device=objective.device)
+    for part in members.to(objective.device).split(engine.batch_size):
+        at = engine.linearise(gradients.examples, part)
+        total += at.vjp(at.output_gradient(gradients.measure)[None])[:, 0].double()
+    return total.to(objective.dtype)
+
+
+def measured_values(gradients: ExampleGradients) -> Float[Tensor, " q"]:
+    """The measurement of each example, in float64."""
+    engine = gradients.engine
+    values = []
+    for where, batch in gradients.examples.batches(max(engine.batch_size, 256)):
+        with torch.no_grad():
+            outputs = engine.objective.outputs(engine.objective.parameters.values, batch)
+            values.append(gradients.measure(outputs, engine.objective.targets(batch)).double().cpu())
+        assert len(values[-1]) == where.stop - where.start
+    return torch.cat(values)
+
+
+def solve_with_error(fitted: FittedInfluence, rhs: Float[Tensor, "p k"]) -> Solution:
+    """`C_λ⁻¹ v` with error directions, also where layers are inverted apart.
+
+    What a block inverse `M⁻¹` misses, `C_λ⁻¹ (v − C_λ M⁻¹ v)`, is approximated by two steps of conjugate
+    gradients preconditioned by `M` and handed on as the error direction. With `probes=0` nothing is measured.
+    """
+    solution = fitted.solve(rhs)
+    prepared = fitted.prepared
+    if not isinstance(prepared, PreparedBlocks) or not prepared.settings.probes:
+        return solution
+    residual = rhs - prepared.operator.matmat(solution.x)
+    iteration = BlockIteration(prepared.operator, prepared.as_preconditioner(), not_positive_definite)
+    missing = iteration.run(residual, torch.zeros_like(residual[0]), _STEPS).x
+    return replace(solution, residual_norm=residual.norm(dim=0), error_directions=missing[None])
+
+
+def _error_known(fitted: FittedInfluence) -> bool:
+    """Whether `solve_with_error` says anything of the error."""
+    prepared = fitted.prepared
+    return not isinstance(prepared, PreparedBlocks) or bool(prepared.settings.probes)
+
+
+def score_examples(fitted: FittedInfluence, solution: Solution, scores: Tensor, errors: Tensor) -> Tensor:
+    """Scores of every training example with each column of a solution, in one pass.
+
+    Args:
+        solution: `C_λ⁻¹` of `k` measurements.
+        scores, errors: `(n, k)`, written: the scores and the errors expected in them.
+
+    Returns:
+        `‖g_i‖²`, `(n,)`.
+    """
+    r, p, k = solution.error_directions.shape
+    directions = torch.cat([solution.x, solution.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
+    squares = torch.empty(len(scores), dtype=torch.float64)
+    for where, inner, norms in fitted.train_gradients.products(directions):
+        scores[where] = inner[:, :k].cpu()
+        missed = inner[:, k:].reshape(len(inner), r, k).norm(dim=1)
+        errors[where] = torch.hypot(missed, fitted.rounding_estimate(solution, norms).T).cpu()
+        squares[where] = norms.double().square().cpu()
+    if not _error_known(fitted):
+        errors.fill_(math.inf)
+    return squares
+
+
+def score_groups(
+    fitted: FittedInfluence,
+    solution: Solution,
+    train: Groups,
+    squares: Tensor,
+    change: Tensor,
+    estimate: Tensor,
+    bound: Tensor,
+) -> None:
+    """Summed scores of whole training groups, from the sums of their gradients: the errors of single scores
+    partly cancel, and only the sum knows how far.
+
+    Args:
+        solution: `C_λ⁻¹` of `k` measurements.
+        train: the groups, `t` of them.
+        squares: `‖g_i‖²`, as `score_examples` returns them.
+        change, estimate, bound: `(t, k)`, written: the sums, the errors expected, what they cannot exceed.
+    """
+    with progress_bar("training groups", len(train), enabled=fitted.options.progress) as bar:
+        for number, members in enumerate(train.members):
+            total = gradient_sum(fitted.train_gradients, members)
+            change[number] = (total.double() @ solution.x.double()).cpu()
+            missed = torch.einsum("p,rpk->rk", total, solution.error_directions).norm(dim=0)
+            size = total.norm().reshape(1)
+            # Each gradient of the sum is rounded by itself.
+            rounded = torch.hypot(size, squares[members].sum().sqrt().to(size)).reshape(1)
+            error = torch.hypot(missed, fitted.rounding_estimate(solution, rounded)[:, 0])
+            estimate[number] = error.cpu() if _error_known(fitted) else math.inf
+            bound[number] = fitted.score_bound(solution, rounded)[:, 0].cpu()
+            bar.advance()
