@@ -43,7 +43,7 @@ class Budget:
             or a radius below one level on the grid, which leaves nothing to change.
     """
 
-    radius: float
+    radius: float | int
     norm: Norm = "linf"
     low: Bound = None
     high: Bound = None
@@ -82,7 +82,7 @@ class Budget:
     @classmethod
     def grey_levels(
         cls,
-        radius: float = 0.5,
+        radius: float | int = 0.5,
         *,
         norm: Norm = "linf",
         low: Bound = 0.0,

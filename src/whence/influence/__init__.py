@@ -8,6 +8,7 @@ from whence.influence.compute import (
     parameter_influence,
 )
 from whence.influence.fitted import FitOptions, FittedInfluence
+from whence.influence.input_influence import InputInfluence, input_influence
 from whence.influence.layerwise import layer_coverage
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.minimum import MinimumCheck
@@ -15,22 +16,27 @@ from whence.influence.scores import Scores, check_indices
 from whence.influence.scores_file import load_scores, save_scores
 from whence.influence.self_scores import SelfScores
 from whence.influence.tables import Ranking
+from whence.influence.token_replacements import TokenReplacements, token_replacements
 
 __all__ = [
     "FitOptions",
     "FittedInfluence",
+    "InputInfluence",
     "Measurement",
     "MinimumCheck",
     "Ranking",
     "Scores",
     "SelfScores",
+    "TokenReplacements",
     "check_indices",
     "compute_scores",
     "compute_self_scores",
     "explain_scores",
+    "input_influence",
     "layer_coverage",
     "load_scores",
     "parameter_influence",
     "resolve_measurement",
     "save_scores",
+    "token_replacements",
 ]

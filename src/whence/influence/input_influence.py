@@ -60,12 +60,12 @@ class InputInfluence:
             )
         return (self.values * change.to(self.values)).flatten(2).sum(2) / self.n
 
-    def norm(self, order: float = 2.0) -> Float[Tensor, "k b"]:
+    def norm(self, order: float | int = 2) -> Float[Tensor, "k b"]:
         """Norm of each example's row. `order=1` is `n` times what an l∞ budget of 1 can change to first
         order, `order=2` the same for an l2 budget."""
         return self.values.flatten(2).norm(p=order, dim=2)
 
-    def top(self, k: int, *, query: int = 0, order: float = 2.0) -> list[int]:
+    def top(self, k: int, *, query: int = 0, order: float | int = 2) -> list[int]:
         """The `k` training examples of largest norm, by index in the training set."""
         order_of = self.norm(order)[query].argsort(descending=True, stable=True)[:k]
         return self.index[order_of.to(self.index.device)].tolist()
