@@ -29,6 +29,7 @@ from whence.influence import (
 )
 from whence.integrations import as_task
 from whence.interventions import Indices, Intervention
+from whence.slices import GroupInfluence, HarmfulGroups, group_influence, harmful_groups
 from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
 
@@ -212,7 +213,7 @@ class Influence:
         """What if these training examples were taken out? See `whence.interventions.Intervention`."""
         return self._intervention().remove(indices)
 
-    def upweight(self, indices: Indices, times: float) -> Intervention:
+    def upweight(self, indices: Indices, times: float | int) -> Intervention:
         """What if these training examples counted `times` as much?"""
         return self._intervention().upweight(indices, times)
 
@@ -236,6 +237,30 @@ class Influence:
 
     def _intervention(self) -> Intervention:
         return Intervention(self.fitted, self.train, run_dir=self._run_dir)
+
+    def slices(
+        self,
+        queries: Any,
+        train_groups: Any,
+        query_groups: Any = None,
+        *,
+        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+    ) -> GroupInfluence:
+        """What each group of training examples does to each group of queries, and which examples carry it;
+        see `whence.slices.group_influence`."""
+        return group_influence(self.fitted, queries, train_groups, query_groups, measurement=measurement)
+
+    def harmful_groups(
+        self,
+        validation: Any,
+        *,
+        clusters: int | Literal["auto"] = "auto",
+        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+        seed: int = 0,
+    ) -> HarmfulGroups:
+        """Clusters of training examples that hurt a validation set together, the worst first; see
+        `whence.slices.harmful_groups`."""
+        return harmful_groups(self.fitted, validation, clusters=clusters, measurement=measurement, seed=seed)
 
     def report(
         self,
