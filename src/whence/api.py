@@ -28,7 +28,7 @@ from whence.influence import (
     parameter_influence,
 )
 from whence.integrations import as_task
-from whence.interventions import Indices, Intervention
+from whence.interventions import FlipOrder, Flips, Indices, Intervention, find_flips
 from whence.slices import GroupInfluence, HarmfulGroups, group_influence, harmful_groups
 from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
@@ -234,6 +234,29 @@ class Influence:
     ) -> Intervention:
         """What if the inputs of these training examples were moved by `delta`?"""
         return self._intervention().perturb(indices, delta, valid_range=valid_range)
+
+    def flip(
+        self,
+        queries: Any,
+        *,
+        max_size: int | None = None,
+        order: FlipOrder = "auto",
+        reduction: Literal["mean", "sum"] = "mean",
+        rivals: int = 3,
+    ) -> Flips:
+        """Which smallest set of training examples, taken out, would flip each query's prediction? See
+        `whence.interventions.find_flips`; `.confirm(recipe)` retrains without them."""
+        return find_flips(
+            self.fitted,
+            self.train,
+            queries,
+            max_size=max_size,
+            order=order,
+            reduction=reduction,
+            rivals=rivals,
+            # Apart from the other retrainings, which measure something else.
+            run_dir=None if self._run_dir is None else self._run_dir / "flips",
+        )
 
     def _intervention(self) -> Intervention:
         return Intervention(self.fitted, self.train, run_dir=self._run_dir)

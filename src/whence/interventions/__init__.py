@@ -4,21 +4,32 @@ from whence.interventions.carry_out import carry_out, edited_data
 from whence.interventions.change import Change
 from whence.interventions.edited_objective import EditedObjective
 from whence.interventions.edits import Edits, Indices, add, perturb, relabel, remove, replace, upweight
+from whence.interventions.flip import FlipOrder, find_flips
+from whence.interventions.flip_confirm import confirm_flips
+from whence.interventions.flip_sets import Confirmation, FlipSet, Robustness
+from whence.interventions.flips import Flips
 from whence.interventions.intervention import Intervention
 from whence.interventions.outcome import Outcome
 from whence.interventions.predict import Order, predict_change
 
 __all__ = [
     "Change",
+    "Confirmation",
     "EditedObjective",
     "Edits",
+    "FlipOrder",
+    "FlipSet",
+    "Flips",
     "Indices",
     "Intervention",
     "Order",
     "Outcome",
+    "Robustness",
     "add",
     "carry_out",
+    "confirm_flips",
     "edited_data",
+    "find_flips",
     "perturb",
     "predict_change",
     "relabel",

@@ -1,0 +1,127 @@
+"""Retrain without each set that is predicted to flip a prediction, and say whether it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whence.errors import ConvergenceError, InputError
+from whence.evaluation import Recipe, Retraining
+from whence.influence import FittedInfluence, Measurement
+from whence.interventions.decision import as_scores, resolve_decision
+from whence.interventions.flip_sets import Confirmation, FlipSet
+from whence.progress import progress_bar
+from whence.store import fingerprint
+from whence.task import TrainingData
+
+# Each set that fails is enlarged by half.
+_GROWTH = 1.5
+
+
+def confirm_flips(
+    sets: Sequence[FlipSet],
+    fitted: FittedInfluence,
+    train: Any,
+    queries: Any,
+    recipe: Recipe,
+    *,
+    retrainings: int = 3,
+    seed: int = 0,
+    run_dir: Path | None = None,
+) -> list[FlipSet]:
+    """The same answers, each with what retraining says of it.
+
+    The recipe runs once on all the data, and then, for every set, without it. Where that does not flip the
+    prediction, the set is enlarged by half along its ranking and tried again, `retrainings` times in all per
+    query. A run that does not converge counts for nothing and is reported.
+
+    Args:
+        sets: as found for these queries.
+        fitted: the fitted influence function.
+        train: the training set as the user gave it.
+        queries: all of them, in the order that `sets` counts in.
+        recipe: `recipe(train, seed) -> model`.
+        retrainings: at most, for each query.
+        seed: of the recipe.
+        run_dir: keeps finished retrainings, see `Retraining`; not one that other measurements use.
+
+    Raises:
+        ConvergenceError: the recipe does not converge on all the data.
+        InputError: `retrainings` below 1, or as for `Retraining`.
+    """
+    if retrainings < 1:
+        raise InputError(f"retrainings={retrainings}: expected at least 1 per query")
+    objective = fitted.objective
+    decision = resolve_decision(objective.loss)
+    data = TrainingData(train, objective.n)
+    examples = objective.read(queries, role="queries")
+    retraining = Retraining(fitted, recipe, examples, Measurement("outputs", _outputs), run_dir)
+    wanted = [found for found in sets if found.size is not None]
+
+    def margin_of(outputs: np.ndarray, found: FlipSet) -> tuple[float, int]:
+        scores = as_scores(torch.from_numpy(outputs[found.query : found.query + 1]))
+        label = torch.tensor([found.predicted])
+        return float(decision.margins(scores, label)[0]), int(decision.labels(scores)[0])
+
+    with progress_bar("retraining", 1 + len(wanted), enabled=fitted.options.progress) as bar:
+        baseline = retraining.measured("all", lambda: train, seed)
+        bar.advance()
+        if isinstance(baseline, str):
+            raise ConvergenceError(
+                f"the recipe did not converge on the full training set (seed {seed}): {baseline}"
+            )
+
+        def confirmed(found: FlipSet) -> Confirmation:
+            _, label = margin_of(baseline, found)
+            if label != found.predicted:
+                return Confirmation(None, None, None, (), stable=False)
+            tried: list[int] = []
+            failed: dict[int, str] = {}
+            margin: float | None = None
+            became: int | None = None
+            for size in _sizes(found, retrainings):
+                gone = found.ranking[:size]
+                name = f"without{fingerprint(sorted(gone))[:24]}"
+                tried.append(size)
+                result = retraining.measured(name, partial(data.edited, drop=gone), seed)
+                if isinstance(result, str):
+                    failed[size] = result
+                    continue
+                margin, became = margin_of(result, found)
+                if became != found.predicted:
+                    return Confirmation(size, margin, became, tuple(tried), failed=failed)
+            return Confirmation(None, margin, became, tuple(tried), failed=failed)
+
+        answers = []
+        for found in sets:
+            if found.size is None:
+                answers.append(replace(found, confirmation=None))
+                continue
+            answers.append(replace(found, confirmation=confirmed(found)))
+            bar.advance()
+    return answers
+
+
+def _sizes(found: FlipSet, count: int) -> list[int]:
+    """The set's own, then each half as large again, within the ranking."""
+    assert found.size is not None  # callers ask for sets that exist
+    sizes = [found.size]
+    while len(sizes) < count:
+        size = min(math.ceil(sizes[-1] * _GROWTH), len(found.ranking))
+        if size == sizes[-1]:
+            break
+        sizes.append(size)
+    return sizes
+
+
+def _outputs(outputs: Tensor, targets: Any) -> Tensor:
+    """All scores of a query: what it predicts and by how much."""
+    return outputs

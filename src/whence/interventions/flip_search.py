@@ -1,0 +1,210 @@
+"""The search for the smallest removal that flips a prediction: one pass over single scores, or Newton's steps
+in between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from whence.interventions.decision import Decision
+from whence.interventions.edited_objective import Reduction
+from whence.interventions.linear_refits import LinearRefits
+
+# Refits of one query and rival; the interval of sizes usually closes in four to eight.
+_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found for each of `m` pairs of a query and a rival class.
+
+    Attributes:
+        order: `(m, n)`: the ranking whose prefix is the set.
+        size: `(m,)`: length of that prefix; 0 where no set flips the prediction.
+        after: `(m,)`: the predicted margin without the set; without as many as were allowed where none was
+            found.
+        first: `(m,)`: the size that single scores at `θ̂` alone predict, 0 for none.
+        limit: `(m,)`: how many may be removed in this order.
+        settled: `(m,)`: whether every refit the answer rests on reached its optimum.
+    """
+
+    order: Int[Tensor, "m n"]
+    size: Int[Tensor, " m"]
+    after: Float[Tensor, " m"]
+    first: Int[Tensor, " m"]
+    limit: Int[Tensor, " m"]
+    settled: Bool[Tensor, " m"]
+
+
+def greedy(
+    scores: Float[Tensor, "m n"],
+    margins: Float[Tensor, " m"],
+    labels: Int[Tensor, " n"] | None,
+    most: int,
+    reduction: Reduction,
+) -> Found:
+    """Rank once, by the scores of the margin; take the smallest prefix whose summed change takes the margin
+    below zero (Yang et al. 2023, Algorithm 1)."""
+    order = scores.argsort(dim=1, stable=True)
+    limit = _limits(order, labels, most)
+    curve = _curve(scores, order, margins, margins.new_zeros(len(margins)), 0, reduction)
+    size = _crossing(curve, limit)
+    after = curve.gather(1, torch.where(size > 0, size, limit)[:, None])[:, 0]
+    return Found(order, size, after, size, limit, torch.ones_like(size, dtype=torch.bool))
+
+
+def iterated_newton(
+    refits: LinearRefits,
+    queries: Float[Tensor, "m d"],
+    fixed: Float[Tensor, "m c"],
+    directions: Float[Tensor, "m c"],
+    predicted: Int[Tensor, " m"],
+    decision: Decision,
+    labels: Int[Tensor, " n"] | None,
+    most: int,
+) -> Found:
+    """Rank, refit without the prefix, rank anew from there, until the smallest prefix that flips is known.
+
+    At the parameters without a set, scores with the curvature that is left say what each other removal would
+    do, and what each that was removed did: the next candidate is the prefix of *that* ranking whose summed
+    change ends at zero. Sizes are bracketed between one that flips and one that does not, so each answer is a
+    set after whose removal a Newton-converged refit predicts another class, and no smaller prefix of the
+    rankings seen does (after Yang et al. 2023, who re-estimate a set once it is found, too).
+
+    Args:
+        refits: of the linear model.
+        queries: features of the query of each pair, with the one of the bias.
+        fixed: the part of its outputs that is not studied.
+        directions: `∇_f` of the margin over the pair's rival.
+        predicted: label of the query.
+        decision: from outputs to labels.
+        labels: classes of the training examples, none of which may lose its last example.
+        most: largest set.
+    """
+    measured = directions[:, :, None] * queries[:, None, :]
+
+    def all_margins(theta: Tensor, pair: Tensor) -> Tensor:
+        outputs = (theta * queries[pair][:, None, :]).sum(2) + fixed[pair]
+        return decision.margins(outputs, predicted[pair])
+
+    def rival_margins(theta: Tensor, pair: Tensor) -> Tensor:
+        outputs = (theta * queries[pair][:, None, :]).sum(2) + fixed[pair]
+        return (outputs * directions[pair]).sum(1)
+
+    m, n = len(queries), refits.n
+    device = queries.device
+    everything = torch.ones(m, n, dtype=torch.bool, device=device)
+    pairs = torch.arange(m, device=device)
+    theta = refits.start.expand(m, -1, -1).clone()
+    scores = refits.scores(everything, theta, measured)
+    start = greedy(scores, rival_margins(theta, pairs), labels, most, refits.reduction)
+    order, limit = start.order.clone(), start.limit.clone()
+    best_order, best_limit, after = order.clone(), limit.clone(), start.after.clone()
+    low, high = torch.zeros_like(pairs), torch.full_like(pairs, n + 1)
+    settled = torch.ones_like(pairs, dtype=torch.bool)
+    size = torch.where(start.size > 0, start.size, limit)
+    active = pairs[size > 0]
+    for round_number in range(_ROUNDS):
+        if not len(active):
+            break
+        kept = _kept(order[active], size[active])
+        theta[active], reached = refits.refit(kept, theta[active])
+        margin = all_margins(theta[active], active)
+        flips = reached & (margin < 0)
+        better = active[flips]
+        high[better] = size[better]
+        best_order[better], best_limit[better], after[better] = order[better], limit[better], margin[flips]
+        failed = active[~flips]
+        none = active[~flips & (high[active] > n)]
+        best_order[none], best_limit[none] = order[none], limit[none]
+        after[none] = margin[~flips & (high[active] > n)]
+        settled[active] &= reached
+        # The first ranking is of single removals at θ̂: a later one may flip with fewer.
+        if round_number:
+            low[failed] = torch.maximum(low[failed], size[failed])
+        scores = refits.scores(kept, theta[active], measured[active])
+        gone = (scores * ~kept).sum(1)
+        new_order = scores.argsort(dim=1, stable=True)
+        new_limit = _limits(new_order, labels, most)
+        curve = _curve(
+            scores, new_order, rival_margins(theta[active], active), gone, size[active], refits.reduction
+        )
+        next_size = _crossing(curve, new_limit)
+        next_size = torch.where(next_size > 0, next_size, new_limit)
+        next_size = torch.minimum(torch.maximum(next_size, low[active] + 1), high[active] - 1)
+        same = ~flips & (next_size == size[active]) & _same_sets(kept, _kept(new_order, next_size))
+        next_size = torch.where(same, next_size + 1, next_size)
+        going = (next_size > low[active]) & (next_size < high[active]) & (next_size <= new_limit)
+        order[active], limit[active], size[active] = new_order, new_limit, next_size
+        active = active[going]
+    found = torch.where(high <= n, high, 0)
+    return Found(best_order, found, after, start.size, best_limit, settled)
+
+
+def class_codes(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Labels as `0, 1, …`."""
+    return labels.unique(return_inverse=True)[1]
+
+
+def _curve(
+    scores: Float[Tensor, "m n"],
+    order: Int[Tensor, "m n"],
+    margins: Float[Tensor, " m"],
+    gone: Float[Tensor, " m"],
+    size: Int[Tensor, " m"] | int,
+    reduction: Reduction,
+) -> Float[Tensor, "m k"]:
+    """The margin, to first order at the parameters without a set, when the first `k = 0..n−1` of `order` are
+    removed in its stead.
+
+    The gradient of the objective moves by `(T − S_k)/(n−k) − (T − gone)/(n−size)` times the curvature of the
+    margin, `T` and `S_k` sums of scores over all and over the prefix; by weights `1/n` for `"sum"`.
+    """
+    n = scores.shape[1]
+    summed = torch.cat([scores.new_zeros(len(scores), 1), scores.gather(1, order).cumsum(1)[:, :-1]], dim=1)
+    total = scores.sum(1, keepdim=True)
+    if reduction == "mean":
+        left = n - torch.arange(n, dtype=scores.dtype, device=scores.device)
+        here = (total - gone[:, None]) / (
+            n - torch.as_tensor(size, dtype=scores.dtype, device=scores.device).reshape(-1, 1)
+        )
+    else:
+        left, here = scores.new_full((n,), float(n)), (total - gone[:, None]) / n
+    return margins[:, None] + here - (total - summed) / left
+
+
+def _crossing(curve: Float[Tensor, "m k"], limit: Int[Tensor, " m"]) -> Int[Tensor, " m"]:
+    """The first size from 1 on at which the curve is below zero, 0 if none is within the limit."""
+    steps = torch.arange(curve.shape[1], device=curve.device)
+    below = (curve < 0) & (steps >= 1) & (steps <= limit[:, None])
+    return torch.where(below.any(1), below.int().argmax(1), 0)
+
+
+def _limits(order: Int[Tensor, "m n"], labels: Int[Tensor, " n"] | None, most: int) -> Int[Tensor, " m"]:
+    """How many may go from the front before a class loses its last example."""
+    m, n = order.shape
+    limit = order.new_full((m,), min(most, n - 1))
+    if labels is None:
+        return limit
+    classes = int(labels.max()) + 1
+    last = order.new_zeros(m, classes)
+    last.scatter_reduce_(1, labels[order], torch.arange(n, device=order.device).expand(m, n), "amax")
+    return torch.minimum(limit, last.amin(1))
+
+
+def _kept(order: Int[Tensor, "m n"], size: Int[Tensor, " m"]) -> Bool[Tensor, "m n"]:
+    steps = torch.arange(order.shape[1], device=order.device)
+    return torch.zeros_like(order, dtype=torch.bool).scatter(1, order, steps >= size[:, None])
+
+
+def _same_sets(one: Bool[Tensor, "m n"], other: Bool[Tensor, "m n"]) -> Bool[Tensor, " m"]:
+    return (one == other).all(1)
+
+
+def largest_set(n: int, most: int | None) -> int:
+    """The largest set looked for: a tenth of the training set unless told otherwise."""
+    return math.ceil(n / 10) if most is None else most
