@@ -25,9 +25,13 @@ class Change:
             for a removal.
         estimate, bound: `(q,)`: the solver's error in `∇mᵀ Δθ`, expected and at most; infinite where unknown.
         remaining: `(q,)`: what one more step with the curvature at `θ̂`, from the predicted parameters
-            towards the optimum of the edited objective, would add: an estimate of the error that no solver
-            makes, that of stopping after one step. Damping keeps it from vanishing.
+            towards the optimum of the edited objective, would add to `values`, the measurement not
+            linearised: an estimate of the error that no solver makes, that of stopping after one step.
+            Damping keeps it from vanishing.
         parameters: `(p,)`: `Δθ`.
+        exact_curvature: whether the curvature is the objective's Hessian. If it is not (a Gauss-Newton matrix
+            of a network, EK-FAC), `remaining` sees only the part of the error in the directions this
+            curvature knows, and is too small.
         order: `"first"`, `"second"`, `"newton"` or `"optimum"`.
         reduction: `"mean"` or `"sum"`, see `EditedObjective`.
         measurement: name of `m`.
@@ -42,6 +46,7 @@ class Change:
     bound: Float[Tensor, " q"]
     remaining: Float[Tensor, " q"]
     parameters: Float[Tensor, " p"]
+    exact_curvature: bool
     order: str
     reduction: str
     measurement: str
@@ -65,10 +70,10 @@ class Change:
 
     @property
     def level(self) -> str:
-        """`"good"`, `"fair"` or `"poor"`, by `left_over`."""
+        """`"good"`, `"fair"` or `"poor"`, by `left_over`; without the exact curvature never `"good"`."""
         if not self.converged or not self.left_over <= _LARGE:
             return "poor"
-        return "good" if self.left_over <= _SMALL else "fair"
+        return "good" if self.left_over <= _SMALL and self.exact_curvature else "fair"
 
     @property
     def words(self) -> str:
@@ -79,11 +84,13 @@ class Change:
         said = {
             "good": f"One more step would change the prediction by {share} only: the edit is small enough "
             "for this order.",
-            "fair": f"One more step would change the prediction by {share}: take its size with a grain of "
-            "salt.",
+            "fair": f"One more step would change the prediction by {share}: trust its sign and rough "
+            "size, and retrain for more.",
             "poor": f"One more step would change the prediction by {share}: the edit is too large for this "
             "order, retrain to know.",
         }[self.level]
+        if not self.exact_curvature:
+            said += " The curvature is an approximation of the model's own, so that may be too little."
         if self.order != "first" and self.beyond_first_order > _SMALL:
             said += (
                 f" First order alone is off by {100 * self.beyond_first_order:.2g} %: do not add up single "

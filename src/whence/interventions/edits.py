@@ -46,7 +46,7 @@ class Edits:
 
     def total_weight(self, n: int) -> float:
         """Examples that the edited set counts: `n` plus the changes of weight and the added."""
-        return n + sum(weight - 1.0 for weight in self.weights.values()) + len(self.added)
+        return float(n + sum(weight - 1.0 for weight in self.weights.values()) + len(self.added))
 
     def and_then(self, other: Edits) -> Edits:
         """Both.
@@ -87,7 +87,7 @@ def remove(indices: Indices, n: int) -> Edits:
     return Edits(dict.fromkeys(chosen, 0.0), words=(f"remove {_counted(len(chosen))}",))
 
 
-def upweight(indices: Indices, times: float, n: int) -> Edits:
+def upweight(indices: Indices, times: float | int, n: int) -> Edits:
     """Training examples that count `times` as much as before: `ε = (times − 1)/n` of Koh & Liang (2017, §2).
 
     Raises:

@@ -48,7 +48,7 @@ class Intervention:
         """
         return self._with(edit.remove(indices, self._data.n))
 
-    def upweight(self, indices: Indices, times: float) -> Intervention:
+    def upweight(self, indices: Indices, times: float | int) -> Intervention:
         """Let training examples count `times` as much: 2 doubles them, 0 removes them.
 
         Raises:

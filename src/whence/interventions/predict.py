@@ -4,7 +4,8 @@ is left."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from whence.interventions.change import Change
 from whence.interventions.edited_objective import EditedObjective, Reduction
 from whence.interventions.edits import Edits
 from whence.linalg import LinearOperator
-from whence.solvers import CG, PreparedBlocks, PreparedSolver, Solution
+from whence.solvers import CG, PreparedBlocks, Solution
 from whence.task import TrainingData
 
 Order = Literal["auto", "first", "second", "newton", "optimum"]
@@ -102,17 +103,17 @@ def predict_change(
         more, estimate_too, bound_too = _linear(fitted, gradients, correction)
         values, estimate, bound = first - more, estimate + estimate_too, bound + bound_too
     elif chosen in ("newton", "optimum"):
-        prepared = _left_over_solver(fitted, edited)
-        newton = _solved(prepared, d)
+        left_over = _LeftOver(fitted, edited)
+        newton = left_over.solve(d)
         solutions.append(newton)
         step = newton.x
-        _, estimate, bound = _linear(fitted, gradients, newton, prepared.lower_bound)
+        _, estimate, bound = _linear(fitted, gradients, newton, left_over.lower_bound)
         if chosen == "optimum":
-            step, reason = _to_optimum(edited, prepared, step)
+            step, reason = _to_optimum(edited, left_over, step)
             reasons.add(reason)
         values = _measured(fitted, gradients, measured, -step[:, 0])
-    left = _gradient_left(edited, step)
-    remaining, _, _ = _linear(fitted, gradients, fitted.solve(left))
+    more = _one_more(edited, step)
+    remaining = _measured(fitted, gradients, measured, -(step + more)[:, 0]) - values
     reasons |= {solution.reason for solution in solutions}
     return Change(
         values=values,
@@ -121,6 +122,7 @@ def predict_change(
         bound=bound,
         remaining=remaining,
         parameters=-step[:, 0].cpu(),
+        exact_curvature=fitted.curvature.is_hessian and not layered,
         order=chosen,
         reduction=reduction,
         measurement=measured.name,
@@ -142,23 +144,33 @@ def _gradient(fitted: FittedInfluence) -> Float[Tensor, " p"]:
     return mean.to(objective.dtype)
 
 
-def _left_over_solver(fitted: FittedInfluence, edited: EditedObjective) -> PreparedSolver:
-    """Conjugate gradients on `C'_λ`, preconditioned by the solver of `C_λ` where that is a fixed map: a few
+class _LeftOver:
+    """`C'_λ⁻¹` by conjugate gradients, preconditioned by the solver of `C_λ` where that is a fixed map: a few
     examples change it in a few directions only."""
-    try:
-        preconditioner = fitted.prepared.as_preconditioner()
-    except UnsupportedError:  # an iterative solver's answer is none
-        preconditioner = None
-    rtol = 1e-10 if fitted.objective.dtype == torch.float64 else 1e-5
-    return CG(rtol=rtol, preconditioner=preconditioner).prepare(edited.curvature(), seed=fitted.options.seed)
+
+    def __init__(self, fitted: FittedInfluence, edited: EditedObjective):
+        try:
+            preconditioner = fitted.prepared.as_preconditioner()
+        except UnsupportedError:  # an iterative solver's answer is none
+            preconditioner = None
+        rtol = 1e-10 if fitted.objective.dtype == torch.float64 else 1e-5
+        solver = CG(rtol=rtol, preconditioner=preconditioner)
+        with _about_what_is_left():
+            self._prepared = solver.prepare(edited.curvature(), seed=fitted.options.seed)
+        self.lower_bound = self._prepared.lower_bound
+
+    def solve(self, rhs: Float[Tensor, "p 1"]) -> Solution:
+        with _about_what_is_left():
+            return self._prepared.solve(rhs)
 
 
-def _solved(prepared: PreparedSolver, rhs: Float[Tensor, "p 1"]) -> Solution:
+@contextmanager
+def _about_what_is_left() -> Iterator[None]:
     try:
-        return prepared.solve(rhs)
+        yield
     except NotPositiveDefiniteError as error:
         raise NotPositiveDefiniteError(
-            f"the curvature left after the intervention is not positive definite: {error} Or ask for "
+            f"the curvature left after the intervention is not positive definite ({error}). Or ask for "
             "order='first'.",
             eigenvalue=error.eigenvalue,
             damping=error.damping,
@@ -172,15 +184,24 @@ def _gradient_left(edited: EditedObjective, step: Float[Tensor, "p 1"]) -> Float
     return (at - _gradient(edited.fitted))[:, None]
 
 
+def _one_more(edited: EditedObjective, step: Float[Tensor, "p 1"]) -> Float[Tensor, "p 1"]:
+    """The next step with `C_λ`, as long as the objective falls along it: where the curvature in use is
+    smaller than the objective's own (a Gauss-Newton matrix of a network), the whole of it is too long."""
+    left = _gradient_left(edited, step)
+    more = edited.fitted.solve(left).x
+    slope, after = float((more * left).sum()), float((more * _gradient_left(edited, step + more)).sum())
+    return more * (slope / (slope - after)) if slope > 0 > after else more
+
+
 def _to_optimum(
-    edited: EditedObjective, prepared: PreparedSolver, step: Float[Tensor, "p 1"]
+    edited: EditedObjective, left_over: _LeftOver, step: Float[Tensor, "p 1"]
 ) -> tuple[Float[Tensor, "p 1"], str]:
     """Chord steps from the first one on, for as long as they get shorter; and why they ended early, if they
     did."""
     settled = _SETTLED[step.dtype] * float(step.norm())
     last = math.inf
     for _ in range(_MOST_STEPS):
-        more = _solved(prepared, _gradient_left(edited, step)).x
+        more = left_over.solve(_gradient_left(edited, step)).x
         size = float(more.norm())
         if not size < last:
             return step, (
