@@ -30,5 +30,24 @@ def scores(
     return influence.scores(_pair(queries))
 
 
+def self_scores(
+    weights: np.ndarray | torch.Tensor, train: Split, *, loss: Any, alpha: float, solver: Any
+) -> whence.SelfScores:
+    """Self-influence of every training example; divided by n, the rise of its own loss without it."""
+    return (
+        whence.Influence(
+            linear_model(weights),
+            _pair(train),
+            loss=loss,
+            weight_decay=alpha,
+            damping=0.0,
+            solver=solver,
+            progress=False,
+        )
+        .fit()
+        .self_scores()
+    )
+
+
 def _pair(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(split.x), torch.from_numpy(split.y)
