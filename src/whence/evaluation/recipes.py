@@ -54,7 +54,7 @@ class FullBatch:
         target: Target | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         warm_start: bool = True,
-        divide_by: float | None = None,
+        divide_by: float | int | None = None,
         gradient_tolerance: float = 1e-7,
         max_iterations: int = 5000,
     ):
