@@ -31,7 +31,7 @@ def write_results(result: AuditResult) -> None:
         StoreError: a file cannot be written.
     """
     folder, numbers = result.folder, result.query_numbers
-    _write_table(
+    write_table(
         folder / "scores.csv",
         (
             "query",
@@ -52,14 +52,14 @@ def write_results(result: AuditResult) -> None:
     own = result.self_scores
     if own is not None:
         ranked = enumerate(own.top(len(own)), 1)
-        _write_table(
+        write_table(
             folder / "self_influence.csv",
             ("rank", "train", "label", "self_influence"),
             ((rank, i, result.section.train_card(i).label, value) for rank, (i, value) in ranked),
         )
     check = result.verification
     if check is not None:
-        _write_table(
+        write_table(
             folder / "verification.csv",
             ("removed", "query", "predicted", "actual", "noise"),
             (
@@ -138,7 +138,12 @@ def _score_rows(result: AuditResult) -> Iterable[tuple[Any, ...]]:
                 )
 
 
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as CSV; numbers that are not finite are left empty.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
