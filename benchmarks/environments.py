@@ -19,7 +19,10 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "kronfluence": ("kronfluence==1.0.1",),
     "logix": ("numpy", "einops", "pyyaml", "tqdm"),
     "bergson": ("bergson==2.5.1",),
+    "cleanlab": ("cleanlab==2.9.0",),
 }
+# They work on arrays and have no use for torch.
+WITHOUT_TORCH = {"cleanlab"}
 # Declared for Python < 3.11 only, though it runs on later ones: installed without that check.
 UNCHECKED: dict[str, tuple[str, ...]] = {"logix": ("logix-ai==0.1.1",)}
 LEFT_OUT = {
@@ -42,7 +45,8 @@ def prepare(environment: str, tell: Callable[[str], None]) -> None:
     """Creates and fills the environment unless it holds exactly these requirements already."""
     if environment == "whence":
         return
-    checked = (TORCH, *REQUIREMENTS[environment])
+    first = () if environment in WITHOUT_TORCH else (TORCH,)
+    checked = (*first, *REQUIREMENTS[environment])
     unchecked = UNCHECKED.get(environment, ())
     wanted = (*checked, *unchecked)
     stamp = ENVIRONMENTS / environment / ".installed"
@@ -53,7 +57,7 @@ def prepare(environment: str, tell: Callable[[str], None]) -> None:
     if not python(environment).exists():
         venv.create(folder, with_pip=True)
     pip = [str(python(environment)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    steps = [(TORCH,), checked]
+    steps = [first, checked] if first else [checked]
     if unchecked:
         steps.append(("--no-deps", "--ignore-requires-python", *unchecked))
     for step in steps:

@@ -1,0 +1,103 @@
+"""The benchmark's tables, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from whence.labels.evaluation import SHARES
+
+_SHARES = tuple(str(share) for share in SHARES)
+# Rankings in the order of the table; the others are in results.json.
+_ROWS = {
+    "whence combined": "**whence: combined**",
+    "whence combined without validation": "**whence: combined, no validation set**",
+    "whence left_out_margin": "whence: left-out margin",
+    "whence left_out_loss": "whence: left-out loss",
+    "whence self_influence": "whence: self-influence",
+    "whence harm": "whence: harm †",
+    "whence relative_harm": "whence: relative harm †",
+    "whence relabel": "whence: relabel influence †",
+    "whence margin": "margin of the model",
+    "whence loss": "loss of the model",
+    "cleanlab in_sample_self_confidence": "cleanlab, in-sample: self-confidence",
+    "cleanlab in_sample_normalized_margin": "cleanlab, in-sample: normalised margin",
+    "cleanlab in_sample_entropy": "cleanlab, in-sample: confidence-weighted entropy",
+    "cleanlab in_sample_adjusted_margin": "cleanlab, in-sample: adjusted margin",
+    "cleanlab cross_validated_self_confidence": "cleanlab, cross-validated: self-confidence",
+    "cleanlab cross_validated_normalized_margin": "cleanlab, cross-validated: normalised margin",
+    "cleanlab cross_validated_entropy": "cleanlab, cross-validated: confidence-weighted entropy",
+    "cleanlab cross_validated_adjusted_margin": "cleanlab, cross-validated: adjusted margin",
+    "cleanlab left_out_adjusted_margin": "cleanlab on whence's left-out probabilities: adjusted margin",
+}
+
+
+def render(runs: Sequence[dict[str, Any]]) -> str:
+    """All settings: one table of rankings each, and one of proposals."""
+    keys = list(dict.fromkeys(run["setting"] for run in runs))
+    groups = [[run for run in runs if run["setting"] == key] for key in keys]
+    return "\n\n".join([_setting(group) for group in groups] + [_proposals(groups)]) + "\n"
+
+
+def _setting(runs: Sequence[dict[str, Any]]) -> str:
+    first = runs[0]
+    facts = (
+        f"n = {first['n']:,}, {first['features']:,} features, weight decay {first['weight_decay']:g}, "
+        f"{100 * _mean(runs, lambda run: run['wrong']):.0f} % of the labels wrong; accuracy "
+        f"{100 * _mean(runs, lambda run: run['accuracy']):.1f} % on test data, "
+        f"{100 * _mean(runs, lambda run: run['train_accuracy']):.1f} % on the given labels; "
+        f"{_mean(runs, lambda run: run['seconds']['train']):.0f} s of training, "
+        f"{_mean(runs, lambda run: run['seconds']['signals']):.0f} s for whence's signals (CPU). "
+    )
+    facts += f"{len(runs)} seeds." if len(runs) > 1 else "One data set: ± over resampled examples."
+    shares = " | ".join(f"{100 * float(share):.0f} %" for share in _SHARES)
+    lines = [
+        f"### {first['words']}",
+        facts,
+        "",
+        f"| ranking | AUROC | average precision | {shares} |",
+        "| --- | --- | --- |" + " --- |" * len(_SHARES),
+    ]
+    for name, words in _ROWS.items():
+        cells = [_with_error(runs, name, "auroc"), _with_error(runs, name, "average_precision")]
+        for share in _SHARES:
+            found = [run["rankings"][name]["found"][share] for run in runs]
+            cells.append(f"{np.mean(found):.2f}")
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _proposals(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
+    names = list(groups[0][0]["proposals"])
+    lines = [
+        "### Proposed labels",
+        "Share of the wrong labels that the proposal sets right / of the right ones that it keeps, in %.",
+        "",
+        "| setting | " + " | ".join(names) + " |",
+        "| --- |" + " --- |" * len(names),
+    ]
+    for runs in groups:
+        cells = []
+        for name in names:
+            fixed = _mean(runs, lambda run, n=name: run["proposals"][n]["wrong_made_right"])
+            kept = _mean(runs, lambda run, n=name: run["proposals"][n]["right_kept"])
+            cells.append(f"{100 * fixed:.0f} / {100 * kept:.0f}")
+        lines.append(f"| {runs[0]['words']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _with_error(runs: Sequence[dict[str, Any]], name: str, measure: str) -> str:
+    """Mean over seeds with its standard error; for one run, the error over resampled examples."""
+    values = [run["rankings"][name][measure] for run in runs]
+    error = (
+        float(np.std(values, ddof=1) / len(values) ** 0.5)
+        if len(values) > 1
+        else runs[0]["rankings"][name]["resampled_error"][measure]
+    )
+    return f"{np.mean(values):.3f} ± {error:.3f}"
+
+
+def _mean(runs: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
+    return float(np.mean([value(run) for run in runs]))
