@@ -17,6 +17,7 @@ from whence.gradients import Coverage, HvpMode
 from whence.influence import (
     FitOptions,
     FittedInfluence,
+    LeaveOneOut,
     Measurement,
     MinimumCheck,
     Scores,
@@ -25,6 +26,7 @@ from whence.influence import (
     compute_self_scores,
     explain_scores,
     layer_coverage,
+    leave_one_out,
     parameter_influence,
 )
 from whence.integrations import as_task
@@ -208,6 +210,18 @@ class Influence:
             scores=scores,
             run_dir=self._run_dir,
         )
+
+    def leave_one_out(
+        self,
+        queries: Any,
+        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+        *,
+        indices: Indices | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> LeaveOneOut:
+        """Every single removal by a Newton step in closed form: first order corrected by the leverage; see
+        `whence.influence.leave_one_out`."""
+        return leave_one_out(self.fitted, queries, measurement, indices=indices, reduction=reduction)
 
     def remove(self, indices: Indices) -> Intervention:
         """What if these training examples were taken out? See `whence.interventions.Intervention`."""

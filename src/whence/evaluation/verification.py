@@ -42,6 +42,8 @@ class Verification:
         failed: removed examples whose retraining did not converge, with the reason; they are in none of the
             arrays.
         measurement: what was measured.
+        corrected: `(r, q)`: what a Newton step predicts, first order corrected by the leverage
+            (`leave_one_out`); `None` where that has no closed form or the solver makes it dear.
         estimand: what is compared: the expected change over the seeds given.
     """
 
@@ -54,6 +56,7 @@ class Verification:
     baseline_gap: float
     failed: dict[int, str] = field(default_factory=dict)
     measurement: str = "loss"
+    corrected: Float[np.ndarray, "r q"] | None = None
 
     @property
     def estimand(self) -> str:
@@ -72,9 +75,11 @@ class Verification:
     def slope(self, query: int | None = None) -> float:
         """Least-squares slope through the origin of actual against predicted: 1 means the sizes are right
         too."""
-        predicted, actual = self._pairs(query)
-        energy = float(predicted @ predicted)
-        return float(predicted @ actual) / energy if energy > 0 else float("nan")
+        return _slope(*self._pairs(query))
+
+    def corrected_slope(self) -> float | None:
+        """The slope of actual against the corrected predictions; `None` without these."""
+        return None if self.corrected is None else _slope(self.corrected.ravel(), self.actual.ravel())
 
     def summary(self) -> dict[str, Any]:
         """Headline numbers as JSON values."""
@@ -82,6 +87,7 @@ class Verification:
             "pearson": self.pearson(),
             "spearman": self.spearman(),
             "slope": self.slope(),
+            "corrected_slope": self.corrected_slope(),
             "removed": len(self.removed),
             "queries": int(self.predicted.shape[1]),
             "failed": len(self.failed),
@@ -163,6 +169,11 @@ class Verification:
         if query is None:
             return self.predicted.ravel(), self.actual.ravel()
         return self.predicted[:, query], self.actual[:, query]
+
+
+def _slope(predicted: np.ndarray, actual: np.ndarray) -> float:
+    energy = float(predicted @ predicted)
+    return float(predicted @ actual) / energy if energy > 0 else float("nan")
 
 
 def _correlation(function: Any, a: np.ndarray, b: np.ndarray) -> float:

@@ -9,12 +9,20 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from whence.curvature import HessianOperator
 from whence.errors import ConvergenceError, InputError
 from whence.evaluation.retraining import Recipe, Retraining
 from whence.evaluation.verification import Verification
-from whence.influence import FittedInfluence, Scores, compute_scores, resolve_measurement
+from whence.influence import (
+    FittedInfluence,
+    Scores,
+    compute_scores,
+    leave_one_out,
+    resolve_measurement,
+)
 from whence.influence.measurements import Measurement
 from whence.progress import progress_bar
+from whence.solvers import Exact
 from whence.task import TrainingData
 
 _NAMED = ("loss", "margin", "logit")
@@ -139,7 +147,22 @@ def verify_removals(
         baseline_gap=float(np.sqrt(np.mean(np.square(gaps)))),
         failed=failed,
         measurement=measured.name,
+        corrected=_corrected(fitted, queries, measured, kept, reduction),
     )
+
+
+def _corrected(
+    fitted: FittedInfluence,
+    queries: Any,
+    measured: Measurement,
+    kept: list[int],
+    reduction: Literal["mean", "sum"],
+) -> np.ndarray | None:
+    """The predictions with leverage, where a solve costs next to nothing."""
+    if not kept or not isinstance(fitted.solver, Exact) or isinstance(fitted.curvature.data, HessianOperator):
+        return None
+    made = leave_one_out(fitted, queries, measured, indices=kept, reduction=reduction)
+    return made.values.T.double().numpy()
 
 
 def _chosen_measurement(

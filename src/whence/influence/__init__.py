@@ -10,6 +10,7 @@ from whence.influence.compute import (
 from whence.influence.fitted import FitOptions, FittedInfluence
 from whence.influence.input_influence import InputInfluence, input_influence
 from whence.influence.layerwise import layer_coverage
+from whence.influence.leave_one_out import LeaveOneOut, leave_one_out
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.minimum import MinimumCheck
 from whence.influence.scores import Scores, check_indices
@@ -22,6 +23,7 @@ __all__ = [
     "FitOptions",
     "FittedInfluence",
     "InputInfluence",
+    "LeaveOneOut",
     "Measurement",
     "MinimumCheck",
     "Ranking",
@@ -34,6 +36,7 @@ __all__ = [
     "explain_scores",
     "input_influence",
     "layer_coverage",
+    "leave_one_out",
     "load_scores",
     "parameter_influence",
     "resolve_measurement",

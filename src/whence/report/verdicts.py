@@ -122,11 +122,14 @@ def _retraining(section: ReportSection) -> Verdict:
         words = "Nothing was retrained. With a recipe, this answer becomes a measurement."
         return Verdict(question, "none", "Not checked", words)
     judgement = check.judgement()
-    numbers = (
+    numbers: tuple[tuple[str, str], ...] = (
         ("Pearson", number(check.pearson(), 4)),
         ("Spearman", number(check.spearman(), 4)),
         ("Slope", number(check.slope(), 3)),
     )
+    corrected = check.corrected_slope()
+    if corrected is not None:
+        numbers += (("Slope with leverage", number(corrected, 3)),)
     words = judgement.words
     if check.failed:
         tried = len(check.failed) + len(check.removed)
