@@ -37,7 +37,7 @@ def every_cut(tree: Tree, node: int) -> list[list[int]]:
 @given(st.integers(1, 9), st.integers(1, 4), st.sampled_from([0.0, 0.1, 1.0]), st.integers(0, 99))
 def test_pruning_finds_the_best_of_all_cuts(n, least, price, seed):
     draw = np.random.default_rng(seed)
-    tree = build_tree(draw.normal(size=(n, 2)), most=6, seed=seed)
+    tree = build_tree(draw.normal(size=(n, 2)), most=6, means=6, seed=seed)
     values = draw.normal(size=n)
 
     def cost(labels: np.ndarray) -> float:
@@ -55,7 +55,7 @@ def test_many_rows_share_leaves_and_keep_apart_what_is_apart():
     draw = np.random.default_rng(0)
     truth = np.repeat([0, 1, 2], 200)
     rows = draw.normal(size=(600, 4)) + 30 * np.eye(4)[truth]
-    tree = build_tree(rows, most=40)
+    tree = build_tree(rows, most=40, means=40)
     assert tree.leaves <= 40 and len(tree.leaf) == 600
     assert same_parts(cut(tree, 3), truth)
     assert same_parts(prune(tree, 1.0 * truth, least=5), truth)

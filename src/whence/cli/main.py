@@ -18,6 +18,7 @@ from whence.cli.context import (
     say_where,
     stages,
 )
+from whence.cli.slices_command import slices
 
 app = typer.Typer(
     name="whence",
@@ -95,6 +96,9 @@ def audit(
         for result in results:
             print_result(console, result)
         say_where(console, out / "report.html")
+
+
+app.command("slices")(slices)
 
 
 def run_demo(console: Console, out: Path, *, solver: str | None = None, **sizes: int) -> None:

@@ -1,15 +1,17 @@
 """Groups of training examples and groups of queries: who carries whose error, and which examples hurt
 together."""
 
-from whence.slices.clusters import HarmfulCluster, HarmfulGroups, label_words, share_words
+from whence.slices.clusters import CLUSTER_COLUMNS, HarmfulCluster, HarmfulGroups, label_words, share_words
 from whence.slices.groups import Groups, resolve_groups
 from whence.slices.harmful import harmful_groups
 from whence.slices.influence import ALL_QUERIES, group_influence
 from whence.slices.ranking import GroupRanking
-from whence.slices.table import LARGE_SHARE, GroupInfluence
+from whence.slices.table import COLUMNS, LARGE_SHARE, GroupInfluence
 
 __all__ = [
     "ALL_QUERIES",
+    "CLUSTER_COLUMNS",
+    "COLUMNS",
     "LARGE_SHARE",
     "GroupInfluence",
     "GroupRanking",
