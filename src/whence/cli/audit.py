@@ -12,6 +12,7 @@ import torch
 
 from whence.api import Influence
 from whence.cli.files import slug, write_results, write_summary
+from whence.cli.slices import SlicesOptions, find_slices, write_slices
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.evaluation import Verification
@@ -135,6 +136,12 @@ def _audit(
             measurement=task.measurement,
             scores=scores,
         )
+    groups = None
+    if task.train_groups is not None or task.query_groups is not None:
+        groups = find_slices(
+            task, influence, SlicesOptions(top=options.top, progress=options.progress), on_stage
+        )
+        write_slices(groups, folder)
     section = build_section(
         influence.fitted,
         task.train,
@@ -143,6 +150,7 @@ def _audit(
         name=task.name,
         verification=verification,
         self_scores=self_scores,
+        panels=[] if groups is None else groups.panels(),
         describe_train=task.describe_train,
         describe_query=task.describe_query,
         class_names=task.class_names,

@@ -21,7 +21,7 @@ MOST_ROWS, MOST_COLUMNS = 24, 8
 _MOST_CARRIED = 4
 # A training group is said to carry an error when its share of the harm is so many times that of the examples.
 _CARRIES = 1.2
-# Clusters shown at the least, harmful or not, and at the most.
+# Clusters shown at the least, where so many harm, and at the most.
 _LEAST_CLUSTERS, _MOST_CLUSTERS = 3, 8
 _MOST_LABELS = 3
 
@@ -91,7 +91,8 @@ def harmful_panel(
         class_names: names of the classes.
         top: members shown of each cluster.
     """
-    shown = groups.clusters[: min(max(len(groups.harmful), _LEAST_CLUSTERS), _MOST_CLUSTERS)]
+    most = min(max(len(groups.harmful), _LEAST_CLUSTERS), _MOST_CLUSTERS)
+    shown = [cluster for cluster in groups if cluster.harm > 0][:most]
     largest = max(abs(cluster.change) for cluster in groups)
     return Panel.from_template(
         "Clusters that hurt together",
@@ -194,7 +195,6 @@ def _cluster(
     return {
         "size": f"{len(cluster):,}",
         "share_of_train": percent(len(cluster) / groups.n_train),
-        "kind": "harmful" if cluster.harm > 0 else "helpful",
         "certain": cluster.certain,
         "change": number(cluster.change, 3, sign=True),
         "standard_error": error_beside(cluster.standard_error),
