@@ -30,7 +30,16 @@ from whence.influence import (
     parameter_influence,
 )
 from whence.integrations import as_task
-from whence.interventions import FlipOrder, Flips, Indices, Intervention, find_flips
+from whence.interventions import (
+    FlipOrder,
+    Flips,
+    Indices,
+    Intervention,
+    RemovalCurve,
+    find_flips,
+    removal_curve,
+)
+from whence.labels import LabelAudit, label_signals
 from whence.slices import GroupInfluence, HarmfulGroups, group_influence, harmful_groups
 from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
@@ -272,6 +281,20 @@ class Influence:
             run_dir=None if self._run_dir is None else self._run_dir / "flips",
         )
 
+    def removal_curve(
+        self,
+        order: Indices,
+        sizes: Sequence[int],
+        queries: Any,
+        recipe: Recipe | None = None,
+        **options: Any,
+    ) -> RemovalCurve:
+        """What removing the first few, and then more, of a ranking of training examples does: predicted, and
+        retrained where a recipe is given; see `whence.interventions.removal_curve`."""
+        return removal_curve(
+            self.fitted, self.train, order, sizes, queries, recipe, run_dir=self._run_dir, **options
+        )
+
     def _intervention(self) -> Intervention:
         return Intervention(self.fitted, self.train, run_dir=self._run_dir)
 
@@ -298,6 +321,26 @@ class Influence:
         """Clusters of training examples that hurt a validation set together, the worst first; see
         `whence.slices.harmful_groups`."""
         return harmful_groups(self.fitted, validation, clusters=clusters, measurement=measurement, seed=seed)
+
+    def labels(
+        self,
+        validation: Any = None,
+        *,
+        indices: Sequence[int] | Tensor | None = None,
+        self_scores: SelfScores | None = None,
+        left_out: Literal["gradient", "exact"] = "gradient",
+        class_names: Sequence[str] | None = None,
+    ) -> LabelAudit:
+        """Which training labels look wrong, by several signs, and what they should be; see
+        `whence.labels.label_signals`."""
+        return label_signals(
+            self.fitted,
+            validation,
+            indices=indices,
+            self_scores=self_scores,
+            left_out=left_out,
+            class_names=class_names,
+        )
 
     def report(
         self,

@@ -22,8 +22,8 @@ Recipe = Callable[..., nn.Module]  # (training data, seed) -> trained model
 
 
 class Retraining:
-    """Measurements of the queries under retrained models; finished ones are kept in a run directory, if there
-    is one.
+    """Measurements of the queries under retrained models; finished ones are kept, in a run directory too if
+    there is one.
 
     Args:
         fitted: the fitted influence function, whose model's architecture the recipe must return.
@@ -52,6 +52,7 @@ class Retraining:
                 f"recipe={recipe!r}: expected a function recipe(train, seed) that returns the trained model"
             )
         self._fitted, self._recipe, self._examples, self._measured = fitted, recipe, examples, measured
+        self._known: dict[str, np.ndarray | str] = {}
         self._directory: RunDirectory | None = None
         if run_dir is not None:
             objective = fitted.objective
@@ -95,6 +96,14 @@ class Retraining:
             NonFiniteError: its model gives NaN or infinity.
         """
         key = f"retrained/seed{seed}-{name}"
+        if key not in self._known:
+            self._known[key] = self._read(key, train, seed, weights)
+        return self._known[key]
+
+    def _read(
+        self, key: str, train: Callable[[], Any], seed: int, weights: Tensor | None
+    ) -> np.ndarray | str:
+        """From the run directory, where it is there, or else by training."""
         known = None if self._directory is None else self._directory.read(key)
         if known is not None:
             return known["failed"] if "failed" in known else np.array(known["measured"])

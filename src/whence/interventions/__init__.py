@@ -8,6 +8,7 @@ from whence.interventions.flip import FlipOrder, find_flips
 from whence.interventions.flip_confirm import confirm_flips
 from whence.interventions.flip_sets import Confirmation, FlipSet, Robustness
 from whence.interventions.flips import Flips
+from whence.interventions.growing import RemovalCurve, removal_curve
 from whence.interventions.intervention import Intervention
 from whence.interventions.outcome import Outcome
 from whence.interventions.predict import Order, predict_change
@@ -24,6 +25,7 @@ __all__ = [
     "Intervention",
     "Order",
     "Outcome",
+    "RemovalCurve",
     "Robustness",
     "add",
     "carry_out",
@@ -33,6 +35,7 @@ __all__ = [
     "perturb",
     "predict_change",
     "relabel",
+    "removal_curve",
     "remove",
     "replace",
     "upweight",

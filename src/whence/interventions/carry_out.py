@@ -63,6 +63,7 @@ def carry_out(
     reduction: Reduction = "mean",
     seeds: Sequence[int] = (0,),
     run_dir: Path | None = None,
+    retraining: Retraining | None = None,
 ) -> Outcome:
     """Predict, retrain on the given and on the edited data with each seed, and compare.
 
@@ -76,6 +77,7 @@ def carry_out(
             otherwise than once.
         seeds: every training is done once with each.
         run_dir: keeps finished retrainings, see `Retraining`.
+        retraining: of this recipe, these queries and this measurement, where several interventions share one.
 
     Raises:
         ConvergenceError: the recipe does not converge on the given data.
@@ -86,7 +88,8 @@ def carry_out(
     data = TrainingData(train, fitted.objective.n)
     measured = resolve_measurement(measurement, fitted.objective.loss)
     examples = fitted.objective.read(queries, role="queries")
-    retraining = Retraining(fitted, recipe, examples, measured, run_dir)
+    if retraining is None:
+        retraining = Retraining(fitted, recipe, examples, measured, run_dir)
     changed, weights = edited_data(data, edits, weighted=retraining.takes_weights)
     change = predict_change(fitted, data, edits, queries, measured, order=order, reduction=reduction)
     given = retraining.given()
