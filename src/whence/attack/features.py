@@ -63,7 +63,7 @@ class FeatureReader:
         problem = self.problem
         leaf = features.requires_grad_()
         with torch.enable_grad():
-            outputs = problem.shaped(problem.outputs(problem.start[None], leaf)[0])
+            outputs = problem.shaped(problem.outputs(problem.start[None], leaf))
             (slope,) = torch.autograd.grad(
                 problem.loss(outputs, problem.targets_of(index)).sum(), leaf, materialize_grads=True
             )

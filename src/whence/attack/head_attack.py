@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from whence.attack.choose import choose_examples, feature_gradients, input_gradient
 from whence.attack.features import FeatureReader
 from whence.attack.head import Edited, HeadProblem, bytes_per_attack, empty_edits
-from whence.attack.newton import refit, solve_damped
+from whence.attack.newton import has_optimum, refit, solve_damped
 from whence.attack.outcome import Method, Outcome, Record
 from whence.attack.predictions import classes_of
 from whence.errors import ConvergenceError
@@ -49,12 +49,13 @@ class HeadAttack:
         self.problem = problem
         self.reader = reader
         self.features, _, self.targets = problem.read(queries)
-        fit = refit(problem, problem.start[None], empty_edits(problem, 1), tolerance=TOLERANCE)
-        if not bool(fit.converged[0]):
+        none = empty_edits(problem, 1)
+        fit = refit(problem, problem.start[None], none, tolerance=TOLERANCE)
+        if not bool(fit.converged[0] & has_optimum(problem, fit.heads, none)[0]):
             raise ConvergenceError(
-                f"the head has no optimum on the unedited training set: after {fit.steps} Newton steps the "
-                f"gradient left over is {float(fit.distance[0]):.3g} times what removing one example "
-                "changes. Separable classes without weight decay have none: give the weight_decay the "
+                f"no optimum of the head on the unedited training set was found in {fit.steps} Newton steps "
+                f"(gradient left over: {float(fit.distance[0]):.3g} times what removing one example "
+                "changes). Separable classes without weight decay have none: give the weight_decay the "
                 "model was trained with"
             )
         self.baseline = fit.heads[0]

@@ -18,6 +18,8 @@ _MOST_NEWTON = 60
 _HALVINGS = 25
 # Sufficient decrease, as a share of what the linear model promises.
 _ARMIJO = 1e-4
+# A Newton step from an optimum, relative to the head.
+_NEAR = 1e-2
 # Rounding in a gradient, in units of `eps` times the gradient of a typical example: below that nothing can
 # be asked for.
 _ROUNDING = 20.0
@@ -127,6 +129,19 @@ def _newton_step(
     size = torch.where(good, size, 0.0)
     moved = heads + size[:, None, None] * step
     return moved, problem.evaluate(moved, edited), ~good
+
+
+def has_optimum(problem: HeadProblem, heads: Heads, edited: Edited) -> Bool[Tensor, " B"]:
+    """Whether heads whose gradient has vanished are near an optimum, which a Newton step would show by its
+    length. Without weight decay separable classes have none: the gradient vanishes on the way to infinity,
+    and every step is as long as the last."""
+    if float(problem.decay.min()) > 0:
+        return torch.ones(len(heads), dtype=torch.bool, device=heads.device)
+    at = problem.evaluate(heads, edited)
+    step, _ = batched_cg(
+        lambda v: problem.product(at, edited, v), problem.precondition, -at.gradient, rtol=_FORCING
+    )
+    return step.flatten(1).norm(dim=1) <= _NEAR * heads.flatten(1).norm(dim=1).clamp(min=1e-30)
 
 
 def solve_damped(

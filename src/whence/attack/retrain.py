@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from whence.attack.head import Edited
 from whence.attack.head_attack import TOLERANCE, HeadAttack
-from whence.attack.newton import refit
+from whence.attack.newton import has_optimum, refit
 from whence.attack.predictions import classes_of
 from whence.errors import InputError
 from whence.evaluation import Recipe, Retraining
@@ -113,13 +113,13 @@ def retrain_head(attack: HeadAttack, index: Int[Tensor, " k"], stored: Float[Ten
     edited = Edited(index[None], features[None])
     fit = refit(problem, torch.zeros_like(problem.start)[None], edited, tolerance=TOLERANCE)
     done = Retrainings()
-    if bool(fit.converged[0]):
+    if bool(fit.converged[0] & has_optimum(problem, fit.heads, edited)[0]):
         done.seeds.append(0)
         done.before.append(attack.predict(attack.baseline[None])[0])
         done.after.append(attack.predict(fit.heads)[0])
     else:
         done.failed[0] = (
-            f"after {fit.steps} Newton steps the gradient left over is {float(fit.distance[0]):.3g} times "
-            "what removing one example changes"
+            f"no optimum of the head was found in {fit.steps} Newton steps (gradient left over: "
+            f"{float(fit.distance[0]):.3g} times what removing one example changes)"
         )
     return done
