@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from whence.errors import InputError, UnsupportedError
+from whence.api.findings import Findings
+from whence.api.what_if import WhatIf
 from whence.evaluation import Recipe, Verification, verify_removals
 from whence.gradients import Coverage, HvpMode
 from whence.influence import (
     FitOptions,
     FittedInfluence,
-    LeaveOneOut,
     Measurement,
     MinimumCheck,
     Scores,
@@ -26,26 +26,13 @@ from whence.influence import (
     compute_self_scores,
     explain_scores,
     layer_coverage,
-    leave_one_out,
     parameter_influence,
 )
-from whence.integrations import as_task
-from whence.interventions import (
-    FlipOrder,
-    Flips,
-    Indices,
-    Intervention,
-    RemovalCurve,
-    find_flips,
-    removal_curve,
-)
-from whence.labels import LabelAudit, label_signals
-from whence.slices import GroupInfluence, HarmfulGroups, group_influence, harmful_groups
 from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
 
 
-class Influence:
+class Influence(WhatIf, Findings):
     """Which training examples made a trained model predict what it predicts.
 
     Args:
@@ -134,17 +121,6 @@ class Influence:
         return self
 
     @property
-    def fitted(self) -> FittedInfluence:
-        """What `fit` computed.
-
-        Raises:
-            InputError: `fit` was not called.
-        """
-        if self._fitted is None:
-            raise InputError("this Influence is not fitted yet: call .fit() first")
-        return self._fitted
-
-    @property
     def minimum(self) -> MinimumCheck:
         """Whether the trained parameters are a minimum of the objective, with a verdict in plain words."""
         return self.fitted.minimum
@@ -220,128 +196,6 @@ class Influence:
             run_dir=self._run_dir,
         )
 
-    def leave_one_out(
-        self,
-        queries: Any,
-        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
-        *,
-        indices: Indices | None = None,
-        reduction: Literal["mean", "sum"] = "mean",
-    ) -> LeaveOneOut:
-        """Every single removal by a Newton step in closed form: first order corrected by the leverage; see
-        `whence.influence.leave_one_out`."""
-        return leave_one_out(self.fitted, queries, measurement, indices=indices, reduction=reduction)
-
-    def remove(self, indices: Indices) -> Intervention:
-        """What if these training examples were taken out? See `whence.interventions.Intervention`."""
-        return self._intervention().remove(indices)
-
-    def upweight(self, indices: Indices, times: float | int) -> Intervention:
-        """What if these training examples counted `times` as much?"""
-        return self._intervention().upweight(indices, times)
-
-    def relabel(self, indices: Indices, labels: Any) -> Intervention:
-        """What if these training examples had other targets?"""
-        return self._intervention().relabel(indices, labels)
-
-    def replace(self, indices: Indices, examples: Any) -> Intervention:
-        """What if other examples stood in the place of these training examples?"""
-        return self._intervention().replace(indices, examples)
-
-    def add(self, examples: Any) -> Intervention:
-        """What if the model had been trained on these examples too?"""
-        return self._intervention().add(examples)
-
-    def perturb(
-        self, indices: Indices, delta: Any, *, valid_range: tuple[float, float] | None = None
-    ) -> Intervention:
-        """What if the inputs of these training examples were moved by `delta`?"""
-        return self._intervention().perturb(indices, delta, valid_range=valid_range)
-
-    def flip(
-        self,
-        queries: Any,
-        *,
-        max_size: int | None = None,
-        order: FlipOrder = "auto",
-        reduction: Literal["mean", "sum"] = "mean",
-        rivals: int = 3,
-    ) -> Flips:
-        """Which smallest set of training examples, taken out, would flip each query's prediction? See
-        `whence.interventions.find_flips`; `.confirm(recipe)` retrains without them."""
-        return find_flips(
-            self.fitted,
-            self.train,
-            queries,
-            max_size=max_size,
-            order=order,
-            reduction=reduction,
-            rivals=rivals,
-            # Apart from the other retrainings, which measure something else.
-            run_dir=None if self._run_dir is None else self._run_dir / "flips",
-        )
-
-    def removal_curve(
-        self,
-        order: Indices,
-        sizes: Sequence[int],
-        queries: Any,
-        recipe: Recipe | None = None,
-        **options: Any,
-    ) -> RemovalCurve:
-        """What removing the first few, and then more, of a ranking of training examples does: predicted, and
-        retrained where a recipe is given; see `whence.interventions.removal_curve`."""
-        return removal_curve(
-            self.fitted, self.train, order, sizes, queries, recipe, run_dir=self._run_dir, **options
-        )
-
-    def _intervention(self) -> Intervention:
-        return Intervention(self.fitted, self.train, run_dir=self._run_dir)
-
-    def slices(
-        self,
-        queries: Any,
-        train_groups: Any,
-        query_groups: Any = None,
-        *,
-        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
-    ) -> GroupInfluence:
-        """What each group of training examples does to each group of queries, and which examples carry it;
-        see `whence.slices.group_influence`."""
-        return group_influence(self.fitted, queries, train_groups, query_groups, measurement=measurement)
-
-    def harmful_groups(
-        self,
-        validation: Any,
-        *,
-        clusters: int | Literal["auto"] = "auto",
-        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
-        seed: int = 0,
-    ) -> HarmfulGroups:
-        """Clusters of training examples that hurt a validation set together, the worst first; see
-        `whence.slices.harmful_groups`."""
-        return harmful_groups(self.fitted, validation, clusters=clusters, measurement=measurement, seed=seed)
-
-    def labels(
-        self,
-        validation: Any = None,
-        *,
-        indices: Sequence[int] | Tensor | None = None,
-        self_scores: SelfScores | None = None,
-        left_out: Literal["gradient", "exact"] = "gradient",
-        class_names: Sequence[str] | None = None,
-    ) -> LabelAudit:
-        """Which training labels look wrong, by several signs, and what they should be; see
-        `whence.labels.label_signals`."""
-        return label_signals(
-            self.fitted,
-            validation,
-            indices=indices,
-            self_scores=self_scores,
-            left_out=left_out,
-            class_names=class_names,
-        )
-
     def report(
         self,
         path: str | Path,
@@ -375,34 +229,3 @@ class Influence:
             top=top,
         )
         return write_report(path, [section])
-
-
-def from_sklearn(fitted: Any, X: Any, y: Any, **options: Any) -> Influence:
-    """Influence for a fitted `LogisticRegression`, `Ridge` or `LinearRegression`, with its own objective.
-
-    Args:
-        fitted: the estimator.
-        X, y: what it was fitted to, as given to its `fit`.
-        options: further arguments of `Influence`. `damping` is 0, or negligible where the objective leaves a
-            direction free.
-
-    Queries are `whence.integrations.as_examples(fitted, X_query, y_query)`; `verify` takes the recipe
-    `whence.integrations.refit(fitted)` with `reduction="sum"`. Call `.fit()` on the result.
-
-    Raises:
-        UnsupportedError: an estimator or option without a counterpart, `sample_weight` and `class_weight`
-            among them.
-        InputError: not fitted, wrong shapes, or coefficients that are not the optimum for `X, y`.
-    """
-    if "sample_weight" in options:
-        raise UnsupportedError(
-            "sample_weight is not supported: every example has the weight 1/n in the objective"
-        )
-    fixed = sorted({"loss", "weight_decay", "regulariser"} & options.keys())
-    if fixed:
-        raise InputError(
-            f"{fixed[0]}= is given by the estimator; build an Influence yourself for another objective"
-        )
-    task = as_task(fitted, X, y)
-    chosen = {"damping": task.damping, **options}
-    return Influence(task.model, task.train, loss=task.loss, weight_decay=task.weight_decay, **chosen)
