@@ -72,7 +72,8 @@ def relabel_scores(
     classes = class_labels(objective)
     measured = resolve_measurement(measurement, objective.loss)
     gradients = fitted.measure_gradients(queries, measured)
-    blocks, given = [], []
+    blocks: list[Tensor] = []
+    given: list[Tensor] = []
     with progress_bar("relabelling", len(gradients), enabled=fitted.options.progress) as bar:
         for block in fitted.solve_queries(gradients):
             parts, given = [], []
