@@ -1,0 +1,96 @@
+"""The panels about groups say what the numbers say, for few groups and for many."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from whence.report import Card
+from whence.report.slices_panel import MOST_COLUMNS, MOST_ROWS, harmful_panel, shown_groups, slices_panel
+from whence.slices import GroupInfluence, Groups, HarmfulCluster, HarmfulGroups
+
+
+def card(index: int) -> Card:
+    return Card(title=f"train {index}", label="7", text="<i>words</i>")
+
+
+def table(t: int, q: int, n: int = 60, **options) -> GroupInfluence:
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.randn(n, q, generator=draw, dtype=torch.float64)
+    parts = torch.arange(n).tensor_split(t)
+    change = torch.stack([scores[part].sum(0) for part in parts]) / n
+    train = Groups(tuple(f"site {i}" for i in range(t)), tuple(parts), n, "train_groups")
+    queries = Groups(
+        tuple(f"ward {i}" for i in range(q)), tuple(torch.tensor([i]) for i in range(q)), q, "query_groups"
+    )
+    values = {
+        "measured": torch.arange(q, dtype=torch.float64),
+        "estimate": torch.full((t, q), 1e-9, dtype=torch.float64),
+        "bound": torch.full((t, q), math.inf, dtype=torch.float64),
+        "score_estimate": torch.full((n, q), 1e-9, dtype=torch.float64),
+        "converged": torch.ones(q, dtype=torch.bool),
+        "settings": {"dtype": "float64"},
+        **options,
+    }
+    return GroupInfluence(
+        train, queries, change=change, scores=scores, reason="", measurement="loss", **values
+    )
+
+
+def test_colours_follow_the_sign_and_large_groups_are_marked():
+    made = table(3, 2)
+    html = str(slices_panel(made, card, top=2).body)
+    assert html.count('class="cell harmful"') == int((made.change < 0).sum())
+    assert html.count('class="cell helpful"') == int((made.change > 0).sum())
+    assert html.count("<sup>*</sup>") == 4 and "More than a tenth" in html
+    assert "<i>words" not in html and "&lt;i&gt;words" in html
+    assert "± 1.0e−9" in html and "ward 0" in html
+
+
+def test_a_measurement_that_is_better_high_turns_the_colours():
+    made = table(3, 2, higher_is_better=True)
+    html = str(slices_panel(made, card).body)
+    assert html.count('class="cell harmful"') == int((made.change > 0).sum())
+
+
+def test_large_tables_show_the_largest_changes_and_say_so():
+    made = table(30, 12)
+    rows, columns = shown_groups(made)
+    assert len(rows) == MOST_ROWS and len(columns) == MOST_COLUMNS and rows == sorted(rows)
+    assert int(made.change.abs().max(0).values.argmax()) in columns
+    html = str(slices_panel(made, card).body)
+    assert "6 more training groups and 4 more query groups are in slices.csv" in html
+    # The worst served: the largest mean loss first.
+    assert html.index("<h3>ward 11</h3>") < html.index("<h3>ward 8</h3>") and "<h3>ward 7</h3>" not in html
+
+
+def test_a_group_that_nobody_harms_and_a_solver_that_did_not_converge():
+    made = table(2, 1, converged=torch.zeros(1, dtype=torch.bool))
+    good = GroupInfluence(**{**vars(made), "scores": made.scores.abs(), "change": made.change.abs()})
+    html = str(slices_panel(good, card).body)
+    assert "No training example harms this group" in html and "not converged" in html
+
+
+def clusters(*harms: float, error: float = 0.1) -> HarmfulGroups:
+    made = [
+        HarmfulCluster(np.array([i]), harm, -harm, math.inf, math.inf, error, 0.5, {"1": 1, "0": 2},
+                       -harm * np.ones(4), {"0": 0.75})
+        for i, harm in enumerate(harms)
+    ]  # fmt: skip
+    return HarmfulGroups(tuple(made), np.array(harms), 0.3, True, "", "loss")
+
+
+def test_clusters_that_harm_are_shown_with_what_is_known_of_them():
+    html = str(harmful_panel(clusters(1.0, 0.15, -2.0), card, class_names=["no", "yes"]).body)
+    assert "1 of 3 clusters of training examples harms the" in html and html.count('class="cluster') == 2
+    assert "yes: 1" in html and "no: 75 %" in html and "May be chance" in html
+    assert "± unknown by the solver" in html and "1 more cluster that harms less" in html
+
+
+@pytest.mark.parametrize("harms", [(0.05,), (-1.0, -2.0)])
+def test_no_cluster_that_surely_harms_is_said_plainly(harms):
+    html = str(harmful_panel(clusters(*harms), card).body)
+    assert f"None of the {len(harms)} clusters" in html
