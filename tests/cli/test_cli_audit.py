@@ -13,8 +13,9 @@ from audit_problem import TABLE, TEXT, write
 from typer.testing import CliRunner
 
 import whence
-from whence.cli.audit import AuditOptions, choose_queries, run_audits
+from whence.cli.audit import AuditOptions, run_audits
 from whence.cli.main import app
+from whence.cli.selection import choose_queries
 from whence.cli.task_file import load_task, task_from
 from whence.errors import InputError
 from whence.influence import load_scores

@@ -6,22 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from whence.api import Influence
 from whence.cli.files import slug, write_results, write_summary
+from whence.cli.labels import LabelsOptions, find_labels
+from whence.cli.selection import choose_queries, largest_losses
 from whence.cli.slices import SlicesOptions, find_slices, write_slices
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.evaluation import Verification
 from whence.influence import Scores, SelfScores
+from whence.labels import has_class_labels
 from whence.report import DEFAULT_TITLE, ReportSection, build_section, write_report
 from whence.solvers import PreparedBlocks
-from whence.task import Examples, TrainingData, check_examples
-
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -142,6 +138,9 @@ def _audit(
             task, influence, SlicesOptions(top=options.top, progress=options.progress), on_stage
         )
         write_slices(groups, folder)
+    panels = [] if groups is None else groups.panels()
+    if self_scores is not None and has_class_labels(influence.objective):
+        panels.append(find_labels(task, influence, LabelsOptions(), self_scores).panel())
     section = build_section(
         influence.fitted,
         task.train,
@@ -150,37 +149,14 @@ def _audit(
         name=task.name,
         verification=verification,
         self_scores=self_scores,
-        panels=[] if groups is None else groups.panels(),
         describe_train=task.describe_train,
         describe_query=task.describe_query,
         class_names=task.class_names,
         query_numbers=numbers,
         facts=task.facts,
         top=options.top,
+        panels=panels,
     )
     return AuditResult(
         task, section, scores, self_scores, verification, numbers, time.perf_counter() - started, folder
     )
-
-
-def choose_queries(influence: Influence, queries: Any, count: int) -> tuple[Any, list[int]]:
-    """At most `count` queries, those of largest loss, in their own order, with their numbers among all."""
-    objective = influence.objective
-    examples = objective.read(queries, role="queries")
-    check_examples(objective, examples, batch_size=_BATCH, progress=False)
-    if len(examples) <= count:
-        return queries, list(range(len(examples)))
-    chosen = largest_losses(influence, examples, count)
-    others = sorted(set(range(len(examples))) - set(chosen))
-    return TrainingData(queries, len(examples)).edited(drop=others), chosen
-
-
-def largest_losses(influence: Influence, examples: Examples, count: int) -> list[int]:
-    """The `count` examples of largest loss, in their own order."""
-    objective = influence.objective
-    if len(examples) <= count:
-        return list(range(len(examples)))
-    values = objective.parameters.values
-    with torch.no_grad():
-        losses = torch.cat([objective.losses(values, batch) for _, batch in examples.batches(_BATCH)])
-    return sorted(losses.argsort(descending=True, stable=True)[:count].tolist())

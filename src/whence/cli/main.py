@@ -18,6 +18,7 @@ from whence.cli.context import (
     say_where,
     stages,
 )
+from whence.cli.labels_command import labels
 from whence.cli.slices_command import slices
 
 app = typer.Typer(
@@ -98,6 +99,7 @@ def audit(
         say_where(console, out / "report.html")
 
 
+app.command("labels")(labels)
 app.command("slices")(slices)
 
 

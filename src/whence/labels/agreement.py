@@ -48,15 +48,15 @@ class Agreement:
         )
 
     def __repr__(self) -> str:
-        width = max(map(len, self.names))
-        head = " " * width + "".join(f"{name[:7]:>8}" for name in self.names)
+        width = max(map(len, self.names)) + 3
+        head = " " * width + "".join(f"{number:>6}" for number in range(1, len(self.names) + 1))
         lines = [f"rank correlation (above), share of the top {self.k} in common (below the diagonal)", head]
         for a, name in enumerate(self.names):
             cells = [
-                "       ·" if a == b else f"{float((self.spearman if a < b else self.overlap)[a, b]):>8.2f}"
+                "     ·" if a == b else f"{float((self.spearman if a < b else self.overlap)[a, b]):>6.2f}"
                 for b in range(len(self.names))
             ]
-            lines.append(f"{name:<{width}}" + "".join(cells))
+            lines.append(f"{a + 1:<3}{name:<{width - 3}}" + "".join(cells))
         return "\n".join(lines)
 
 

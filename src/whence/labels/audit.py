@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas
 
 COMBINED = "combined"
+# Signals of the text table.
+_SHOWN = ("left_out_loss", "self_influence", "harm")
 
 
 @dataclass(frozen=True)
@@ -140,18 +142,18 @@ class LabelAudit:
         return list(self._suspects(self._positions(by)[:k], self.suspicion(by)))
 
     def table(self, k: int = 10, by: str = COMBINED) -> str:
-        """The `k` most suspicious examples as text; the proposal is left empty where it is the given label.
+        """The `k` most suspicious examples as text, with some of the signals; no proposal where the label is
+        kept.
 
         Raises:
             InputError: as `top`.
         """
-        names = list(self.signals)
-        lines = [
-            f"{'rank':>4} {'train':>7}  {'given':<10} {'proposed':<10}" + "".join(f"{n:>16}" for n in names)
-        ]
+        names = [name for name in _SHOWN if name in self.signals]
+        head = "".join(f"{name:>15}" for name in names)
+        lines = [f"rank   train  given      proposed  {head}"]
         for row in self.top(k, by):
             proposed = "" if row.kept else row.proposed
-            cells = "".join(f"{row.signals[name]:>16.4g}" for name in names)
+            cells = "".join(f"{row.signals[name]:>15.3g}" for name in names)
             lines.append(f"{row.rank:>4} {row.train:>7}  {row.given[:10]:<10} {proposed[:10]:<10}{cells}")
         return "\n".join(lines)
 

@@ -12,6 +12,8 @@ from whence.errors import InputError, UnsupportedError
 from whence.losses import BinaryCrossEntropy, CrossEntropy, CustomLoss, Logistic, Loss, SmoothHinge
 from whence.task import Examples, Objective
 
+_BATCH = 1024
+
 
 @dataclass(frozen=True)
 class ClassLabels:
@@ -121,6 +123,17 @@ def class_labels(objective: Objective) -> ClassLabels:
             "are not looked at for errors."
         )
     return ClassLabels(loss, torch.arange(outputs.shape[1]).double(), False, isinstance(loss, CrossEntropy))
+
+
+def has_class_labels(objective: Objective) -> bool:
+    """Whether every training example has one of the classes as its label, so that it can be looked at."""
+    try:
+        classes = class_labels(objective)
+        for where, batch in objective.examples.batches(_BATCH):
+            classes.index(objective.targets(batch), torch.arange(where.start, where.stop), "train")
+    except InputError:  # no classes, or an example that has none of them
+        return False
+    return True
 
 
 def require_examples(objective: Objective, data: object, role: str) -> Examples:
