@@ -75,7 +75,6 @@ def find_flips(
     examples = objective.read(queries, role="queries")
     check_examples(objective, examples, batch_size=max(fitted.engine.batch_size, 256), progress=False)
     scores = decision_scores(fitted, examples, decision).cpu()
-    most = min(largest_set(objective.n, max_size), objective.n - 1)
     reason = why_not_linear(fitted)
     if order == "newton" and reason:
         raise UnsupportedError(
@@ -85,6 +84,9 @@ def find_flips(
     chosen = "newton" if order == "auto" and not reason else "first" if order == "auto" else order
     ranks = range(1, min(rivals, decision.rivals(scores.shape[1])) + 1)
     labels = _training_classes(fitted)
+    most = largest_set(objective.n, labels, max_size)
+    if most < 1:
+        raise InputError("each class has one training example: none can be removed without losing its class")
     found = []
     refits = LinearRefits(fitted, reduction) if chosen == "newton" else None
     for rank in ranks:
@@ -92,9 +94,11 @@ def find_flips(
             found.append(_by_newton(fitted, refits, examples, scores, decision, rank, labels, most))
         else:
             single = compute_scores(fitted, queries, decision.measurement(rank)).values.double().cpu()
-            margins = (decision.directions(scores, rank) * scores).sum(1)
-            found.append(greedy(single, margins, labels, most, reduction))
-    sets = _smallest(found, [decision.directions(scores, rank) for rank in ranks], scores, decision)
+            directions = decision.directions(scores, rank)
+            margins = (directions * scores).sum(1)
+            rival = decision.rival_labels(directions)
+            found.append(greedy(single, margins, rival, labels, most, reduction))
+    sets = _smallest(found, scores, decision, most)
     return Flips(tuple(sets), objective.n, most, chosen, reduction, fitted, train, queries, run_dir)
 
 
@@ -159,7 +163,7 @@ def _features(fitted: FittedInfluence, examples: Examples, refits: LinearRefits)
 
 
 def _smallest(
-    found: list[Found], directions: list[Tensor], scores: Float[Tensor, "q c"], decision: Decision
+    found: list[Found], scores: Float[Tensor, "q c"], decision: Decision, most: int
 ) -> list[FlipSet]:
     """Per query the smallest set over its rivals; where there is none, what comes closest."""
     predicted = decision.labels(scores)
@@ -171,15 +175,14 @@ def _smallest(
             size = int(found[r].size[q])
             return (size or found[r].order.shape[1], float(found[r].after[q]))
 
-        best = min(range(len(found)), key=rank_key)
-        chosen = found[best]
+        chosen = found[min(range(len(found)), key=rank_key)]
         firsts = [int(one.first[q]) for one in found if int(one.first[q])]
         sets.append(
             FlipSet(
                 query=q,
                 predicted=int(predicted[q]),
-                rival=int(decision.rival_labels(directions[best])[q]),
-                ranking=tuple(chosen.order[q, : int(chosen.limit[q])].tolist()),
+                rival=int(chosen.became[q]),
+                ranking=tuple(chosen.order[q, :most].tolist()),
                 size=int(chosen.size[q]) or None,
                 first_size=min(firsts, default=None),
                 margin=float(margins[q]),
@@ -203,4 +206,4 @@ def _training_classes(fitted: FittedInfluence) -> Int[Tensor, " n"] | None:
     labels = torch.cat(parts)
     if labels.is_floating_point() and bool((labels != labels.round()).any()):
         return None
-    return class_codes(labels)
+    return class_codes(labels.long())

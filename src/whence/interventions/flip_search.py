@@ -15,7 +15,9 @@ from whence.interventions.edited_objective import Reduction
 from whence.interventions.linear_refits import LinearRefits
 
 # Refits of one query and rival; the interval of sizes usually closes in four to eight.
-_ROUNDS = 20
+_ROUNDS = 30
+# Sets of one size, each ranked from the parameters without the last, that may fail before the size does.
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -23,38 +25,39 @@ class Found:
     """What a search found for each of `m` pairs of a query and a rival class.
 
     Attributes:
-        order: `(m, n)`: the ranking whose prefix is the set.
+        order: `(m, n)`: the ranking whose prefix is the set; one example of each class is kept back, at its
+            end.
         size: `(m,)`: length of that prefix; 0 where no set flips the prediction.
         after: `(m,)`: the predicted margin without the set; without as many as were allowed where none was
             found.
+        became: `(m,)`: the label that is predicted without the set, or that of the rival.
         first: `(m,)`: the size that single scores at `θ̂` alone predict, 0 for none.
-        limit: `(m,)`: how many may be removed in this order.
         settled: `(m,)`: whether every refit the answer rests on reached its optimum.
     """
 
     order: Int[Tensor, "m n"]
     size: Int[Tensor, " m"]
     after: Float[Tensor, " m"]
+    became: Int[Tensor, " m"]
     first: Int[Tensor, " m"]
-    limit: Int[Tensor, " m"]
     settled: Bool[Tensor, " m"]
 
 
 def greedy(
     scores: Float[Tensor, "m n"],
     margins: Float[Tensor, " m"],
+    rivals: Int[Tensor, " m"],
     labels: Int[Tensor, " n"] | None,
     most: int,
     reduction: Reduction,
 ) -> Found:
     """Rank once, by the scores of the margin; take the smallest prefix whose summed change takes the margin
     below zero (Yang et al. 2023, Algorithm 1)."""
-    order = scores.argsort(dim=1, stable=True)
-    limit = _limits(order, labels, most)
+    order = _ranked(scores, labels)
     curve = _curve(scores, order, margins, margins.new_zeros(len(margins)), 0, reduction)
-    size = _crossing(curve, limit)
-    after = curve.gather(1, torch.where(size > 0, size, limit)[:, None])[:, 0]
-    return Found(order, size, after, size, limit, torch.ones_like(size, dtype=torch.bool))
+    size = _crossing(curve, most)
+    after = curve.gather(1, torch.where(size > 0, size, most)[:, None])[:, 0]
+    return Found(order, size, after, rivals, size, torch.ones_like(size, dtype=torch.bool))
 
 
 def iterated_newton(
@@ -83,17 +86,15 @@ def iterated_newton(
         predicted: label of the query.
         decision: from outputs to labels.
         labels: classes of the training examples, none of which may lose its last example.
-        most: largest set.
+        most: largest set, at least 1.
     """
     measured = directions[:, :, None] * queries[:, None, :]
 
-    def all_margins(theta: Tensor, pair: Tensor) -> Tensor:
-        outputs = (theta * queries[pair][:, None, :]).sum(2) + fixed[pair]
-        return decision.margins(outputs, predicted[pair])
+    def outputs_of(theta: Tensor, pair: Tensor) -> Tensor:
+        return (theta * queries[pair][:, None, :]).sum(2) + fixed[pair]
 
-    def rival_margins(theta: Tensor, pair: Tensor) -> Tensor:
-        outputs = (theta * queries[pair][:, None, :]).sum(2) + fixed[pair]
-        return (outputs * directions[pair]).sum(1)
+    def over_rival(theta: Tensor, pair: Tensor) -> Tensor:
+        return (outputs_of(theta, pair) * directions[pair]).sum(1)
 
     m, n = len(queries), refits.n
     device = queries.device
@@ -101,48 +102,46 @@ def iterated_newton(
     pairs = torch.arange(m, device=device)
     theta = refits.start.expand(m, -1, -1).clone()
     scores = refits.scores(everything, theta, measured)
-    start = greedy(scores, rival_margins(theta, pairs), labels, most, refits.reduction)
-    order, limit = start.order.clone(), start.limit.clone()
-    best_order, best_limit, after = order.clone(), limit.clone(), start.after.clone()
-    low, high = torch.zeros_like(pairs), torch.full_like(pairs, n + 1)
+    rivals = decision.rival_labels(directions)
+    start = greedy(scores, over_rival(theta, pairs), rivals, labels, most, refits.reduction)
+    order, best_order = start.order.clone(), start.order.clone()
+    after, became = start.after.clone(), rivals.clone()
+    low, high, tries = torch.zeros_like(pairs), torch.full_like(pairs, n + 1), torch.zeros_like(pairs)
     settled = torch.ones_like(pairs, dtype=torch.bool)
-    size = torch.where(start.size > 0, start.size, limit)
-    active = pairs[size > 0]
-    for round_number in range(_ROUNDS):
+    size = torch.where(start.size > 0, start.size, most)
+    active = pairs
+    for _ in range(_ROUNDS):
         if not len(active):
             break
         kept = _kept(order[active], size[active])
         theta[active], reached = refits.refit(kept, theta[active])
-        margin = all_margins(theta[active], active)
-        flips = reached & (margin < 0)
-        better = active[flips]
-        high[better] = size[better]
-        best_order[better], best_limit[better], after[better] = order[better], limit[better], margin[flips]
-        failed = active[~flips]
-        none = active[~flips & (high[active] > n)]
-        best_order[none], best_limit[none] = order[none], limit[none]
-        after[none] = margin[~flips & (high[active] > n)]
         settled[active] &= reached
-        # The first ranking is of single removals at θ̂: a later one may flip with fewer.
-        if round_number:
-            low[failed] = torch.maximum(low[failed], size[failed])
+        outputs = outputs_of(theta[active], active)
+        margin = decision.margins(outputs, predicted[active])
+        flips = reached & (margin < 0)
+        high[active[flips]] = size[active[flips]]
+        # Where nothing flips, what is shown is the last set tried.
+        shown = flips | (high[active] > n)
+        best = active[shown]
+        best_order[best], after[best] = order[best], margin[shown]
+        became[active[flips]] = decision.labels(outputs)[flips]
+
         scores = refits.scores(kept, theta[active], measured[active])
         gone = (scores * ~kept).sum(1)
-        new_order = scores.argsort(dim=1, stable=True)
-        new_limit = _limits(new_order, labels, most)
+        order[active] = _ranked(scores, labels)
+        tries[active] += 1
+        failed = ~flips & ((tries[active] >= _TRIES) | _same_sets(kept, _kept(order[active], size[active])))
+        low[active[failed]] = torch.maximum(low[active], size[active])[failed]
         curve = _curve(
-            scores, new_order, rival_margins(theta[active], active), gone, size[active], refits.reduction
+            scores, order[active], over_rival(theta[active], active), gone, size[active], refits.reduction
         )
-        next_size = _crossing(curve, new_limit)
-        next_size = torch.where(next_size > 0, next_size, new_limit)
+        next_size = _crossing(curve, most)
+        next_size = torch.where(next_size > 0, next_size, most)
         next_size = torch.minimum(torch.maximum(next_size, low[active] + 1), high[active] - 1)
-        same = ~flips & (next_size == size[active]) & _same_sets(kept, _kept(new_order, next_size))
-        next_size = torch.where(same, next_size + 1, next_size)
-        going = (next_size > low[active]) & (next_size < high[active]) & (next_size <= new_limit)
-        order[active], limit[active], size[active] = new_order, new_limit, next_size
-        active = active[going]
-    found = torch.where(high <= n, high, 0)
-    return Found(best_order, found, after, start.size, best_limit, settled)
+        tries[active[next_size != size[active]]] = 0
+        size[active] = next_size
+        active = active[(next_size > low[active]) & (next_size <= most)]
+    return Found(best_order, torch.where(high <= n, high, 0), after, became, start.size, settled)
 
 
 def class_codes(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -177,23 +176,22 @@ def _curve(
     return margins[:, None] + here - (total - summed) / left
 
 
-def _crossing(curve: Float[Tensor, "m k"], limit: Int[Tensor, " m"]) -> Int[Tensor, " m"]:
-    """The first size from 1 on at which the curve is below zero, 0 if none is within the limit."""
-    steps = torch.arange(curve.shape[1], device=curve.device)
-    below = (curve < 0) & (steps >= 1) & (steps <= limit[:, None])
+def _crossing(curve: Float[Tensor, "m k"], most: int) -> Int[Tensor, " m"]:
+    """The first size from 1 to `most` at which the curve is below zero, 0 if there is none."""
+    below = curve[:, : most + 1] < 0
+    below[:, 0] = False
     return torch.where(below.any(1), below.int().argmax(1), 0)
 
 
-def _limits(order: Int[Tensor, "m n"], labels: Int[Tensor, " n"] | None, most: int) -> Int[Tensor, " m"]:
-    """How many may go from the front before a class loses its last example."""
-    m, n = order.shape
-    limit = order.new_full((m,), min(most, n - 1))
+def _ranked(scores: Float[Tensor, "m n"], labels: Int[Tensor, " n"] | None) -> Int[Tensor, "m n"]:
+    """Lowest score first; of each class the highest comes last of all, to be kept."""
     if labels is None:
-        return limit
-    classes = int(labels.max()) + 1
-    last = order.new_zeros(m, classes)
-    last.scatter_reduce_(1, labels[order], torch.arange(n, device=order.device).expand(m, n), "amax")
-    return torch.minimum(limit, last.amin(1))
+        return scores.argsort(dim=1, stable=True)
+    keys = scores.clone()
+    for label in range(int(labels.max()) + 1):
+        own = scores.masked_fill(labels != label, -torch.inf)
+        keys.scatter_(1, own.argmax(1, keepdim=True), torch.inf)
+    return keys.argsort(dim=1, stable=True)
 
 
 def _kept(order: Int[Tensor, "m n"], size: Int[Tensor, " m"]) -> Bool[Tensor, "m n"]:
@@ -205,6 +203,9 @@ def _same_sets(one: Bool[Tensor, "m n"], other: Bool[Tensor, "m n"]) -> Bool[Ten
     return (one == other).all(1)
 
 
-def largest_set(n: int, most: int | None) -> int:
-    """The largest set looked for: a tenth of the training set unless told otherwise."""
-    return math.ceil(n / 10) if most is None else most
+def largest_set(n: int, labels: Int[Tensor, " n"] | None, most: int | None) -> int:
+    """The largest set looked for: a tenth of the training set unless told otherwise, and one example of each
+    class is kept."""
+    return min(
+        math.ceil(n / 10) if most is None else most, n - (1 if labels is None else int(labels.max()) + 1)
+    )
