@@ -134,7 +134,8 @@ def rare(
             }
         )
         if not shown:
-            order = np.argsort(-np.abs(one))[:16]
+            order = np.argsort(-np.abs(one))
+            order = order[(np.arange(len(one)) < 12) | np.isin(order, own)]
             shown = {"scores": one[order], "own": np.isin(order, own)}
     if not runs:
         raise DataError(
@@ -201,12 +202,14 @@ def planted(
         },
     }
     say("training again without the most harmful")
-    actual, predicted = [0.0], [0.0]
+    actual, predicted, newton = [0.0], [0.0], [0.0]
     sizes = [k for k in REMOVALS if k < len(turned)] + [len(turned)]
     for k in sizes:
         again = fit(shifted, order[:k])
         actual.append(float((losses(again, asked) - losses(weights, asked)).mean()))
         predicted.append(float(-harm[order[:k]].sum()))
+        step = fitted.remove(order[:k]).change(pair(asked), order="newton", reduction="sum")
+        newton.append(float(step.values.mean()))
     clean = fit(train)
     for name, people in ((group, asked), (ELSEWHERE, rest)):
         result[f"error {name}"] = {
@@ -215,13 +218,15 @@ def planted(
             "never_shifted": float(wrong(clean, people).mean()),
         }
     result["removals"] = {
-        str(k): {"predicted": p, "actual": a} for k, p, a in zip(sizes, predicted[1:], actual[1:])
+        str(k): {"predicted": p, "newton": w, "actual": a}
+        for k, p, w, a in zip(sizes, predicted[1:], newton[1:], actual[1:])
     }
     return result, {
         "harm": _curve(harm, is_turned),
         "loss": _curve(by_loss, is_turned),
         "sizes": np.array([0, *sizes]),
         "predicted": np.array(predicted),
+        "newton": np.array(newton),
         "actual": np.array(actual),
     }
 
@@ -271,6 +276,7 @@ def draw(result: dict[str, Any], points: dict[str, Any]) -> Any:
         color=[plotting.ORANGE if mine else plotting.GREY for mine in own],
     )
     left.invert_yaxis()
+    left.locator_params(axis="x", nbins=5)
     left.set(
         yticks=[],
         xlabel="score for one wrong prediction (negative: harmful)",
@@ -294,6 +300,7 @@ def draw(result: dict[str, Any], points: dict[str, Any]) -> Any:
     middle.legend(loc="center right")
     for name, color, label in (
         ("predicted", plotting.BLUE, "predicted, first order"),
+        ("newton", plotting.GREEN, "predicted, one Newton step"),
         ("actual", plotting.ORANGE, "trained again"),
     ):
         right.plot(curves["sizes"], curves[name], "o-", color=color, markersize=4, label=label)
