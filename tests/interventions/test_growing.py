@@ -24,7 +24,7 @@ def test_predictions_part_from_first_order_as_the_group_grows():
         calls.append(len(train[1]))
         return recipe(train, seed)
 
-    curve = influence.removal_curve(ranking(influence), [1, 5, 20], queries(), counted)
+    curve = influence.removal_curve(ranking(influence), [1, 5, 20], queries(), counted, prediction="newton")
     assert calls == [plain.n, 89, 85, 70]  # the given data once
     assert curve.actual is not None and curve.predicted.shape == (3, 12)
     off = [np.linalg.norm(p - a) / np.linalg.norm(a) for p, a in zip(curve.predicted, curve.actual)]
@@ -33,7 +33,7 @@ def test_predictions_part_from_first_order_as_the_group_grows():
     assert curve.trusted >= 1
     table = curve.to_pandas()
     assert table["removed"].tolist() == [1, 5, 20] and np.allclose(table["actual"], curve.actual.mean(1))
-    alone = influence.remove(ranking(influence)[:5]).change(queries())
+    alone = influence.remove(ranking(influence)[:5]).change(queries(), order="newton")
     np.testing.assert_allclose(curve.predicted[1], alone.values)
 
 

@@ -53,7 +53,7 @@ def test_predictions_against_retraining_of_a_softmax_regression(kind, reduction)
         # What one more step would add is what is missing, but for what that step misses in turn.
         assert error(found[order].remaining, actual - found[order].values) < 0.3
         torch.testing.assert_close(found[order].first, found["first"].values)
-    assert made.change(queries(), reduction=reduction).order == "newton"
+    assert made.change(queries(), reduction=reduction).order == "optimum"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,5 +184,21 @@ def test_the_words_of_edits_and_the_table():
     assert list(table["query"]) == list(range(12)) and np.allclose(table["predicted"], change.values)
     assert "remove 1 training example" in repr(change)
     summary = change.summary()
-    assert summary["order"] == "newton" and summary["level"] == change.level
+    assert summary["order"] == "optimum" and summary["level"] == change.level
     assert upweight([2], 3, 90).total_weight(90) == 92
+
+
+@pytest.mark.parametrize("times", [3.0, 40.0])
+def test_the_optimum_is_found_however_large_the_edit(times):
+    plain = convex()
+    weights = torch.ones(plain.n, dtype=torch.float64)
+    chosen = list(range(0, plain.n, 3))
+    weights[chosen] = times
+    change = fit(plain).upweight(chosen, times).change(queries())
+    actual = actual_change(plain, (plain.x, plain.y, weights), "mean", queries())
+    assert change.order == "optimum" and error(change.values, actual) < 1e-6
+    half = torch.arange(plain.n)[::2]
+    gone = torch.ones(plain.n, dtype=torch.float64)
+    gone[half] = 0
+    change = fit(plain, solver="cg", dtype=torch.float32).remove(half).change(queries())
+    assert error(change.values, actual_change(plain, (plain.x, plain.y, gone), "mean", queries())) < 1e-3
