@@ -124,7 +124,7 @@ def test_retraining_confirms_sets_and_margins_of_linear_models(name, reduction):
             assert one.margin_after < 0 < one.margin
             assert one.confirmation.became == one.rival != one.predicted
             assert len(set(one.indices)) == one.size
-            assert "Retraining without them flips it" in one.words
+            assert "Retraining confirms the flip" in one.words
     # One that is not found: even the whole ranking does not do it.
     missed = [one for one in confirmed if one.size is None]
     for one in missed:

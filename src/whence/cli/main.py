@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from whence.cli.attack_command import attack
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -18,6 +19,7 @@ from whence.cli.context import (
     say_where,
     stages,
 )
+from whence.cli.flip_command import flip
 from whence.cli.labels_command import labels
 from whence.cli.slices_command import slices
 
@@ -80,25 +82,39 @@ def audit(
             "--review", help="Training examples ranked by self-influence, of largest loss (0: none)."
         ),
     ] = 2000,
+    poison: Annotated[
+        int,
+        typer.Option(
+            "--poison",
+            help="Attack the training set with up to so many edited examples (0, the default: no).",
+        ),
+    ] = 0,
     solver: SolverOption = None,
     traceback: TracebackOption = False,
 ) -> None:
     """Trace a model's predictions to its training examples, and write one page about it."""
     with errors(traceback):
+        from whence.cli.attack_terminal import print_attack
         from whence.cli.audit import AuditOptions, run_audits
         from whence.cli.task_file import load_task
         from whence.cli.terminal import print_result
 
         console = Console()
-        options = AuditOptions(top=top, remove=remove, queries=queries, review=review, solver=solver)
+        options = AuditOptions(
+            top=top, remove=remove, queries=queries, review=review, poison=poison, solver=solver
+        )
         with stages(console) as on_stage:
             on_stage(f"loading {task}")
             results = run_audits([load_task(task)], out, options, on_stage=on_stage)
         for result in results:
             print_result(console, result)
+            if result.attack is not None:
+                print_attack(console, result.attack, title="Poisoning")
         say_where(console, out / "report.html")
 
 
+app.command("attack")(attack)
+app.command("flip")(flip)
 app.command("labels")(labels)
 app.command("slices")(slices)
 

@@ -33,3 +33,14 @@ def largest_losses(influence: Influence, examples: Examples, count: int) -> list
     with torch.no_grad():
         losses = torch.cat([objective.losses(values, batch) for _, batch in examples.batches(_BATCH)])
     return sorted(losses.argsort(descending=True, stable=True)[:count].tolist())
+
+
+def spread_queries(influence: Influence, queries: Any, count: int) -> tuple[Any, list[int]]:
+    """At most `count` queries, spread evenly over all, with their numbers: a fair sample for a share."""
+    objective = influence.objective
+    examples = objective.read(queries, role="queries")
+    if len(examples) <= count:
+        return queries, list(range(len(examples)))
+    chosen = examples.spread(count)
+    others = sorted(set(range(len(examples))) - set(chosen))
+    return TrainingData(queries, len(examples)).edited(drop=others), chosen

@@ -114,8 +114,8 @@ class FlipSet:
                 kept = "No retraining without it converged, so this is not confirmed."
             return f"{said} {kept}"
         if check.size == self.size:
-            became = "" if check.became == self.rival else f", to {name(check.became)}"
-            return f"{said} Retraining without them flips it{became}."
+            became = "" if check.became == self.rival else f": it became {name(check.became)}"
+            return f"{said} Retraining confirms the flip{became}."
         return f"{said} Retraining needed {check.size:,} to flip it."
 
     def row(self) -> dict[str, Any]:
