@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from label_problem import ALPHA, Flipped, flipped_digits, signed_digits
 from torch import Tensor
 
-from whence import CG, EKFAC, BinaryCrossEntropy, Exact, Logistic, SmoothHinge
+from whence import CG, EKFAC, BinaryCrossEntropy, CrossEntropy, Exact, Logistic, SmoothHinge
 from whence.labels import label_signals
+from whence.labels.left_out import left_out_along_gradient
 from whence.testing import DenseProblem
 
 
@@ -95,6 +96,25 @@ def test_with_one_output_the_cheap_left_out_prediction_is_the_exact_one(loss):
     fitted = given.influence().fitted
     cheap, exact = (label_signals(fitted, left_out=kind) for kind in ("gradient", "exact"))
     torch.testing.assert_close(cheap.signals["left_out_loss"], exact.signals["left_out_loss"])
+
+
+def test_with_two_classes_too():
+    fitted = flipped_digits(classes=2).influence().fitted
+    cheap, exact = (label_signals(fitted, left_out=kind) for kind in ("gradient", "exact"))
+    torch.testing.assert_close(cheap.left_out_confidence, exact.left_out_confidence)
+
+
+def test_without_a_whole_curvature_no_leverage_is_taken_off():
+    """EK-FAC may name leverages above one: the step is then that of the example's own curvature at most."""
+    loss = CrossEntropy()
+    outputs = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
+    targets, huge = torch.tensor([1]), torch.tensor([1e6], dtype=torch.float64)
+    u = outputs.softmax(1) - F.one_hot(targets, 3)
+    bounded = left_out_along_gradient(loss, outputs, targets, u, huge, 10, whole=False)
+    held = left_out_along_gradient(loss, outputs, targets, u, huge, 10)
+    along = (u * loss.hessian_apply(u[None], outputs, targets)[0]).sum() / u.square().sum()
+    torch.testing.assert_close(bounded.outputs - outputs, u / along, rtol=1e-3, atol=0.0)
+    assert (bounded.held, held.held) == (0, 1)
 
 
 def test_binary_losses_agree_with_one_another():

@@ -45,25 +45,34 @@ def left_out_along_gradient(
     gradients: Float[Tensor, "b *c"],
     self_influence: Float[Tensor, " b"],
     n: int,
+    *,
+    whole: bool = True,
 ) -> LeftOut:
     """Outputs of left-out examples, moved along `u` alone with `K = κI`, `κ = (self-influence) / (n ‖u‖²)`:
         `f + κ u / (1 − κ uᵀS u / ‖u‖²)`.
 
-    Costs nothing beyond self-influence. Exact for a single output and for two classes of a softmax whose
-    features are the same for both: the gradients have one direction.
+    Costs nothing beyond self-influence. The whole Newton step for a single output, and in the probabilities
+    of a softmax of two classes: only one direction of the outputs matters there.
+
+    A curvature that is an approximation (EK-FAC) holds no example's own share, and leverages computed from it
+    may exceed one. Without `whole` that share is added first and no leverage taken off,
+        `f + κ u / (1 + κ uᵀS u / ‖u‖²)`,
+    a step to first order that cannot run away.
 
     Args:
         loss, outputs, targets: of the batch.
         gradients: `u`.
         self_influence: `g_iᵀ C_λ⁻¹ g_i`.
         n: training examples.
+        whole: whether `C` is the sum over all examples, this one included.
     """
     f, u = outputs.double().cpu(), gradients.double().cpu()
     curved = loss.hessian_apply(u[None], f, targets.cpu())[0]
     squares, bent = (_per_example(u * values) for values in (u, curved))
     # Where the gradient vanishes, so does the self-influence: nothing moves.
     kappa = torch.where(squares > 0, self_influence.double() / (n * squares.clamp(min=_TINY)), 0.0)
-    left = 1.0 - kappa * bent / squares.clamp(min=_TINY)
+    leverage = kappa * bent / squares.clamp(min=_TINY)
+    left = 1.0 - leverage if whole else 1.0 + leverage
     factor = kappa / left.clamp(min=_LEAST_LEFT)
     return LeftOut(f + u * factor.view(-1, *[1] * (u.ndim - 1)), int((left < _LEAST_LEFT).sum()))
 
