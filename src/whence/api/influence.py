@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from whence.api.findings import Findings
+from whence.api.inputs import Inputs
 from whence.api.what_if import WhatIf
 from whence.evaluation import Recipe, Verification, verify_removals
 from whence.gradients import Coverage, HvpMode
@@ -32,7 +33,7 @@ from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
 
 
-class Influence(WhatIf, Findings):
+class Influence(WhatIf, Inputs, Findings):
     """Which training examples made a trained model predict what it predicts.
 
     Args:

@@ -42,7 +42,7 @@ class PoisonedQuery:
         others_changed: share of the other queries whose prediction changed with it.
         size: how visible the edits are.
         steps: how many were made.
-        original, edited: the inputs, `(k, *x)`; `None` for queries beyond those that were to be kept.
+        original, edited: the inputs, `(k, *x)`; `None` unless it flipped and was to be kept.
     """
 
     query: int
@@ -184,7 +184,7 @@ def audit_poisoning(
         shortlist: candidates of each query that are looked at through the frozen layers, the best by the
             gradient in the features; `None`: all, at one backward pass for each query and candidate.
         input: which tensor of a batch is edited, where there are several.
-        keep: queries whose edited inputs are kept for pictures, flipped ones first.
+        keep: flipped queries whose edited inputs are kept, those of few edits first.
 
     Raises:
         InputError: no queries or none predicted correctly, or an argument out of range.
@@ -217,18 +217,18 @@ def audit_poisoning(
         "attacking queries", len(targeted) * len(counts), enabled=fitted.options.progress
     ) as bar:
         for method in methods:
-            last = method is methods[-1]
             for block in left.split(attack.attacks_at_once(method.edits)):
                 outcomes = attack.run(block[:, None].to(problem.features.device), method)
                 for query, outcome in zip(block.tolist(), outcomes):
-                    pictured = sum(entry.original is not None for entry in entries.values()) < keep
+                    kept = sum(entry.edited is not None for entry in entries.values())
+                    pictured = kept < keep and bool(outcome.flipped.all())
                     entries[query] = _entry(
                         attack,
                         query,
                         outcome,
                         predicted,
                         budget,
-                        pictured and (last or bool(outcome.flipped)),
+                        pictured,
                     )
                 bar.advance(len(block))
             left = torch.tensor([q for q in left.tolist() if not entries[q].flipped], dtype=torch.long)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from whence.cli.attack import AttackOptions, AttackReport, find_attack, write_attack
 from whence.cli.files import slug, write_results, write_summary
 from whence.cli.labels import LabelsOptions, find_labels
 from whence.cli.selection import choose_queries, largest_losses
@@ -30,6 +31,7 @@ class AuditOptions:
         queries: queries shown at most; those of largest loss where there are more.
         review: training examples ranked by self-influence at most; those of largest loss where there are
             more, since each costs a solve. 0: none.
+        poison: training examples that attacks on the training set edit at most; 0: no attacks.
         solver: name of a solver, instead of the task's; `None` leaves it to the task.
         progress: show progress bars.
         resumable: keep Kronecker factors and each finished retraining under the output directory, so that a
@@ -40,6 +42,7 @@ class AuditOptions:
     remove: int | None = None
     queries: int = 8
     review: int = 2000
+    poison: int = 0
     solver: str | None = None
     progress: bool = True
     resumable: bool = True
@@ -52,6 +55,8 @@ class AuditOptions:
             raise InputError(f"remove={self.remove}: expected 0 (no retraining) or more")
         if self.review < 0:
             raise InputError(f"review={self.review}: expected 0 (no ranking) or more")
+        if self.poison < 0:
+            raise InputError(f"poison={self.poison}: expected 0 (no attacks) or more")
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class AuditResult:
     query_numbers: list[int]
     seconds: float
     folder: Path
+    attack: AttackReport | None = None
 
 
 def run_audits(
@@ -141,6 +147,12 @@ def _audit(
     panels = [] if groups is None else groups.panels()
     if self_scores is not None and has_class_labels(influence.objective):
         panels.append(find_labels(task, influence, LabelsOptions(), self_scores).panel())
+    attack = None
+    if options.poison:
+        edits = tuple(sorted({k for k in (1, 2, 10) if k < options.poison} | {options.poison}))
+        attack = find_attack(task, influence, AttackOptions(edits=edits), on_stage)
+        write_attack(attack, folder)
+        panels.append(attack.panel)
     section = build_section(
         influence.fitted,
         task.train,
@@ -157,6 +169,5 @@ def _audit(
         top=options.top,
         panels=panels,
     )
-    return AuditResult(
-        task, section, scores, self_scores, verification, numbers, time.perf_counter() - started, folder
-    )
+    seconds = time.perf_counter() - started
+    return AuditResult(task, section, scores, self_scores, verification, numbers, seconds, folder, attack)

@@ -108,6 +108,7 @@ def _summary(result: AuditResult, base: Path) -> dict[str, Any]:
         "verification": None
         if result.verification is None
         else {**result.verification.summary(), "words": result.verification.words},
+        "poisoning": None if result.attack is None else result.attack.found.summary(),
         "review": []
         if result.self_scores is None
         else [i for i, _ in result.self_scores.top(result.section.review)],
