@@ -121,3 +121,9 @@ def test_the_manifest_names_the_format(tmp_path):
         "seeds": [0, 1],
         "lr": 0.1,
     }
+
+
+def test_a_run_may_hold_the_directories_of_other_runs(tmp_path):
+    RunDirectory(tmp_path / "flips", IDENTITY).write("one", 1)
+    RunDirectory(tmp_path, {"model": "xyz"})
+    assert RunDirectory(tmp_path / "flips", IDENTITY).read("one") == 1

@@ -87,7 +87,8 @@ def check_run_directory(path: str | Path) -> None:
     try:
         if not folder.exists() or (folder / _MANIFEST).exists():
             return
-        names = [entry.name for entry in folder.iterdir()]
+        # Runs that measure something else have directories of their own inside.
+        names = [entry.name for entry in folder.iterdir() if not (entry / _MANIFEST).exists()]
     except OSError as error:
         raise _unusable(folder, error) from error
     if any(not name.startswith(TEMPORARY_PREFIX) and name != FACTORS for name in names):
