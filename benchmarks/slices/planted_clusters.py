@@ -2,7 +2,7 @@
 
 48 cases on scikit-learn's digits: 12, 30 or 70 images of one digit that look alike are labelled as another,
 with up to 5 % of random wrong labels besides; softmax regression, and a small network with EK-FAC. Clusters
-are ranked by their joint predicted harm to a clean validation set; the first is compared with the planted one.
+are ranked by their joint predicted harm to a clean validation set; the first is compared with the planted.
 """
 
 from __future__ import annotations
