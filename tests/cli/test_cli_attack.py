@@ -34,7 +34,7 @@ def test_each_query_is_attacked_by_itself(tmp_path):
     assert set(summary["flips"]) == {"1", "4"} and len(summary["queries"]) == 20
     assert summary["budget"]["radius"] == 48 and summary["budget"]["low"] == 0
     assert 0 < summary["flips"]["4"] <= 1
-    rows = list(csv.DictReader((tmp_path / "out/attack.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out/attack.csv").read_text().splitlines()))
     assert len(rows) == summary["attacked"]
     flipped = [row for row in rows if row["flipped"] == "1"]
     assert len(flipped) == round(summary["flips"]["4"] * summary["attacked"])

@@ -74,7 +74,7 @@ def poisoning_panel(
             }
             for entry in entries[:top]
         ],
-        none=_none_words(audit),
+        nothing=_nothing_words(audit),
     )
 
 
@@ -137,7 +137,7 @@ def attack_panel(
                 ),
             }
         ],
-        none="",
+        nothing="",
     )
 
 
@@ -240,7 +240,7 @@ def _audit_notes(audit: PoisoningAudit) -> list[str]:
     return notes
 
 
-def _none_words(audit: PoisoningAudit) -> str:
+def _nothing_words(audit: PoisoningAudit) -> str:
     flipped: list[PoisonedQuery] = [entry for entry in audit.queries if entry.flipped]
     if flipped:
         return ""
