@@ -26,7 +26,7 @@ class Setting:
         weight_decay: `α`; for the linear models as chosen by accuracy on the validation set from 3e-2 … 1e-4,
             or far too small on purpose.
         hidden: units of an MLP's layer; 0 for softmax regression.
-        seeds: of flips and splits; seed 0 served to choose the combination.
+        seeds: of flips and splits; seeds 0 and 1 served to choose the combination.
     """
 
     key: str
@@ -34,14 +34,14 @@ class Setting:
     task: str
     weight_decay: float
     hidden: int = 0
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] = (2, 3, 4)
 
 
 SETTINGS = {
     setting.key: setting
     for setting in (
-        Setting("enron1", "Enron1, logistic regression", "enron1", 1e-2, seeds=(1, 2, 3, 4, 5)),
-        Setting("enron1-loose", "Enron1, hardly regularised", "enron1", 1e-4, seeds=(1, 2, 3, 4, 5)),
+        Setting("enron1", "Enron1, logistic regression", "enron1", 1e-2, seeds=(2, 3, 4, 5, 6)),
+        Setting("enron1-loose", "Enron1, hardly regularised", "enron1", 1e-4, seeds=(2, 3, 4, 5, 6)),
         Setting("mnist", "MNIST, softmax regression", "mnist", 3e-3),
         Setting("mnist-loose", "MNIST, hardly regularised", "mnist", 1e-4),
         Setting("mnist-mlp", "MNIST, MLP (EK-FAC)", "mnist", 1e-4, hidden=64),

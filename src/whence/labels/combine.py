@@ -1,11 +1,11 @@
 """Several signs of a wrong label as one number.
 
-The combination is the mean of z-scores of three signs that look from different sides: what the model as it
-is thinks of the label (`margin`), what it would think had it not seen the example (`left_out_margin`), and
-whether the example pulls against the validation set (`relative_harm`), where there is one. All three are
-bounded for a loss with probabilities, so that no single example sets the scale. It was chosen among the
-subsets of up to four signals and four ways to put them on one scale; `docs/labels.md` says on which data, and
-what it gains on others.
+The combination is a weighted sum of z-scores of three signs that look from different sides: what the model
+as it is thinks of the label (`margin`), what it would think had it not seen the example
+(`left_out_margin`), and, at half the weight, whether the example pulls against the validation set
+(`relative_harm`), where there is one. All three are bounded for a loss with probabilities, so that no
+single example sets the scale. It was chosen among the subsets of up to four signals and four ways to put
+them on one scale; `docs/labels.md` says on which data, and what it gains on others.
 """
 
 from __future__ import annotations
@@ -18,29 +18,34 @@ from torch import Tensor
 
 from whence.errors import InputError
 
-PARTS = ("margin", "left_out_margin", "relative_harm")
+WEIGHTS: Mapping[str, float] = {"margin": 1.0, "left_out_margin": 1.0, "relative_harm": 0.5}
 
 
 def combine(
-    signals: Mapping[str, Float[Tensor, " n"]], parts: tuple[str, ...] | None = None
+    signals: Mapping[str, Float[Tensor, " n"]], weights: Mapping[str, float] | None = None
 ) -> Float[Tensor, " n"]:
-    """Mean z-score of some signals; larger is more suspicious.
+    """Weighted mean of the z-scores of some signals; larger is more suspicious.
 
     Args:
         signals: by name.
-        parts: which of them; those of `PARTS` that are there by default. A signal that is the same everywhere
-            says nothing and counts as zero.
+        weights: of some of them, not negative; those of `WEIGHTS` that are there by default. A signal that is
+            the same everywhere says nothing and counts as zero.
 
     Raises:
-        InputError: a part that is no signal, or none at all.
+        InputError: a weight for what is no signal, none at all, or a negative one.
     """
-    chosen = tuple(name for name in PARTS if name in signals) if parts is None else parts
+    chosen = {name: w for name, w in WEIGHTS.items() if name in signals} if weights is None else dict(weights)
     unknown = [name for name in chosen if name not in signals]
     if unknown or not chosen:
         raise InputError(
-            f"parts={chosen!r}: expected one or more of the signals found, {', '.join(map(repr, signals))}"
+            f"weights={chosen!r}: expected a weight for one or more of the signals found, "
+            f"{', '.join(map(repr, signals))}"
         )
-    return torch.stack([z_scores(signals[name]) for name in chosen]).mean(0)
+    total = sum(chosen.values())
+    if min(chosen.values()) < 0 or total <= 0:
+        raise InputError(f"weights={chosen!r}: expected weights of at least zero, not all of them zero")
+    scored = [weight * z_scores(signals[name]) for name, weight in chosen.items()]
+    return torch.stack(scored).sum(0) / total
 
 
 def z_scores(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

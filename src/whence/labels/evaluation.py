@@ -12,7 +12,7 @@ from whence.errors import InputError, NonFiniteError
 
 SHARES = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 
-Values = Sequence[float] | np.ndarray | Tensor
+Values = Sequence[float | int | bool] | np.ndarray | Tensor
 
 
 def found_fraction(order: Values, wrong: Values, shares: Sequence[float] = SHARES) -> dict[float, float]:

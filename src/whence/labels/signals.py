@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ def label_signals(
     *,
     indices: Sequence[int] | Tensor | np.ndarray | None = None,
     self_scores: SelfScores | None = None,
-    left_out: Literal["gradient", "exact"] = "gradient",
+    left_out: str = "gradient",
     class_names: Sequence[str] | None = None,
 ) -> LabelAudit:
     """How suspicious the label of each training example is, by several signs; larger is more suspicious.
