@@ -140,7 +140,9 @@ def experiment(
     return result, points
 
 
-def choose_query(predictions: np.ndarray, labels: np.ndarray, query: int | None) -> int:
+def choose_query(
+    predictions: np.ndarray, labels: np.ndarray, query: int | None, paper: int = PAPER_QUERY
+) -> int:
     """The misread test image asked for; without a wish the paper's, or else the first misread one."""
     wrong = np.flatnonzero(predictions != labels)
     if len(wrong) == 0:
@@ -148,7 +150,7 @@ def choose_query(predictions: np.ndarray, labels: np.ndarray, query: int | None)
             "the model misreads no test image, so there is none to explain; give it a larger test set."
         )
     if query is None:
-        return PAPER_QUERY if PAPER_QUERY in wrong else int(wrong[0])
+        return paper if paper in wrong else int(wrong[0])
     if query not in wrong:
         raise DataError(
             f"--query {query}: the model reads that test image correctly; misread ones: {wrong[:20].tolist()}"
