@@ -29,6 +29,7 @@ def table(t: int, q: int, n: int = 60, **options) -> GroupInfluence:
     values = {
         "measured": torch.arange(q, dtype=torch.float64),
         "estimate": torch.full((t, q), 1e-9, dtype=torch.float64),
+        "standard_error": torch.zeros(t, q, dtype=torch.float64),
         "bound": torch.full((t, q), math.inf, dtype=torch.float64),
         "score_estimate": torch.full((n, q), 1e-9, dtype=torch.float64),
         "converged": torch.ones(q, dtype=torch.bool),
@@ -54,6 +55,15 @@ def test_a_measurement_that_is_better_high_turns_the_colours():
     made = table(3, 2, higher_is_better=True)
     html = str(slices_panel(made, card).body)
     assert html.count('class="cell harmful"') == int((made.change > 0).sum())
+
+
+def test_changes_that_may_be_chance_are_set_apart():
+    made = table(3, 2)
+    assert "faint" not in str(slices_panel(made, card).body)
+    unsure = torch.zeros(3, 2, dtype=torch.float64)
+    unsure[1, 0] = float(made.change[1, 0].abs())
+    html = str(slices_panel(table(3, 2, standard_error=unsure), card).body)
+    assert html.count(" faint") == 1 and "within two standard errors" in html
 
 
 def test_large_tables_show_the_largest_changes_and_say_so():

@@ -16,7 +16,7 @@ from whence.slices import LARGE_SHARE, GroupInfluence, HarmfulGroups, label_word
 
 # Query groups, training groups of each, single examples of each, and clusters listed; the files have all.
 _QUERY_GROUPS, _TRAIN_GROUPS, _EXAMPLES, _CLUSTERS = 4, 8, 3, 5
-_BAR = 8
+_BAR = 6
 _WIDEST = 20
 
 
@@ -33,7 +33,10 @@ def print_slices(console: Console, result: SlicesResult) -> None:
         if hidden:
             console.print(Text(f"and {hidden} more query groups, in slices.csv", style="dim"))
         console.print()
-        note = "change: predicted when the whole group is removed from training, to first order"
+        note = (
+            "change: predicted when the whole group is removed from training, to first order\n"
+            "± sample: standard error for other queries of the group's kind"
+        )
         if bool((table.share_of_train > LARGE_SHARE).any()):
             note += (
                 f"\n*: more than {percent(LARGE_SHARE)} of the training set: a direction, no reliable size"
@@ -54,7 +57,7 @@ def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType
     if not bool(table.converged[q]):
         title.append("  NOT converged", style="bold red")
     shares = table.share_of_harm[:, q]
-    grid = _grid("removed from training", "examples", "change", "± error", "of harm", "")
+    grid = _grid("removed from training", "examples", "change", "± sample", "± solver", "of harm", "")
     order = _by_size(table, q)
     for t in order[:_TRAIN_GROUPS]:
         change = float(table.change[t, q])
@@ -65,6 +68,7 @@ def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType
             Text(_short(table.train.names[t], _WIDEST)),
             Text(f"{len(table.train.members[t]):,}{mark}"),
             Text(number(change, 3, sign=True), style=style),
+            Text(_error(float(table.standard_error[t, q]))),
             Text(_error(float(table.estimate[t, q]))),
             Text(percent(share)),
             Text("█" * round(_BAR * share), style="yellow"),

@@ -13,7 +13,7 @@ from whence.report.describe import label_text
 from whence.report.numbers import error_beside, number, percent, shown_error
 from whence.report.panels import Panel
 from whence.report.view import card_view
-from whence.slices import LARGE_SHARE, GroupInfluence, HarmfulCluster, HarmfulGroups
+from whence.slices import CERTAIN, LARGE_SHARE, GroupInfluence, HarmfulCluster, HarmfulGroups
 
 # Of larger tables the part with the largest changes is shown; the files hold all of it.
 MOST_ROWS, MOST_COLUMNS = 24, 8
@@ -71,6 +71,7 @@ def slices_panel(table: GroupInfluence, card: Callable[[int], Card], *, top: int
         hidden_rows=len(table.train) - len(rows),
         hidden_columns=len(table.queries) - len(columns),
         any_large=any(float(table.share_of_train[t]) > LARGE_SHARE for t in rows),
+        any_faint=any(cell["faint"] for line in cells for cell in line),
         groups=[_carried(table, shares, q, card, top, resolution) for q in _worst(table)],
         hidden_groups=len(table.queries) - min(len(table.queries), _MOST_CARRIED),
     )
@@ -138,8 +139,11 @@ def _cell(
         "kind": "" if change == 0 else "harmful" if harmful else "helpful",
         # A square root: changes span decades, and small ones should still be seen.
         "shade": round(70 * math.sqrt(min(abs(change) / largest, 1.0))),
-        "hint": f"{error_beside(error)}; {number(float(table.per_example[t, q]), 3, sign=True)} per training "
-        f"example; {percent(float(shares[t, q]))} of the harm",
+        # Within two standard errors it may be chance.
+        "faint": abs(change) <= CERTAIN * float(table.standard_error[t, q]),
+        "hint": f"{error_beside(float(table.standard_error[t, q]))} by the sample of queries, "
+        f"{error_beside(error)} by the solver; {number(float(table.per_example[t, q]), 3, sign=True)} per "
+        f"training example; {percent(float(shares[t, q]))} of the harm",
     }
 
 

@@ -1,7 +1,14 @@
 """Groups of training examples and groups of queries: who carries whose error, and which examples hurt
 together."""
 
-from whence.slices.clusters import CLUSTER_COLUMNS, HarmfulCluster, HarmfulGroups, label_words, share_words
+from whence.slices.clusters import (
+    CERTAIN,
+    CLUSTER_COLUMNS,
+    HarmfulCluster,
+    HarmfulGroups,
+    label_words,
+    share_words,
+)
 from whence.slices.groups import Groups, resolve_groups
 from whence.slices.harmful import harmful_groups
 from whence.slices.influence import ALL_QUERIES, group_influence
@@ -10,6 +17,7 @@ from whence.slices.table import COLUMNS, LARGE_SHARE, GroupInfluence
 
 __all__ = [
     "ALL_QUERIES",
+    "CERTAIN",
     "CLUSTER_COLUMNS",
     "COLUMNS",
     "LARGE_SHARE",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any, Literal
@@ -13,19 +12,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.errors import InputError
-from whence.gradients import ExampleGradients
 from whence.gradients.projected import project_gradients
 from whence.influence import FittedInfluence, Measurement, resolve_measurement
-from whence.progress import progress_bar
 from whence.projections import SparseJL
 from whence.slices.clusters import HarmfulCluster, HarmfulGroups
 from whence.slices.groups import Groups
 from whence.slices.sums import (
+    change_of_each,
     gradient_sum,
     measured_values,
     score_examples,
     score_groups,
     solve_with_error,
+    standard_error,
 )
 from whence.slices.tree import build_tree, cut, prune
 from whence.task import Examples
@@ -91,7 +90,7 @@ def harmful_groups(
     groups = _as_groups(found, n)
     change, estimate, bound = (torch.empty(len(groups), 1, dtype=torch.float64) for _ in range(3))
     score_groups(fitted, solution, groups, squares, change, estimate, bound)
-    each = _on_each_example(fitted, gradients, groups)
+    each = change_of_each(fitted, gradients, groups)
     sign = 1.0 if measured.higher_is_better else -1.0
     labels, asked = labels_of(fitted, fitted.objective.examples), labels_of(fitted, gradients.examples)
     total = harm.clamp(min=0).sum()
@@ -105,7 +104,7 @@ def harmful_groups(
                 change=float(change[c, 0]) / n,
                 estimate=float(estimate[c, 0]) / n,
                 bound=float(bound[c, 0]) / n,
-                standard_error=float(own.std()) / len(own) ** 0.5 if len(own) > 1 else math.inf,
+                standard_error=standard_error(own),
                 share_of_harm=float(harm[members].clamp(min=0).sum() / total) if total > 0 else 0.0,
                 labels=None if labels is None else _counts(labels[members]),
                 changes=own.numpy(),
@@ -164,24 +163,6 @@ def _as_groups(found: np.ndarray, n: int) -> Groups:
     numbers = np.unique(found)
     members = tuple(torch.from_numpy(np.flatnonzero(found == number)) for number in numbers)
     return Groups(tuple(str(number) for number in range(len(numbers))), members, n, "clusters")
-
-
-def _on_each_example(
-    fitted: FittedInfluence, gradients: ExampleGradients, groups: Groups
-) -> Float[Tensor, "v c"]:
-    """Predicted change of each validation example's measurement when a cluster is removed: one solve per
-    cluster, from the training side."""
-    made = torch.empty(len(gradients), len(groups), dtype=torch.float64)
-    size = fitted.block_size()
-    with progress_bar("clusters", len(groups), enabled=fitted.options.progress) as bar:
-        for start in range(0, len(groups), size):
-            block = slice(start, min(start + size, len(groups)))
-            sums = [gradient_sum(fitted.train_gradients, members) for members in groups.members[block]]
-            solution = fitted.solve(torch.stack(sums, 1))
-            for where, inner, _ in gradients.products(solution.x):
-                made[where, block] = inner.double().cpu() / fitted.objective.n
-            bar.advance(len(sums))
-    return made
 
 
 def _counts(labels: Tensor) -> dict[str, int]:

@@ -14,11 +14,13 @@ from whence.memory import available_memory
 from whence.progress import progress_bar
 from whence.slices.groups import resolve_groups
 from whence.slices.sums import (
+    change_of_each,
     gradient_sum,
     measured_values,
     score_examples,
     score_groups,
     solve_with_error,
+    standard_error,
 )
 from whence.slices.table import GroupInfluence
 
@@ -41,8 +43,9 @@ def group_influence(
     removed is `(1/n) Σ_{i∈T} ∇m̄_Qᵀ C_λ⁻¹ g_i`: first order in the size of `T`, the weights `1/n` of the
     others kept (Koh & Liang 2017, §2.1 and §5.3; Koh et al. 2019 for how far that carries).
 
-    One right-hand side per query group and one pass over the training set; no matrix of queries × training
-    examples is ever made.
+    One right-hand side per query group and one pass over the training set; for the standard errors one
+    right-hand side per training group and one pass over the queries. No matrix of queries × training examples
+    is ever made.
 
     Args:
         fitted: the fitted influence function.
@@ -80,6 +83,8 @@ def group_influence(
             converged.append(solution.converged.cpu())
             reasons.add(solution.reason)
             bar.advance(len(members))
+    each = change_of_each(fitted, gradients, train)
+    spread = [[standard_error(each[part, t]) for part in asked.members] for t in range(len(train))]
     return GroupInfluence(
         train=train,
         queries=asked,
@@ -87,6 +92,7 @@ def group_influence(
         change=change / n,
         estimate=estimate / n,
         bound=bound / n,
+        standard_error=torch.tensor(spread, dtype=torch.float64),
         scores=scores,
         score_estimate=score_error,
         converged=torch.cat(converged),

@@ -120,3 +120,26 @@ def score_groups(
             estimate[number] = error.cpu() if _error_known(fitted) else math.inf
             bound[number] = fitted.score_bound(solution, rounded)[:, 0].cpu()
             bar.advance()
+
+
+def change_of_each(
+    fitted: FittedInfluence, gradients: ExampleGradients, groups: Groups
+) -> Float[Tensor, "q t"]:
+    """Predicted change of each query's measurement when a group is removed, `(q, groups)`: one solve per
+    group, from the training side, and one pass over the queries."""
+    made = torch.empty(len(gradients), len(groups), dtype=torch.float64)
+    size = fitted.block_size()
+    with progress_bar("changes of single queries", len(groups), enabled=fitted.options.progress) as bar:
+        for start in range(0, len(groups), size):
+            block = slice(start, min(start + size, len(groups)))
+            sums = [gradient_sum(fitted.train_gradients, members) for members in groups.members[block]]
+            solution = fitted.solve(torch.stack(sums, 1))
+            for where, inner, _ in gradients.products(solution.x):
+                made[where, block] = inner.double().cpu() / fitted.objective.n
+            bar.advance(len(sums))
+    return made
+
+
+def standard_error(changes: Float[Tensor, " q"]) -> float:
+    """Of their mean, as an estimate for all queries of the kind; infinite for a single one."""
+    return float(changes.std()) / len(changes) ** 0.5 if len(changes) > 1 else math.inf

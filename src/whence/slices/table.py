@@ -32,6 +32,7 @@ COLUMNS = (
     "change",
     "estimate",
     "bound",
+    "standard_error",
     "per_example",
     "share_of_train",
     "share_of_harm",
@@ -52,6 +53,8 @@ class GroupInfluence:
         estimate: the solver's error expected in it; infinite where it was not measured.
         bound: what that error cannot exceed (infinite where nothing is known); neither says how far first
             order carries.
+        standard_error: of the change, from its spread over the queries of the group: other queries of the
+            kind would give another mean. Infinite for a single query.
         scores: `∇m̄ᵀ C_λ⁻¹ g_i` of each training example for the mean of each query group, `(n, q)`.
         score_estimate: its expected error, `(n, q)`.
         converged: per query group; `reason` for those that are not.
@@ -65,6 +68,7 @@ class GroupInfluence:
     change: Float[Tensor, "t q"]
     estimate: Float[Tensor, "t q"]
     bound: Float[Tensor, "t q"]
+    standard_error: Float[Tensor, "t q"]
     scores: Float[Tensor, "n q"]
     score_estimate: Float[Tensor, "n q"]
     converged: Bool[Tensor, " q"]
@@ -147,6 +151,7 @@ class GroupInfluence:
                     "change": float(self.change[t, q]),
                     "estimate": float(self.estimate[t, q]),
                     "bound": float(self.bound[t, q]),
+                    "standard_error": float(self.standard_error[t, q]),
                     "per_example": float(each[t, q]),
                     "share_of_train": float(own[t]),
                     "share_of_harm": float(shares[t, q]),
@@ -157,7 +162,8 @@ class GroupInfluence:
         import pandas
 
         frame = pandas.DataFrame(list(self), columns=list(COLUMNS))
-        return frame.assign(**{name: known(frame[name].to_numpy()) for name in ("estimate", "bound")})
+        errors = ("estimate", "bound", "standard_error")
+        return frame.assign(**{name: known(frame[name].to_numpy()) for name in errors})
 
     def __repr__(self) -> str:
         state = "" if bool(self.converged.all()) else f", {int((~self.converged).sum())} NOT converged"
@@ -166,8 +172,8 @@ class GroupInfluence:
         for q, name in enumerate(self.queries.names[:_SHOWN]):
             first = self.carriers(name)[0]
             t = self.train.number(first)
-            error = float(self.estimate[t, q])
-            beside = f" ± {error:.1e}" if math.isfinite(error) else ""
+            error = float(self.standard_error[t, q])
+            beside = f" ± {error:.1e} by the sample" if math.isfinite(error) else ""
             lines.append(
                 f"  {name}: {self.measurement} {float(self.measured[q]):.4g}; without {first} "
                 f"({len(self.train.members[t])}): {float(self.change[t, q]):+.3e}{beside}"
