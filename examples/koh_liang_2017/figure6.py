@@ -5,8 +5,8 @@ flipped. The training e-mails are reviewed in the order of their self-influence,
 which share of the flipped labels has been met after 5 to 30 % of them, and how good is the filter trained on
 the labels repaired so far?
 
-Self-influence finds more of them than the loss where the filter is weakly regularised and can fit wrong
-labels, as in the paper. With strong regularisation the loss alone finds more: the lower row.
+Where the filter is weakly regularised and can fit wrong labels, self-influence finds more of them than the
+loss, as in the paper. With strong regularisation the loss alone finds more: the lower row.
 """
 
 from __future__ import annotations
