@@ -1,0 +1,159 @@
+"""`whence labels`, from a task file to the terminal, the files and the page; and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from audit_problem import TABLE, TEXT, write
+from typer.testing import CliRunner
+
+from whence.cli.labels import LabelsOptions, run_labels
+from whence.cli.main import app
+from whence.cli.task_file import load_task
+from whence.errors import InputError
+
+FLIPPED = (
+    TABLE.replace(
+        "train, queries = (x[:40], y[:40])",
+        "y[[3, 17, 30]] = 1 - y[[3, 17, 30]]\ntrain, queries = (x[:40], y[:40])",
+    )
+    + "\nvalidation = (x[40:], y[40:])\n"
+)
+
+
+def invoke(*arguments: object, command: str = "labels", columns: int = 80, code: int = 0) -> str:
+    result = CliRunner(env={"COLUMNS": str(columns)}).invoke(app, [command, *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labels")
+    said = invoke(write(folder, FLIPPED), "--out", folder / "out", "--top", 6)
+    return folder, said
+
+
+def test_the_terminal_shows_the_ranking_in_80_columns(found):
+    _, said = found
+    assert max(map(len, said.splitlines()[3:])) <= 80  # what comes before and last are paths
+    for expected in (
+        "my task",
+        "Labels to check.",
+        "proposed",
+        "left out",
+        "self-infl.",
+        "relabel",
+        "below",
+        "above",
+    ):
+        assert expected in said, expected
+
+
+def test_the_files_agree_with_the_library(found):
+    folder, _ = found
+    task = load_task(folder / "my_task.py")
+    audit = task.fit(progress=False).labels(task.validation, class_names=task.class_names)
+    table = rows(folder / "out" / "labels.csv")
+    assert [int(row["train"]) for row in table] == audit.order().tolist()
+    assert {int(row["train"]) for row in table[:3]} == {3, 17, 30}
+    for row in table:
+        for name, values in audit.signals.items():
+            assert float(row[name]) == pytest.approx(float(values[int(row["train"])])), name
+        assert row["given"] == audit.class_names[int(audit.given[int(row["train"])])]
+    summary = json.loads((folder / "out" / "labels.json").read_text())
+    assert summary["looked_at"] == summary["n"] == 40 and summary["classes"] == ["below", "above"]
+    assert [entry["train"] for entry in summary["top"]] == audit.order()[:6].tolist()
+    assert summary["agreement"]["names"] == list(audit.signals)
+    assert summary["settings"]["validation"] == 20
+
+
+def test_the_page_stands_alone_and_shows_cards(found):
+    html = (found[0] / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Which of these labels are wrong?" in html and "Labels to check" in html
+    assert html.count('class="given"') == 6
+    assert "http" not in html and "<script" not in html
+
+
+def test_texts_without_validation(tmp_path):
+    said = invoke(write(tmp_path, TEXT), "--out", tmp_path / "out", "--top", 3)
+    assert "no validation examples" in said and "harm," not in said
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<blockquote" in html and "No validation examples were given" in html
+    assert {row["harm"] for row in rows(tmp_path / "out" / "labels.csv") if "harm" in row} == set()
+
+
+def test_another_sign_and_fewer_examples(tmp_path):
+    file = write(tmp_path, FLIPPED)
+    said = invoke(file, "--out", tmp_path / "out", "--by", "self_influence", "--review", 10, "--solver", "cg")
+    assert "10 training examples looked at (of 40" in " ".join(said.split())
+    own = [float(row["self_influence"]) for row in rows(tmp_path / "out" / "labels.csv")]
+    assert len(own) == 10 and own == sorted(own, reverse=True)
+    settings = json.loads((tmp_path / "out" / "labels.json").read_text())["settings"]
+    assert settings["solver"] == "cg"
+
+
+def test_an_audit_of_a_classification_shows_the_panel(tmp_path):
+    invoke(
+        write(tmp_path, FLIPPED), "--out", tmp_path / "out", "--remove", 0, "--queries", 1, command="audit"
+    )
+    assert "Labels to check" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+REGRESSION = (
+    TABLE.replace("cross_entropy", "squared_error")
+    .replace("y = (x @", "y = (x.clone() @")
+    .replace("> 0).long()", "* 1.0)[:, None]")
+    .replace("nn.Linear(3, 2)", "nn.Linear(3, 1)")
+    .replace('class_names = ["below", "above"]', "")
+)
+
+
+def test_an_audit_of_a_regression_does_not(tmp_path):
+    invoke(
+        write(tmp_path, REGRESSION), "--out", tmp_path / "out", "--remove", 0, "--queries", 1, command="audit"
+    )
+    assert "Labels to check" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text, options, message",
+    [
+        (REGRESSION, (), "has no classes"),
+        (FLIPPED, ("--by", "hunch"), "by='hunch' is none of the signals"),
+        (TABLE, ("--by", "harm"), "needs validation="),
+        (FLIPPED, ("--top", "0"), "top=0"),
+        (FLIPPED, ("--review", "-1"), "review=-1"),
+        (FLIPPED + "\nvalidation = (x[:0], y[:0])\n", (), "validation is empty"),
+        (FLIPPED + '\nclass_names = ["one"]\n', (), "1 names and the model 2 classes"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tmp_path, text, options, message):
+    said = invoke(write(tmp_path, text), "--out", tmp_path / "out", *options, columns=400, code=2)
+    assert message in said
+    assert not (tmp_path / "out" / "labels.csv").exists()
+
+
+def test_options_are_checked():
+    with pytest.raises(InputError, match="top=0"):
+        LabelsOptions(top=0)
+
+
+def test_help_fits_80_columns():
+    result = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, ["labels", "--help"])
+    assert result.exit_code == 0 and max(map(len, result.output.splitlines())) <= 80
+
+
+def test_from_python(tmp_path):
+    task = load_task(write(tmp_path, FLIPPED))
+    stages: list[str] = []
+    result = run_labels(task, tmp_path / "out", LabelsOptions(top=2, progress=False), on_stage=stages.append)
+    assert len(stages) == 3 and result.panel().title == "Labels to check"

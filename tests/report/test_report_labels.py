@@ -1,0 +1,80 @@
+"""The panel about labels: what it shows, and that what users name is data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from whence.errors import InputError
+from whence.labels import LabelAudit
+from whence.report import Card, render_panels
+from whence.report.labels_panel import labels_panel
+
+
+def audit(**changes) -> LabelAudit:
+    signals = {
+        "loss": torch.tensor([0.1, 3.0, 0.2]),
+        "margin": torch.tensor([0.2, 0.9, 0.3]),
+        "left_out_loss": torch.tensor([0.1, 4.0, 0.2]),
+        "left_out_margin": torch.tensor([0.2, 0.95, 0.3]),
+        "self_influence": torch.tensor([1.0, 90.0, 2.0]),
+    }
+    made = LabelAudit(
+        index=torch.tensor([4, 7, 9]),
+        given=torch.tensor([0, 0, 1]),
+        predicted=torch.tensor([0, 1, 1]),
+        signals={name: values.double() for name, values in signals.items()},
+        errors={},
+        confidence=torch.tensor([[0.9, 0.1], [0.05, 0.95], [0.2, 0.8]]),
+        left_out_confidence=torch.tensor([[0.9, 0.1], [0.02, 0.98], [0.2, 0.8]]),
+        relabel_change=None,
+        class_names=("<b>cat</b>", "dog"),
+        n=12,
+        converged=True,
+        settings={"validation": 0, "left_out_held": 0},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def card(i: int) -> Card:
+    return Card(f"train {i}", image=np.eye(8)) if i == 7 else Card(f"train {i}", text="<script>x</script>")
+
+
+def page(found: LabelAudit, **options) -> str:
+    return render_panels([labels_panel(found, card, **options)], "Labels")
+
+
+def test_the_most_suspicious_come_first_with_their_proposals():
+    html = page(audit())
+    first, second = html.index("train 7"), html.index("train 9")
+    assert first < second < html.index("train 4")
+    assert "→" in html[:second] and html.count("may be right") == 2
+    assert "Of 3 looked at" in html and "of 12 in the training set" in " ".join(html.split())
+    assert "No validation examples were given" in html and "data:image/png" in html
+
+
+def test_names_and_texts_are_escaped():
+    html = page(audit())
+    assert "<b>cat" not in html and "&lt;b&gt;cat" in html
+    assert "<script>" not in html and "&lt;script&gt;" in html
+
+
+def test_what_limits_the_ranking_is_said():
+    html = page(audit(converged=False, settings={"validation": 30, "left_out_held": 2}))
+    assert "did not converge" in html and "30 validation examples" in html and "For 2 examples" in html
+
+
+def test_a_signal_without_ranks_has_no_correlation():
+    flat = {**audit().signals, "loss": torch.ones(3, dtype=torch.float64)}
+    assert '<td style="--shade:0%">–</td>' in page(audit(signals=flat))
+
+
+def test_ranked_by_another_sign():
+    assert "ranked by self-influence" in page(audit(), by="self_influence", top=1)
+    with pytest.raises(InputError, match="hunch"):
+        labels_panel(audit(), card, by="hunch")
+    with pytest.raises(InputError, match="k=0"):
+        labels_panel(audit(), card, top=0)
