@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from whence.cli.attack_command import attack
+from whence.cli.change_command import change
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -114,6 +115,7 @@ def audit(
 
 
 app.command("attack")(attack)
+app.command("change")(change)
 app.command("flip")(flip)
 app.command("labels")(labels)
 app.command("slices")(slices)

@@ -1,0 +1,214 @@
+"""From a task and edits to what they would change: files and a page. No mathematics, no printing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from whence.api import Influence
+from whence.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
+from whence.cli.files import write_table
+from whence.cli.selection import choose_queries
+from whence.cli.task_file import AuditTask
+from whence.errors import InputError
+from whence.influence import resolve_measurement
+from whence.interventions import Change, Intervention, Order, Outcome
+from whence.report import Card, Describer, write_panels
+from whence.report.change_panel import change_panel
+from whence.report.describe import label_text
+from whence.store import write_atomically
+from whence.store.json_values import dump_json
+
+TITLE = "What would change?"
+LEAD = (
+    "A change of the training data, and what it does to each query: predicted from the trained model, and, "
+    "where it was asked, by training again."
+)
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ChangeOptions:
+    """What the command line chooses.
+
+    Attributes:
+        remove, relabel, upweight: the edits as written, see `whence.cli.edit_words`.
+        order: of the prediction.
+        reduction: `"mean"` or `"sum"`; the task's when `None`.
+        retrain: carry it out with the recipe.
+        queries: at most, those of largest loss.
+        solver: name of a solver, instead of the task's.
+        progress: show progress bars.
+    """
+
+    remove: tuple[str, ...] = ()
+    relabel: tuple[str, ...] = ()
+    upweight: tuple[str, ...] = ()
+    order: str = "auto"
+    reduction: str | None = None
+    retrain: bool = False
+    queries: int = 8
+    solver: str | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.remove or self.relabel or self.upweight):
+            raise InputError(
+                "nothing is changed: expected at least one of --remove 17,212, --relabel 5=3, --upweight 8=2"
+            )
+        if self.queries < 1:
+            raise InputError(f"queries={self.queries}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A training example that is changed, for people: its index and what is done to it."""
+
+    index: int
+    done: str
+
+
+@dataclass(frozen=True)
+class ChangeResult:
+    """What was found for a task.
+
+    Attributes:
+        task: as given.
+        change: the prediction.
+        outcome: with what retraining did, if it was asked.
+        before: the measurement of each query under the given model.
+        numbers: of the queries among all of the task's.
+        train_card, query_card: from an index to what people see of the example.
+        edited: the training examples that change.
+    """
+
+    task: AuditTask
+    change: Change
+    outcome: Outcome | None
+    before: np.ndarray
+    numbers: list[int]
+    train_card: Callable[[int], Card]
+    query_card: Callable[[int], Card]
+    edited: list[Edited]
+
+
+def run_change(
+    task: AuditTask,
+    out: str | Path,
+    options: ChangeOptions,
+    *,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> ChangeResult:
+    """Write `report.html`, `change.csv` (one row per query) and `change.json`; finished retrainings are kept
+    under `run/`.
+
+    Raises:
+        InputError: retraining without a recipe, edits that cannot be read or made; whatever is wrong with
+            the task.
+    """
+    out = Path(out)
+    if options.retrain and task.recipe is None:
+        raise InputError(
+            f"--retrain needs a recipe, and the task {task.name!r} defines no recipe(train, seed) -> model. "
+            "Add one, or leave --retrain out."
+        )
+    on_stage(f"{task.name}: checking model and data, fitting the curvature")
+    influence = task.fit(solver=options.solver, progress=options.progress)
+    objective = influence.objective
+    intervention, edited = _edits(task, influence, options, out / "run")
+    queries, numbers = choose_queries(influence, task.queries, options.queries)
+    how: dict[str, Any] = {
+        "order": cast(Order, options.order),
+        "reduction": task.reduction if options.reduction is None else options.reduction,
+    }
+    on_stage(f"{task.name}: predicting the change of {len(numbers)} queries")
+    outcome = None
+    change = intervention.change(queries, task.measurement, **how)
+    if options.retrain and task.recipe is not None:
+        on_stage(f"{task.name}: retraining on the given and on the edited data")
+        outcome = intervention.retrain(task.recipe, queries, task.measurement, seeds=task.seeds, **how)
+    examples = objective.read(queries, role="queries")
+    result = ChangeResult(
+        task,
+        change,
+        outcome,
+        _measured(influence, queries, task.measurement),
+        numbers,
+        Describer(objective, task.train, objective.examples, "train", task.describe_train, task.class_names),
+        Describer(objective, queries, examples, "query", task.describe_query, task.class_names, numbers),
+        edited,
+    )
+    on_stage("writing the page")
+    _write(result, out)
+    panel = change_panel(
+        change,
+        outcome,
+        result.before,
+        result.query_card,
+        [(result.train_card(one.index), one.done) for one in edited[:_CARDS]],
+        more=max(0, len(edited) - _CARDS),
+    )
+    write_panels(out / "report.html", [panel], TITLE, LEAD)
+    return result
+
+
+# Edited examples shown on the page.
+_CARDS = 12
+
+
+def _edits(
+    task: AuditTask, influence: Influence, options: ChangeOptions, run_dir: Path
+) -> tuple[Intervention, list[Edited]]:
+    made = Intervention(influence.fitted, task.train, run_dir=run_dir)
+    edited: list[Edited] = []
+    for text in options.remove:
+        indices = parse_indices(text, "--remove")
+        made = made.remove(indices)
+        edited += [Edited(i, "removed") for i in indices]
+    for text in options.relabel:
+        indices, word = parse_pair(text, "--relabel", "5=3")
+        label = parse_label(word, task.class_names)
+        made = made.relabel(indices, label)
+        name = label_text(torch.tensor([label]), task.class_names)
+        edited += [Edited(i, f"relabelled {name}") for i in indices]
+    for text in options.upweight:
+        indices, word = parse_pair(text, "--upweight", "8=2")
+        made = made.upweight(indices, parse_times(word))
+        edited += [Edited(i, f"counts {parse_times(word):g} times") for i in indices]
+    return made, edited
+
+
+def _measured(influence: Influence, queries: Any, measurement: Any) -> np.ndarray:
+    """The measurement under the given model."""
+    objective = influence.objective
+    measured = resolve_measurement(measurement, objective.loss)
+    values = objective.parameters.values
+    examples = objective.read(queries, role="queries")
+    with torch.no_grad():
+        parts = [
+            measured.function(objective.outputs(values, batch), objective.targets(batch))
+            for _, batch in examples.batches(_BATCH)
+        ]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _write(result: ChangeResult, out: Path) -> None:
+    found = result.change if result.outcome is None else result.outcome
+    table = found.to_pandas()
+    table["query"] = result.numbers
+    table.insert(1, "before", result.before)
+    rows = (tuple(row) for row in table.itertuples(index=False, name=None))
+    write_table(out / "change.csv", list(table.columns), rows)
+    summary = {
+        "name": result.task.name,
+        "queries": result.numbers,
+        "edited": [{"train": one.index, "done": one.done} for one in result.edited],
+        **found.summary(),
+        "settings": result.change.settings,
+    }
+    write_atomically(out / "change.json", dump_json(summary, indent=2) + "\n")
