@@ -22,8 +22,7 @@ import torch
 from experiment import Row, agreement, parser, require_data, run, say, show, write
 from figure2 import choose_query
 from mnist import Split, load_mnist
-
-import whence
+from network_attribution import network_scores
 
 ALPHA = 0.001
 DAMPING = 0.01
@@ -72,7 +71,7 @@ def experiment(
 
     Raises:
         DataError: the test image asked for is read correctly, or no test image is misread.
-        NotPositiveDefiniteError: the network is so far from a minimum that the damping does not suffice.
+        NotPositiveDefiniteError: the network is so far from a minimum that no damping helps.
     """
     problem = small_cnn.Problem(*images(train), ALPHA)
     say(f"training on {problem.n:,} images")
@@ -95,29 +94,10 @@ def experiment(
     notes: dict[str, dict[str, Any]] = {}
     for name in CURVATURES:
         say(f"influence of all training images, {CURVATURES[name]}")
-        started = time.perf_counter()
-        influence = whence.Influence(
-            model,
-            (problem.x, problem.y),
-            loss="cross_entropy",
-            weight_decay={key: ALPHA for key, _ in model.named_parameters() if small_cnn.is_weight(key)},
-            curvature=name,
-            damping=DAMPING,
-            solver=whence.CG(rtol=settings.rtol),
-            hvp_mode="reverse_over_reverse",
-            progress=False,
-        ).fit()
-        table = influence.scores(asked)
-        predicted[name] = np.asarray(table.values)[0] / problem.n
-        minimum = influence.minimum
-        notes[name] = {
-            "converged": bool(table.converged.all()),
-            "seconds": round(time.perf_counter() - started, 1),
-            "gradient_norm": minimum.gradient_norm,
-            "smallest_curvature": minimum.smallest_curvature,
-            "largest_curvature": minimum.largest_curvature,
-            "verdict": minimum.verdict,
-        }
+        values, notes[name] = network_scores(
+            model, problem, asked, curvature=name, damping=DAMPING, rtol=settings.rtol
+        )
+        predicted[name] = values / problem.n
 
     removed = np.argsort(-np.abs(predicted["hessian"]), kind="stable")[: settings.removals]
     say(f"training on from there without each of {len(removed)} images")
@@ -134,7 +114,6 @@ def experiment(
         "n": problem.n,
         "p": sum(p.numel() for p in model.parameters()),
         "alpha": ALPHA,
-        "damping": DAMPING,
         "query": {
             "row": query,
             "label": int(test.y[query]),
@@ -223,7 +202,7 @@ def draw(result: dict[str, Any], points: dict[str, np.ndarray]) -> plotting.Figu
     for axis, (name, title) in zip(axes[0], CURVATURES.items()):
         note = "Pearson {pearson:.3f}\nSpearman {spearman:.3f}\nslope {slope:.2f}".format(**result[name])
         plotting.predicted_against_actual(
-            axis, points["actual"], points[name], f"{title} + {result['damping']:g}", note
+            axis, points["actual"], points[name], f"{title} + {result[name]['damping']:.3g}", note
         )
     axes[0, 0].set_ylabel("predicted change of loss")
     curve = result["retraining"]["at_times"]
@@ -278,7 +257,7 @@ def comparison(result: dict[str, Any]) -> list[Row]:
     return [
         Row(
             "2 right",
-            f"network, predicted against actual, {title} + {result['damping']:g}: Pearson (Spearman)",
+            f"network, predicted against actual, {title} + {result[name]['damping']:.3g}: Pearson (Spearman)",
             PAPER if name == "hessian" else "",
             "{pearson:.3f} ({spearman:.3f}), slope {slope:.2f}".format(**result[name]),
         )

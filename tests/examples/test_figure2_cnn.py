@@ -2,12 +2,16 @@
 
 import figure2_cnn
 import mnist
+import network_attribution
 import numpy as np
 import pytest
 import small_cnn
 import torch
 from mnist import DataError
+from network_attribution import network_scores
 from torch.func import functional_call, grad, hessian
+
+from whence.errors import NotPositiveDefiniteError
 
 SMALL = figure2_cnn.Settings(
     width=2,
@@ -88,3 +92,17 @@ def test_a_query_that_is_read_correctly_is_refused(larger):
     settings = figure2_cnn.Settings(width=2, epochs=1)
     with pytest.raises(DataError, match="--query 100000"):
         figure2_cnn.experiment(train, test, 100_000, settings)
+
+
+def test_damping_is_raised_where_the_hessian_needs_it(larger, monkeypatch):
+    """An untrained network: the Hessian is indefinite, and the damping in use is told."""
+    train, test = larger
+    problem = small_cnn.Problem(*figure2_cnn.images(train.take(slice(0, 30))), figure2_cnn.ALPHA)
+    model = small_cnn.network(0, width=2)
+    asked = figure2_cnn.images(test.take(slice(0, 1)))
+    values, notes = network_scores(model, problem, asked, curvature="hessian", damping=1e-5, rtol=1e-3)
+    assert notes["smallest_curvature"] < 0 and notes["damping"] > -notes["smallest_curvature"]
+    assert values.shape == (30,) and np.isfinite(values).all()
+    monkeypatch.setattr(network_attribution, "ATTEMPTS", 1)
+    with pytest.raises(NotPositiveDefiniteError):
+        network_scores(model, problem, asked, curvature="hessian", damping=1e-5, rtol=1e-3)
