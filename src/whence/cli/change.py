@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.influence import resolve_measurement
 from whence.interventions import Change, Intervention, Order, Outcome
+from whence.interventions.edited_objective import Reduction
 from whence.report import Card, Describer, write_panels
 from whence.report.change_panel import change_panel
 from whence.report.describe import label_text
@@ -61,6 +62,13 @@ class ChangeOptions:
             raise InputError(
                 "nothing is changed: expected at least one of --remove 17,212, --relabel 5=3, --upweight 8=2"
             )
+        for name, value, known in (
+            ("order", self.order, get_args(Order)),
+            ("reduction", self.reduction, (None, *get_args(Reduction))),
+        ):
+            if value not in known:
+                words = ", ".join(repr(word) for word in known if word is not None)
+                raise InputError(f"{name}={value!r}: expected one of {words}")
         if self.queries < 1:
             raise InputError(f"queries={self.queries}: expected at least 1")
 

@@ -18,6 +18,8 @@ from whence.interventions.linear_refits import LinearRefits
 _ROUNDS = 30
 # Sets of one size, each ranked from the parameters without the last, that may fail before the size does.
 _TRIES = 3
+# Where the best ranking of the largest set leaves more of the margin than this, no other is tried.
+_HOPELESS = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ def iterated_newton(
     pairs = torch.arange(m, device=device)
     theta = refits.start.expand(m, -1, -1).clone()
     scores = refits.scores(everything, theta, measured)
-    rivals = decision.rival_labels(directions)
-    start = greedy(scores, over_rival(theta, pairs), rivals, labels, most, refits.reduction)
+    rivals, at_start = decision.rival_labels(directions), over_rival(theta, pairs)
+    start = greedy(scores, at_start, rivals, labels, most, refits.reduction)
     order, best_order = start.order.clone(), start.order.clone()
     after, became = start.after.clone(), rivals.clone()
     low, high, tries = torch.zeros_like(pairs), torch.full_like(pairs, n + 1), torch.zeros_like(pairs)
@@ -137,6 +139,8 @@ def iterated_newton(
         )
         next_size = _crossing(curve, most)
         next_size = torch.where(next_size > 0, next_size, most)
+        hopeless = ~flips & (size[active] == most) & (curve[:, most] > _HOPELESS * at_start[active])
+        low[active[hopeless]] = most
         next_size = torch.minimum(torch.maximum(next_size, low[active] + 1), high[active] - 1)
         tries[active[next_size != size[active]]] = 0
         size[active] = next_size

@@ -1,0 +1,141 @@
+"""`whence change`: edits as they are written, predicted and carried out; files, page and errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+from audit_problem import TABLE, TEXT, write
+from torch import nn
+from typer.testing import CliRunner
+
+import whence
+from whence.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
+from whence.cli.main import app
+from whence.errors import InputError
+
+
+def run(*arguments: object):
+    return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, list(map(str, arguments)))
+
+
+def table(path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("change")
+    ids = folder / "ids.txt"
+    ids.write_text("# the suspects\n4\n6, 9\n")
+    edits = ["--remove", "3,10-12", "--remove", f"@{ids}", "--relabel", "5=above", "--upweight", "8=2"]
+    out = folder / "out"
+    ran = run("change", write(folder, TABLE), "--out", out, *edits, "--retrain", "--queries", 5)
+    assert ran.exit_code == 0, ran.output
+    return ran.output, out
+
+
+def test_the_files_say_what_retraining_does(changed):
+    _, out = changed
+    rows = table(out / "change.csv")
+    summary = json.loads((out / "change.json").read_text())
+    assert len(rows) == 5 and [int(row["query"]) for row in rows] == summary["queries"]
+    assert [one["train"] for one in summary["edited"]] == [3, 10, 11, 12, 4, 6, 9, 5, 8]
+    assert {one["done"] for one in summary["edited"]} == {"removed", "relabelled above", "counts 2 times"}
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    y = (x @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) > 0).long()
+    edited = y[:40].clone()
+    edited[5] = 1
+    kept = [i for i in range(40) if i not in (3, 10, 11, 12, 4, 6, 9)] + [8]
+    recipe = whence.FullBatch(nn.Linear(3, 2), loss="cross_entropy", weight_decay=0.1)
+    losses = []
+    for data in ((x[:40], y[:40]), (x[kept], edited[kept])):
+        model = recipe(data, 0)
+        with torch.no_grad():
+            losses.append(nn.functional.cross_entropy(model(x[40:]), y[40:], reduction="none"))
+    for row in rows:
+        q = int(row["query"])
+        assert float(row["before"]) == pytest.approx(float(losses[0][q]), abs=1e-5)
+        actual = float(losses[1][q] - losses[0][q])
+        assert float(row["actual"]) == pytest.approx(actual, abs=1e-5)
+        assert float(row["predicted"]) == pytest.approx(actual, rel=0.1, abs=1e-3)
+    assert summary["relative_error"] < 0.1
+
+
+def test_terminal_and_page(changed):
+    output, out = changed
+    assert max(map(len, output.splitlines())) <= 80 or str(out) in output.splitlines()[-1]
+    assert "Remove 4 training examples" in output and "retrained" in output and "Retraining" in output
+    page = (out / "report.html").read_text()
+    assert "What was edited" in page and "relabelled above" in page and "Predicted against actual" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("order", ["first", "second", "newton", "optimum"])
+def test_orders_and_reductions_without_retraining(tmp_path, order):
+    out = tmp_path / "out"
+    arguments = ["--remove", "1", "--order", order, "--reduction", "sum", "--queries", 2]
+    ran = run("change", write(tmp_path, TABLE), "--out", out, *arguments)
+    assert ran.exit_code == 0, ran.output
+    summary = json.loads((out / "change.json").read_text())
+    assert (summary["order"], summary["reduction"]) == (order, "sum") and "retrained" not in ran.output
+    assert "actual" not in table(out / "change.csv")[0]
+
+
+def test_texts_can_be_removed(tmp_path):
+    ran = run("change", write(tmp_path, TEXT), "--out", tmp_path / "out", "--remove", "0")
+    assert ran.exit_code == 0, ran.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "nothing is changed"),
+        (["--remove", "five"], "expected indices such as"),
+        (["--remove", "9-3"], "the range ends before it begins"),
+        (["--remove", ","], "names no training example"),
+        (["--remove", "@absent.txt"], "cannot be read"),
+        (["--remove", "40"], "40"),
+        (["--remove", "3,3"], "3"),
+        (["--relabel", "5"], "expected INDICES=VALUE"),
+        (["--relabel", "5=round"], "is no label"),
+        (["--relabel", "5=7"], "7"),
+        (["--upweight", "5=often"], "is no number"),
+        (["--upweight", "5=-1"], "times"),
+        (["--remove", "5", "--relabel", "5=1"], "removed and given another content"),
+        (["--remove", "5", "--order", "third"], "order='third'"),
+        (["--remove", "5", "--reduction", "max"], "reduction='max'"),
+        (["--remove", "5", "--queries", "0"], "queries=0"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(tmp_path, arguments, words):
+    ran = run("change", write(tmp_path, TABLE), "--out", tmp_path / "out", *arguments)
+    assert ran.exit_code in (1, 2)
+    assert words in " ".join(ran.output.replace("│", " ").split()), ran.output
+
+
+def test_retraining_needs_a_recipe(tmp_path):
+    task = write(tmp_path, TABLE + "\ndel recipe\n")
+    ran = run("change", task, "--out", tmp_path / "out", "--remove", "5", "--retrain")
+    assert ran.exit_code == 2 and "needs a recipe" in ran.output
+
+
+def test_words_of_edits(tmp_path):
+    assert parse_indices("17, 212,10-12", "--remove") == [17, 212, 10, 11, 12]
+    file = tmp_path / "ids"
+    file.write_text("1\n2-3 # and more\n\n")
+    assert parse_indices(f"@{file}", "--remove") == [1, 2, 3]
+    assert parse_pair("5,6=cat", "--relabel", "5=3") == ([5, 6], "cat")
+    assert parse_label("cat", ["dog", "cat"]) == 1 and parse_label("3", None) == 3
+    assert parse_label("0.5", None) == 0.5 and parse_times("2") == 2.0
+    with pytest.raises(InputError, match="dog, cat"):
+        parse_label("cow", ["dog", "cat"])
+
+
+def test_help_fits_80_columns():
+    ran = run("change", "--help")
+    assert ran.exit_code == 0 and max(map(len, ran.output.splitlines())) <= 80
