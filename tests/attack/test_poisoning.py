@@ -106,7 +106,7 @@ def test_retrainings_that_do_not_converge_are_left_out(monkeypatch):
     audit = audit_poisoning(head().fitted, queries(), budget=BUDGET, edits=(1,), steps=2, shortlist=None)
     assert audit.not_converged == [audit.attacked[0]]
     assert audit.share(1) == len(audit.flipped(1)) / (len(audit.attacked) - 1)
-    assert "1 retrainings did not converge" in audit.words
+    assert "1 retraining did not converge" in audit.words
 
 
 def test_bad_requests_are_refused():

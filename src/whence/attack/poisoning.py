@@ -130,7 +130,8 @@ class PoisoningAudit:
                 text += f" No edit exceeds {max(levels):.2g} grey levels."
             text += f" Along with a flip, {100 * self.others_changed:.2g} % of the other predictions change."
         if self.not_converged:
-            text += f" {len(self.not_converged)} retrainings did not converge and are left out."
+            count = len(self.not_converged)
+            text += f" {count} retraining{'' if count == 1 else 's'} did not converge: left out."
         return text
 
     def summary(self) -> dict[str, Any]:

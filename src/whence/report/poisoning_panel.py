@@ -102,7 +102,7 @@ def attack_panel(
     notes = [note[0].upper() + note[1:] for note in notes]
     notes += [f"Retraining with seed {seed} did not converge: {why}" for seed, why in result.failed.items()]
     if result.already_wrong:
-        notes.append(f"{len(result.already_wrong)} queries were mispredicted before and were not targeted.")
+        notes.append(_wrong(len(result.already_wrong)))
     k = len(result.index)
     return Panel.from_template(
         "Poisoning",
@@ -234,9 +234,9 @@ def _audit_notes(audit: PoisoningAudit) -> list[str]:
             "average."
         )
     if audit.already_wrong:
-        notes.append(f"{len(audit.already_wrong)} queries were mispredicted before and were not attacked.")
+        notes.append(_wrong(len(audit.already_wrong)))
     if audit.not_converged:
-        notes.append(f"{len(audit.not_converged)} retrainings did not converge and are left out.")
+        notes.append(_unconverged(len(audit.not_converged)))
     return notes
 
 
@@ -253,6 +253,20 @@ def _budget_words(budget: Budget) -> str:
     if budget.grid == "same":
         return f"{words}, so that the stored 8-bit picture stays the same"
     return words
+
+
+def _wrong(count: int) -> str:
+    many = "1 query was" if count == 1 else f"{count} queries were"
+    return f"{many} mispredicted before and not attacked."
+
+
+def _unconverged(count: int) -> str:
+    many = (
+        "1 retraining did not converge and is"
+        if count == 1
+        else f"{count} retrainings did not converge and are"
+    )
+    return f"{many} left out."
 
 
 def _share(value: float) -> str:
