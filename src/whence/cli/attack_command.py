@@ -48,9 +48,11 @@ def attack(
 ) -> None:
     """Audit your own model: how few imperceptibly edited training examples flip its predictions?
 
-    A linear head on frozen features is attacked query by query. Any other model is attacked on all queries at
-    once, and the task's recipe trains it again between steps. `attack = {...}` in the task file sets the same
-    by name, and the valid range of the inputs by low and high.
+    A linear head on frozen features is attacked query by query.
+
+    Any other model: all queries at once, trained by the task's recipe between steps.
+
+    The task file may set the same by attack = {...}, and low and high of the inputs.
     """
     with errors(traceback):
         from whence.cli.attack import AttackOptions, run_attacks
