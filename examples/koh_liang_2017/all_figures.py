@@ -24,7 +24,16 @@ from experiment import Row, parser, say
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # In the order of the page: the names of modules that offer what `Experiment` says.
-EXPERIMENTS = ("figure1", "figure2", "figure2_cnn", "smooth_hinge", "figure6", "domain_mismatch")
+EXPERIMENTS = (
+    "figure1",
+    "figure2",
+    "figure2_cnn",
+    "smooth_hinge",
+    "figure4",
+    "figure5",
+    "figure6",
+    "domain_mismatch",
+)
 
 
 class Experiment(Protocol):

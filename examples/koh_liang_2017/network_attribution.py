@@ -27,8 +27,8 @@ def network_scores(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Scores (n,) of all training images for one test image by conjugate gradients, and notes on them.
 
-    Away from a minimum the Hessian may have eigenvalues below `−damping`. The damping is then raised by what
-    Whence says is lacking; the one in use is among the notes.
+    Away from a minimum the Hessian may have eigenvalues below `−damping`. The damping is then raised to twice
+    what Whence says is needed, as a barely positive curvature blows scores up; the notes hold the one in use.
 
     Raises:
         NotPositiveDefiniteError: more damping does not help.
@@ -54,7 +54,7 @@ def network_scores(
         except NotPositiveDefiniteError as error:
             if attempt == ATTEMPTS - 1:
                 raise
-            damping += error.damping
+            damping = 2 * (damping + error.damping)
             say(f"  the {curvature} is not positive definite: damping {damping:.3g}")
     minimum = influence.minimum
     return np.asarray(table.values)[0], {
