@@ -34,17 +34,17 @@ class Setting:
     task: str
     weight_decay: float
     hidden: int = 0
-    seeds: tuple[int, ...] = (2, 3, 4)
+    seeds: tuple[int, ...] = (2, 3)
 
 
 SETTINGS = {
     setting.key: setting
     for setting in (
         Setting("enron1", "Enron1, logistic regression", "enron1", 1e-2, seeds=(2, 3, 4, 5, 6)),
-        Setting("enron1-loose", "Enron1, hardly regularised", "enron1", 1e-4, seeds=(2, 3, 4, 5, 6)),
+        Setting("enron1-loose", "Enron1, hardly regularised", "enron1", 1e-4, seeds=(2, 3, 4, 5)),
         Setting("mnist", "MNIST, softmax regression", "mnist", 3e-3),
         Setting("mnist-loose", "MNIST, hardly regularised", "mnist", 1e-4),
-        Setting("mnist-mlp", "MNIST, MLP (EK-FAC)", "mnist", 1e-4, hidden=64),
+        Setting("mnist-mlp", "MNIST, MLP (EK-FAC)", "mnist", 1e-4, hidden=64, seeds=(2, 3, 4)),
         Setting("yoruba", "Yoruba titles, real noise", "yoruba", 1e-4, seeds=(0,)),
     )
 }  # fmt: skip

@@ -106,6 +106,7 @@ def _compute(setting: models.Setting, task: LabelTask, seed: int) -> dict[str, n
 def _measured(setting: models.Setting, seed: int, arrays: dict[str, np.ndarray], out: Path) -> dict[str, Any]:
     """Every ranking and proposal of one setting and seed, measured."""
     given, true = arrays["given"], arrays["true"]
+    resample = len(setting.seeds) == 1  # otherwise the spread over seeds tells the error
     wrong = given != true
     signals = {name.removeprefix("signal_"): v for name, v in arrays.items() if name.startswith("signal_")}
     rankings = {f"whence {name}": values for name, values in signals.items()}
@@ -133,7 +134,7 @@ def _measured(setting: models.Setting, seed: int, arrays: dict[str, np.ndarray],
         "train_accuracy": float((proposals["the model"] == given).mean()),
         "seconds": dict(zip(("train", "signals"), arrays["seconds"].tolist())),
         "held": int(arrays["held"]),
-        "rankings": {name: _measures(values, wrong, seed) for name, values in rankings.items()},
+        "rankings": {name: _measures(values, wrong, resample) for name, values in rankings.items()},
         "proposals": {
             name: {
                 "wrong_made_right": float((values == true)[wrong].mean()),
@@ -156,23 +157,24 @@ def _cleanlab(out: Path, labels: np.ndarray, probabilities: dict[str, np.ndarray
     return {f"cleanlab {name}": made[name] for name in made.files}
 
 
-def _measures(suspicion: np.ndarray, wrong: np.ndarray, seed: int) -> dict[str, Any]:
+def _measures(suspicion: np.ndarray, wrong: np.ndarray, resample: bool) -> dict[str, Any]:
     """AUROC, average precision, shares found; standard errors of the first two over resampled examples."""
-    rng = np.random.default_rng(seed)
-    resampled = []
-    for _ in range(BOOTSTRAPS):
-        rows = rng.integers(0, len(wrong), len(wrong))
-        resampled.append(
-            (auroc(suspicion[rows], wrong[rows]), average_precision(suspicion[rows], wrong[rows]))
-        )
-    errors = np.std(resampled, axis=0)
     order = np.argsort(-suspicion, kind="stable")
-    return {
+    measures: dict[str, Any] = {
         "auroc": auroc(suspicion, wrong),
         "average_precision": average_precision(suspicion, wrong),
         "found": {str(share): found for share, found in found_fraction(order, wrong).items()},
-        "resampled_error": {"auroc": float(errors[0]), "average_precision": float(errors[1])},
     }
+    if resample:
+        rng = np.random.default_rng(0)
+        resampled = []
+        for _ in range(BOOTSTRAPS):
+            rows = rng.integers(0, len(wrong), len(wrong))
+            drawn = suspicion[rows], wrong[rows]
+            resampled.append((auroc(*drawn), average_precision(*drawn)))
+        errors = np.std(resampled, axis=0)
+        measures["resampled_error"] = {"auroc": errors[0], "average_precision": errors[1]}
+    return measures
 
 
 if __name__ == "__main__":

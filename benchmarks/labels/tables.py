@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,12 +34,41 @@ _ROWS = {
     "cleanlab left_out_adjusted_margin": "cleanlab on whence's left-out probabilities: adjusted margin",
 }
 
+_MAIN = (
+    "whence combined",
+    "whence combined without validation",
+    "whence left_out_loss",
+    "whence left_out_margin",
+    "whence self_influence",
+    "whence harm",
+    "whence relabel",
+    "whence loss",
+    "whence margin",
+    "cleanlab cross_validated_self_confidence",
+    "cleanlab cross_validated_normalized_margin",
+)
+
 
 def render(runs: Sequence[dict[str, Any]]) -> str:
-    """All settings: one table of rankings each, and one of proposals."""
+    """The average precision of the main rankings, a table of all for each setting, and one of proposals."""
     keys = list(dict.fromkeys(run["setting"] for run in runs))
     groups = [[run for run in runs if run["setting"] == key] for key in keys]
-    return "\n\n".join([_setting(group) for group in groups] + [_proposals(groups)]) + "\n"
+    parts = [_overview(groups), *map(_setting, groups), _proposals(groups)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _overview(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
+    words = [runs[0]["words"] for runs in groups]
+    lines = [
+        "### Average precision",
+        "",
+        "| ranking | " + " | ".join(words) + " |",
+        "| --- |" + " --- |" * len(words),
+    ]
+    for name in _MAIN:
+        cells = [_with_error(runs, name, "average_precision") for runs in groups]
+        lines.append(f"| {_ROWS[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _setting(runs: Sequence[dict[str, Any]]) -> str:
@@ -94,7 +124,7 @@ def _with_error(runs: Sequence[dict[str, Any]], name: str, measure: str) -> str:
     error = (
         float(np.std(values, ddof=1) / len(values) ** 0.5)
         if len(values) > 1
-        else runs[0]["rankings"][name]["resampled_error"][measure]
+        else runs[0]["rankings"][name].get("resampled_error", {}).get(measure, math.nan)
     )
     return f"{np.mean(values):.3f} ± {error:.3f}"
 
