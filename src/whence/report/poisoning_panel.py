@@ -111,7 +111,7 @@ def attack_panel(
         n=None,
         shares=[
             {
-                "name": f"{_examples(k)}, all queries at once",
+                "name": f"{k} edited, all queries at once",
                 "flipped": f"{result.flips:g}",
                 "of": len(result.queries),
                 "share": _share(result.share) if result.seeds else "–",
