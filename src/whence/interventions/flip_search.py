@@ -19,7 +19,7 @@ _ROUNDS = 30
 # Sets of one size, each ranked from the parameters without the last, that may fail before the size does.
 _TRIES = 3
 # Where the best ranking of the largest set leaves more of the margin than this, no other is tried.
-_HOPELESS = 0.1
+_HOPELESS = 0.6
 
 
 @dataclass(frozen=True)
