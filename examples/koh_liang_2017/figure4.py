@@ -69,6 +69,12 @@ def svm(
     return features, asked, weights, float(machine.intercept_[0]), 1.0 / (COST * len(y))
 
 
+def shortfall(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Minus the margin, −y f (b,): influences on a loss are these times a factor for each test image, which
+    for a hinge is zero wherever the margin exceeds 1."""
+    return -(targets * outputs)[:, 0]
+
+
 def influence(
     features: np.ndarray,
     y: np.ndarray,
@@ -79,7 +85,7 @@ def influence(
     loss: Loss,
     alpha: float,
 ) -> np.ndarray:
-    """Scores (m, n) of a linear model at given parameters: positive is helpful. A bias is not penalised."""
+    """Scores (m, n) of minus the margin: positive is helpful. A bias is not penalised."""
     model = torch.nn.Linear(len(weights), 1, bias=bias is not None, dtype=torch.float64)
     with torch.no_grad():
         model.weight.copy_(torch.from_numpy(weights)[None])
@@ -94,7 +100,8 @@ def influence(
         damping=0.0,
         progress=False,
     ).fit()
-    table = fitted.scores((torch.from_numpy(asked), torch.from_numpy(asked_y).double()[:, None]))
+    queries = (torch.from_numpy(asked), torch.from_numpy(asked_y).double()[:, None])
+    table = fitted.scores(queries, shortfall)
     return np.asarray(table.values)
 
 
@@ -102,16 +109,16 @@ def closeness(scores: np.ndarray, distance: np.ndarray, same: np.ndarray) -> dic
     """How much the influence on one test image goes with nearness and with the class.
 
     Returns `spearman` of |influence| and distance (negative: near images weigh more), `nearest_share` (of
-    the total |influence|, held by the nearest 5 %; 0.05 if nearness did not matter), and of either class the
-    share that is helpful.
+    the total |influence|, held by the nearest 5 %; 0.05 if nearness did not matter), and of the
+    |influence| of either class the share that is helpful.
     """
     size = np.abs(scores)
     nearest = np.argsort(distance, kind="stable")[: max(1, round(NEAREST * len(distance)))]
     return {
         "spearman": float(scipy.stats.spearmanr(size, distance).statistic),
         "nearest_share": float(size[nearest].sum() / size.sum()),
-        "helpful_share_of_same_class": float((scores[same] > 0).mean()),
-        "helpful_share_of_other_class": float((scores[~same] > 0).mean()),
+        "helpful_weight_of_same_class": float(scores[same].clip(0).sum() / size[same].sum()),
+        "helpful_weight_of_other_class": float(scores[~same].clip(0).sum() / size[~same].sum()),
     }
 
 
@@ -163,7 +170,6 @@ def experiment(
         "classes": list(pair.names),
         "test_images": len(test),
         "query": {"row": query, "label": int(test.y[query])},
-        "support_vectors": int((np.abs(kernel[4] * len(train)) > 0).sum()),
     }
     for name, table in scores.items():
         every = [closeness(*one) for one in zip(table, distance, same)]
