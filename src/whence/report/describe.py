@@ -44,9 +44,8 @@ class Describer:
         number = index if self.numbers is None else self.numbers[index]
         batch = self.examples.batch([index])
         target = self.objective.targets(batch)
-        card = guess_content(
-            raw_inputs(self.data, index), f"{self.role} {number}", label_text(target, self.class_names)
-        )
+        label = label_text(target, self.class_names, self.objective.loss)
+        card = guess_content(raw_inputs(self.data, index), f"{self.role} {number}", label)
         if self.role == "query":
             with torch.no_grad():
                 outputs = self.objective.outputs(self.objective.parameters.values, batch)
@@ -71,11 +70,14 @@ def raw_inputs(data: Any, index: int) -> Any:
     return item
 
 
-def label_text(target: Any, class_names: Sequence[str] | None) -> str | None:
-    """The target of a batch of one as text; `None` if it is no single number."""
+def label_text(target: Any, class_names: Sequence[str] | None, loss: Loss | None = None) -> str | None:
+    """The target of a batch of one as text; `None` if it is no single number. The loss tells labels −1 and +1
+    from class numbers."""
     if not isinstance(target, Tensor) or target.numel() != 1:
         return None
     value = target.reshape(-1)[0].item()
+    if isinstance(loss, (Logistic, SmoothHinge)):
+        return _sign_name(value > 0, class_names)
     if float(value).is_integer():
         return _class_name(int(value), class_names)
     return f"{value:.4g}"
@@ -99,10 +101,15 @@ def prediction(
     if isinstance(loss, BinaryCrossEntropy):
         return _class_name(int(value > 0), class_names), certain
     if isinstance(loss, (Logistic, SmoothHinge)):
-        return _class_name(1 if value > 0 else -1, class_names), certain if isinstance(
-            loss, Logistic
-        ) else None
+        return _sign_name(value > 0, class_names), certain if isinstance(loss, Logistic) else None
     return f"{value:.4g}", None
+
+
+def _sign_name(positive: bool, class_names: Sequence[str] | None) -> str:
+    """Of labels −1 and +1, which two names are names of in this order."""
+    if class_names is not None and len(class_names) == 2:
+        return str(class_names[int(positive)])
+    return "1" if positive else "-1"
 
 
 def _class_name(index: int, class_names: Sequence[str] | None) -> str:
