@@ -103,8 +103,8 @@ def test_labels_and_predictions_by_loss():
     assert label_text(torch.zeros(1, 4), None) is None
     for label, name in ((-1.0, "no"), (1.0, "yes")):
         assert label_text(torch.tensor([label]), ["no", "yes"], Logistic()) == name
-        assert prediction(SmoothHinge(), torch.tensor([label]), ["no", "yes"])[0] == name
-    assert label_text(torch.tensor([-1.0]), None, SmoothHinge()) == "-1"
+        assert prediction(SmoothHinge(0.1), torch.tensor([label]), ["no", "yes"])[0] == name
+    assert label_text(torch.tensor([-1.0]), None, SmoothHinge(0.1)) == "-1"
     logits = torch.tensor([[0.0, np.log(3.0)]])
     assert prediction(CrossEntropy(), logits, ["no", "yes"]) == ("yes", pytest.approx(0.75))
     assert prediction(CrossEntropy(), torch.zeros(1, 3, 4), None) == (None, None)
