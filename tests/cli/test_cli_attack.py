@@ -135,7 +135,7 @@ def test_bad_options_are_refused(tmp_path, options, message):
     [
         (HEAD + 'attack = {"colour": 1}\n', "'colour'; expected only edits, budget"),
         (HEAD + 'attack = {"low": 0.5}\n', "outside the valid range"),
-        (NETWORK + "recipe = None\n", "recipe= is needed to retrain this model"),
+        (NETWORK + "recipe = None\n", "recipe= is needed to retrain this model for an attack"),
         (TEXT, "an edit cannot be written into the training set"),
     ],
 )
@@ -143,6 +143,15 @@ def test_bad_tasks_are_refused(tmp_path, text, message):
     result = attack(tmp_path, text)
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_an_audit_refuses_what_cannot_be_attacked_before_it_starts(tmp_path):
+    result = run("audit", write(tmp_path, TEXT), "--out", tmp_path / "out", "--poison", "1")
+    assert result.exit_code == 2, result.output
+    assert "an edit cannot be written into the training set" in " ".join(
+        result.stderr.replace("│", " ").split()
+    )
+    assert "scoring" not in result.stdout
 
 
 def test_an_audit_refuses_a_negative_number_of_edits(tmp_path):

@@ -132,14 +132,9 @@ def find_attack(
     Raises:
         InputError: as `run_attack` and `audit_poisoning`; a model that is no head without a recipe.
     """
+    where = require_attackable(task, influence, options)
     options = settled(task, options)
     fitted, objective = influence.fitted, influence.objective
-    where = find_input(objective)
-    # Before anything long: can an edit be written into this training set at all?
-    first = torch.tensor([0])
-    edited_training_set(
-        objective, task.train, where, first, where.read(objective.examples.batch(first)).detach()
-    )
     budget = make_budget(objective, where, options)
     examples = objective.read(task.queries, role="queries")
     check_examples(objective, examples, batch_size=_BATCH, progress=False)
@@ -196,6 +191,29 @@ def find_attack(
     return AttackReport(
         task, result, numbers, attack_panel(result, *cards, class_names=task.class_names), remark
     )
+
+
+def require_attackable(task: AuditTask, influence: Influence, options: AttackOptions) -> ContinuousInput:
+    """What is asked before anything long: are the inputs continuous, can an edit be written into this
+    training set, and can the model be trained again?
+
+    Raises:
+        InputError: no, and why.
+    """
+    settled(task, options)
+    objective = influence.objective
+    where = find_input(objective)
+    first = torch.tensor([0])
+    edited_training_set(
+        objective, task.train, where, first, where.read(objective.examples.batch(first)).detach()
+    )
+    obstacle = head_obstacle(influence.fitted)
+    if obstacle is not None and task.recipe is None:
+        raise InputError(
+            f"recipe= is needed to retrain this model for an attack: {obstacle}. Define recipe(train, "
+            "seed) -> model, or study the last linear layer alone (parameters=) with its weight_decay"
+        )
+    return where
 
 
 def make_budget(objective: Objective, where: ContinuousInput, options: AttackOptions) -> Budget:

@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from whence.cli.attack import AttackOptions, AttackReport, find_attack, write_attack
+from whence.cli.attack import (
+    AttackOptions,
+    AttackReport,
+    find_attack,
+    require_attackable,
+    write_attack,
+)
 from whence.cli.files import slug, write_results, write_summary
 from whence.cli.labels import LabelsOptions, find_labels
 from whence.cli.selection import choose_queries, largest_losses
@@ -116,6 +122,9 @@ def _audit(
         progress=options.progress,
         run_dir=folder / "run" if options.resumable else None,
     )
+    edits = tuple(sorted({k for k in (1, 2, 10) if k < options.poison} | {options.poison}))
+    if options.poison:
+        require_attackable(task, influence, AttackOptions(edits=edits))
     queries, numbers = choose_queries(influence, task.queries, options.queries)
     on_stage(f"{task.name}: scoring {influence.objective.n:,} training examples for {len(numbers)} queries")
     # Scores of an approximate curvature cannot be corrected one by one.
@@ -149,7 +158,6 @@ def _audit(
         panels.append(find_labels(task, influence, LabelsOptions(), self_scores).panel())
     attack = None
     if options.poison:
-        edits = tuple(sorted({k for k in (1, 2, 10) if k < options.poison} | {options.poison}))
         attack = find_attack(task, influence, AttackOptions(edits=edits), on_stage)
         write_attack(attack, folder)
         panels.append(attack.panel)
