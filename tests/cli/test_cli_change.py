@@ -99,11 +99,11 @@ def test_texts_can_be_removed(tmp_path):
         (["--remove", "9-3"], "the range ends before it begins"),
         (["--remove", ","], "names no training example"),
         (["--remove", "@absent.txt"], "cannot be read"),
-        (["--remove", "40"], "40"),
-        (["--remove", "3,3"], "3"),
+        (["--remove", "40"], "40 is outside the training set"),
+        (["--remove", "3,3"], "named twice"),
         (["--relabel", "5"], "expected INDICES=VALUE"),
         (["--relabel", "5=round"], "is no label"),
-        (["--relabel", "5=7"], "7"),
+        (["--relabel", "5=7"], "expected 0 … 1 for the 2 classes"),
         (["--upweight", "5=often"], "is no number"),
         (["--upweight", "5=-1"], "times"),
         (["--remove", "5", "--relabel", "5=1"], "removed and given another content"),
@@ -131,6 +131,7 @@ def test_words_of_edits(tmp_path):
     assert parse_indices(f"@{file}", "--remove") == [1, 2, 3]
     assert parse_pair("5,6=cat", "--relabel", "5=3") == ([5, 6], "cat")
     assert parse_label("cat", ["dog", "cat"]) == 1 and parse_label("3", None) == 3
+    assert [parse_label(name, ["ham", "spam"], signed=True) for name in ("ham", "spam", "1")] == [-1, 1, 1]
     assert parse_label("0.5", None) == 0.5 and parse_times("2") == 2.0
     with pytest.raises(InputError, match="dog, cat"):
         parse_label("cow", ["dog", "cat"])

@@ -309,6 +309,8 @@ def test_the_share_asked_about_must_have_been_looked_for():
 def test_names_of_classes_in_words():
     found = FlipSet(0, 0, 1, (4, 2), 2, 3, 1.0, -0.1, 50)
     assert "from ham to spam" in found.describe(["ham", "spam"]) and "from 0 to 1" in found.words
+    signed = FlipSet(0, 1, -1, (4, 2), 2, 3, 1.0, -0.1, 50)
+    assert "from spam to ham" in signed.describe(["ham", "spam"]) and "from 1 to -1" in signed.words
     assert found.indices == (4, 2) and found.share == 0.04 and found.row()["first_size"] == 3
 
 

@@ -19,6 +19,7 @@ from whence.errors import InputError
 from whence.influence import resolve_measurement
 from whence.interventions import Change, Intervention, Order, Outcome
 from whence.interventions.edited_objective import Reduction
+from whence.losses import Logistic, SmoothHinge
 from whence.report import Card, Describer, write_panels
 from whence.report.change_panel import change_panel
 from whence.report.describe import label_text
@@ -180,9 +181,10 @@ def _edits(
         edited += [Edited(i, "removed") for i in indices]
     for text in options.relabel:
         indices, word = parse_pair(text, "--relabel", "5=3")
-        label = parse_label(word, task.class_names)
+        loss = influence.objective.loss
+        label = parse_label(word, task.class_names, signed=isinstance(loss, (Logistic, SmoothHinge)))
         made = made.relabel(indices, label)
-        name = label_text(torch.tensor([label]), task.class_names)
+        name = label_text(torch.tensor([label]), task.class_names, loss)
         edited += [Edited(i, f"relabelled {name}") for i in indices]
     for text in options.upweight:
         indices, word = parse_pair(text, "--upweight", "8=2")

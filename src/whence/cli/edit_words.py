@@ -58,14 +58,20 @@ def parse_pair(text: str, option: str, example: str) -> tuple[list[int], str]:
     return parse_indices(indices, option), value.strip()
 
 
-def parse_label(text: str, class_names: Sequence[str] | None) -> Any:
+def parse_label(text: str, class_names: Sequence[str] | None, *, signed: bool = False) -> Any:
     """A label: the name of a class, or a number.
+
+    Args:
+        text: as written.
+        class_names: the names.
+        signed: labels are −1 and +1, which the first and the second name stand for.
 
     Raises:
         InputError: neither.
     """
     if class_names is not None and text in [str(name) for name in class_names]:
-        return [str(name) for name in class_names].index(text)
+        index = [str(name) for name in class_names].index(text)
+        return (-1, 1)[index] if signed and index < 2 else index
     for kind in (int, float):
         try:
             return kind(text)

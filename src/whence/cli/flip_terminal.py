@@ -8,7 +8,7 @@ from rich.text import Text
 
 from whence.cli.flip import FlipResult
 from whence.interventions import FlipSet
-from whence.report.flip_panel import label_name, outcome_words
+from whence.report.flip_panel import outcome_words
 from whence.report.numbers import number, percent
 
 _WIDEST = 10
@@ -84,8 +84,8 @@ def _table(result: FlipResult, smallest: list[FlipSet]) -> Table:
         level, words = outcome_words(one)
         table.add_row(
             str(result.numbers[one.query]),
-            Text(_short(label_name(one.predicted, names))),
-            Text(_short(label_name(one.rival, names)), style="cyan"),
+            Text(_short(one.name(one.predicted, names))),
+            Text(_short(one.name(one.rival, names)), style="cyan"),
             number(one.margin, 3),
             "–" if one.first_size is None else f"{one.first_size:,}",
             Text(f"{one.size:,}", style="bold"),

@@ -89,8 +89,7 @@ class FlipSet:
         """The answer in a sentence or two, with names for the labels."""
 
         def name(label: int | None) -> str:
-            known = class_names is not None and label is not None and 0 <= label < len(class_names)
-            return str(class_names[label]) if known else f"{label}"  # type: ignore[index]
+            return str(label) if label is None else self.name(label, class_names)
 
         if self.size is None:
             said = (
@@ -117,6 +116,13 @@ class FlipSet:
             became = "" if check.became == self.rival else f": it became {name(check.became)}"
             return f"{said} Retraining confirms the flip{became}."
         return f"{said} Retraining needed {check.size:,} to flip it."
+
+    def name(self, label: int, class_names: Sequence[str] | None) -> str:
+        """The name of a label; of labels −1 and +1 the first and the second name."""
+        signed = -1 in (self.predicted, self.rival)
+        index = int(label > 0) if signed else label
+        named = class_names is not None and 0 <= index < len(class_names)
+        return str(class_names[index]) if named and class_names is not None else str(label)
 
     def row(self) -> dict[str, Any]:
         """One line of a table, as JSON values."""

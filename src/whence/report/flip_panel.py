@@ -52,12 +52,6 @@ def flip_panel(
     )
 
 
-def label_name(label: int, class_names: Sequence[str] | None) -> str:
-    """A label as people read it."""
-    named = class_names is not None and 0 <= label < len(class_names)
-    return str(class_names[label]) if named and class_names is not None else str(label)
-
-
 def outcome_words(one: FlipSet) -> tuple[str, str]:
     """What retraining said of a set: a level (`"confirmed"`, `"enlarged"`, `"kept"`, `"unstable"`,
     `"unasked"`) and a few words."""
@@ -99,8 +93,8 @@ def _entry(
     shown = one.indices[:_SHOWN]
     return {
         "card": card_view(card),
-        "predicted": label_name(one.predicted, class_names),
-        "rival": label_name(one.rival, class_names),
+        "predicted": one.name(one.predicted, class_names),
+        "rival": one.name(one.rival, class_names),
         "size": f"{one.size:,}",
         "share": percent(one.share or 0.0),
         "level": level,
