@@ -32,6 +32,7 @@ types: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py --out $(OUT)/bench
 	$(BIN)/python benchmarks/kronecker/run.py --out $(OUT)/kronecker
+	$(BIN)/python benchmarks/labels/run.py --out $(OUT)/labels
 
 figures: $(STAMP)
 	$(BIN)/python examples/koh_liang_2017/all_figures.py --out $(OUT)/figures
