@@ -41,18 +41,13 @@ def print_flips(console: Console, result: FlipResult) -> None:
     console.print(
         Text(f"query {result.numbers[first.query]} rests on training examples {shown}{more}.", style="dim")
     )
-    console.print(
-        Text(
-            "margin: logit of the prediction minus that of its closest rival\n"
-            "single scores: the size that adding them up says"
-            + (
-                "\nsize: by refits of the linear model after each candidate set"
-                if result.flips.order == "newton"
-                else ""
-            ),
-            style="dim",
-        )
-    )
+    notes = ["margin: logit of the prediction minus that of its closest rival"]
+    if result.flips.order == "newton":
+        notes += [
+            "single scores: the size that adding them up says",
+            "size: by refits of the linear model after each candidate set",
+        ]
+    console.print(Text("\n".join(notes), style="dim"))
 
 
 def _shares(result: FlipResult) -> Table:
@@ -77,7 +72,8 @@ def _table(result: FlipResult, smallest: list[FlipSet]) -> Table:
     table.add_column("query", justify="right", no_wrap=True)
     table.add_column("predicted", no_wrap=True)
     table.add_column("turns to", no_wrap=True)
-    for name in ("margin", "single scores", "size"):
+    newton = result.flips.order == "newton"
+    for name in ("margin", *(("single scores",) if newton else ()), "size"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("retrained", no_wrap=True)
     for one in smallest:
@@ -87,7 +83,7 @@ def _table(result: FlipResult, smallest: list[FlipSet]) -> Table:
             Text(_short(one.name(one.predicted, names))),
             Text(_short(one.name(one.rival, names)), style="cyan"),
             number(one.margin, 3),
-            "–" if one.first_size is None else f"{one.first_size:,}",
+            *(["–" if one.first_size is None else f"{one.first_size:,}"] if newton else []),
             Text(f"{one.size:,}", style="bold"),
             Text(words, style=_LEVELS[level]),
         )
