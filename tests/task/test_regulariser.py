@@ -7,12 +7,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.func import hessian, jacrev
 
 from problems import mlp, tanh_mlp
 from support import as_a_user
 from whence.errors import InputError, NonFiniteError
-from whence.task import CustomRegulariser, ParameterSet, WeightDecay
+from whence.task import CustomRegulariser, Objective, ParameterSet, WeightDecay
 from whence.testing import check_operator
 
 
@@ -105,3 +106,20 @@ def test_what_is_no_regulariser_is_refused(function, error, message):
 def test_weight_decay_and_a_regulariser_together_are_refused():
     with pytest.raises(InputError, match="both weight_decay and regulariser were given"):
         tanh_mlp().objective(weight_decay=0.1, regulariser=smooth)
+
+
+def test_the_same_objective_for_another_model_and_training_set():
+    torch.manual_seed(0)
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    data = (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]))
+    given = {"loss": "cross_entropy", "forward": lambda m, b: 2 * m(b[0]), "dtype": torch.float64}
+    for penalty in ({"weight_decay": {"weight": 0.3}}, {"regulariser": lambda p: p["bias"].square().sum()}):
+        old = Objective(model, data, **given, **penalty)
+        new = old.like(other, (data[0][:3], data[1][:3]))
+        direct = Objective(other, (data[0][:3], data[1][:3]), **given, **penalty)
+        assert new.n == 3 and new.dtype == torch.float64
+        batch = new.examples.batch([0, 1, 2])
+        torch.testing.assert_close(
+            new.losses(new.parameters.values, batch), direct.losses(direct.parameters.values, batch)
+        )
+        torch.testing.assert_close(new.regulariser.gradient(), direct.regulariser.gradient())

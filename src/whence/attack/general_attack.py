@@ -18,7 +18,6 @@ from whence.influence import FittedInfluence
 from whence.influence.continuous_input import ContinuousInput
 from whence.influence.input_influence import input_gradients, solve_measurement
 from whence.task import Examples, Objective
-from whence.task.regulariser import CustomRegulariser, WeightDecay
 
 # Training examples per double backward pass.
 _BATCH = 64
@@ -76,7 +75,7 @@ def attack_model(
             history.append(Step(step, value, int((after != before).sum())))
             last = last or bool((after != before).all())
             if not last:
-                current = _fitted_to(fitted, model, edited)
+                current = FittedInfluence(objective.like(model, edited), fitted.options)
                 solved = solve_measurement(current, queries, method.measurement, mean=True)[0]
         advance()
         if last:
@@ -107,26 +106,3 @@ def _measured(
     with torch.no_grad():
         value = float(method.measurement.function(outputs, targets).mean())
     return value, classes_of(objective.loss, outputs)
-
-
-def _fitted_to(fitted: FittedInfluence, model: Any, train: Any) -> FittedInfluence:
-    """The same influence function for a retrained model and its training set."""
-    old = fitted.objective
-    penalty: dict[str, Any] = {}
-    if isinstance(old.regulariser, WeightDecay):
-        penalty["weight_decay"] = old.regulariser.per_name
-    elif isinstance(old.regulariser, CustomRegulariser):
-        penalty["regulariser"] = old.regulariser.function
-    objective = Objective(
-        model,
-        train,
-        loss=old.loss,
-        parameters=old.parameters.names,
-        forward=old._callable.call,
-        target=old._target,
-        collate=old._collate,
-        dtype=old.dtype,
-        memory=old.memory,
-        **penalty,
-    )
-    return FittedInfluence(objective, fitted.options)

@@ -48,8 +48,8 @@ class CurvatureOfExamples(LinearOperator):
     def __init__(self, whole: LinearOperator, parts: Sequence[WeightedExamples]):
         if not isinstance(whole, (GaussNewtonOperator, HessianOperator)):
             raise UnsupportedError(
-                f"{type(whole).__name__} does not know the curvature of a single example; expected a Hessian, "
-                "GGN or Fisher"
+                f"{type(whole).__name__} does not know the curvature of a single example; expected a "
+                "Hessian, GGN or Fisher"
             )
         positive = whole.lower_bound >= 0 and all(part.weight >= 0 for part in parts)
         super().__init__(whole.size, whole.dtype, whole.device, 0.0 if positive else -math.inf)

@@ -115,6 +115,21 @@ class Objective:
             keep_bytes=int(self.memory * _DATA_SHARE),
         )
 
+    def like(self, model: nn.Module, train: Any) -> Objective:
+        """The same objective for another model of the same architecture and another training set."""
+        return Objective(
+            model,
+            train,
+            loss=self.loss,
+            parameters=self.parameters.names,
+            forward=self._callable.call,
+            target=self._target,
+            collate=self._collate,
+            dtype=self.dtype,
+            memory=self.memory,
+            **self.regulariser.arguments(),
+        )
+
     def identity(self) -> dict[str, Any]:
         """Fingerprints of all that the per-example losses depend on, as JSON values: model, studied
         parameters, data, loss, and the functions that feed and read the model."""

@@ -29,6 +29,10 @@ class Regulariser(ABC):
         """`∇²R(θ̂)`."""
 
     @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `Objective` that make it, for other parameters of the same names."""
+
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """JSON values for manifests."""
 
@@ -73,6 +77,9 @@ class WeightDecay(Regulariser):
     def hessian(self) -> DiagonalOperator:
         return DiagonalOperator(self.diagonal)
 
+    def arguments(self) -> dict[str, Any]:
+        return {"weight_decay": self.per_name}
+
     def settings(self) -> dict[str, Any]:
         values = set(self.per_name.values())
         return {"weight_decay": values.pop() if len(values) == 1 else dict(self.per_name)}
@@ -114,6 +121,9 @@ class CustomRegulariser(Regulariser):
 
     def hessian(self) -> LinearOperator:
         return _GraphHessian(self.parameters, self._leaves, self._flat_gradient)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"regulariser": self.function}
 
     def settings(self) -> dict[str, Any]:
         return {"regulariser": getattr(self.function, "__qualname__", repr(self.function))}
