@@ -7,6 +7,8 @@ import torch
 from scipy.special import expit
 from torch import Tensor, nn
 
+RANK = 1e-6  # a component this small beside the largest is rounding; whitened, it would be noise
+
 
 class FrozenFeatures(nn.Module):
     """Pixels (b, 3, h, w) in [0, 1] → (b, r) float64: principal components of the network's features.
@@ -36,6 +38,9 @@ class FrozenFeatures(nn.Module):
         else:
             mean = raw.mean(dim=0)
             _, values, rows = torch.linalg.svd(raw - mean, full_matrices=False)
+            rank = int((values > RANK * values[0]).sum())
+            if components > rank:
+                raise ValueError(f"components={components}, and the features span only {rank}; take fewer")
             rotation = rows[:components].T / values[:components]
             scale = torch.tensor((n / components) ** 0.5, dtype=torch.float64)
         self.register_buffer("mean", mean)

@@ -122,6 +122,8 @@ def test_components_are_white_and_of_unit_norm(pair, network):
     torch.testing.assert_close(made.T @ made, torch.eye(7, dtype=torch.float64) * len(x) / 7)
     with pytest.raises(ValueError, match="components=80"):
         conv_head.FrozenFeatures(network, raw, 80)
+    with pytest.raises(ValueError, match="span only"):
+        conv_head.FrozenFeatures(network, raw[:, :3] @ torch.ones(3, 9).double().tril(), 7)
 
 
 @pytest.mark.parametrize("width", [5, 60])
@@ -202,5 +204,5 @@ def test_figure5_flips_are_those_of_heads_refitted_from_zero(pair, network):
     assert found["heads"] > 0
     assert found["same_prediction"] == found["heads"]
     assert result["together"]["random"]["of"] == 4 and len(result["heads"]) == 2
-    assert [row.paper for row in figure5.comparison(result)] == ["57%", "16 of 30", ""]
+    assert [row.paper for row in figure5.comparison(result)] == ["57%", "16 of 30", "16 of 30"]
     assert len(figure5.draw(result, points).axes) == 3
