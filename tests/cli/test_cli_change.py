@@ -75,6 +75,45 @@ def test_terminal_and_page(changed):
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+def test_a_group_that_grows(tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--remove", "3,10-12,4,6", "--grow", "1,3,6", "--retrain", "--queries", 4]
+    ran = run("change", write(tmp_path, TABLE), "--out", out, *arguments)
+    assert ran.exit_code == 0, ran.output
+    assert max(len(line) for line in ran.output.splitlines() if str(out) not in line) <= 80
+    assert "As the group grows" in ran.output
+    rows = table(out / "growth.csv")
+    assert [row["removed"] for row in rows] == ["1", "3", "6"]
+    for row in rows:
+        assert float(row["predicted"]) == pytest.approx(float(row["actual"]), rel=0.01, abs=1e-5)
+    everything = [float(row["actual"]) for row in table(out / "change.csv")]
+    assert float(rows[-1]["actual"]) == pytest.approx(sum(everything) / 4)
+    page = (out / "report.html").read_text()
+    assert "As the group grows" in page and "polyline" in page
+
+
+OWN = """
+def change(influence):
+    return influence.replace([2], (x[40:41], y[40:41])).add((x[41:43], y[41:43])).upweight([7], 3)
+"""
+
+
+def test_a_task_file_writes_edits_of_its_own(tmp_path):
+    out = tmp_path / "out"
+    ran = run("change", write(tmp_path, TABLE + OWN), "--out", out, "--remove", "3", "--retrain")
+    assert ran.exit_code == 0, ran.output
+    summary = json.loads((out / "change.json").read_text())
+    done = {one["train"]: one["done"] for one in summary["edited"]}
+    assert done == {3: "removed", 2: "another content", 7: "counts 3 times"}
+    assert "add 2 new" in summary["intervention"] and summary["relative_error"] < 1e-3
+    for text, words in (
+        ("change = 5", "change is a int"),
+        ("change = lambda influence: 5", "returned a int"),
+    ):
+        ran = run("change", write(tmp_path, TABLE + text), "--out", out)
+        assert ran.exit_code == 2 and words in " ".join(ran.output.split())
+
+
 @pytest.mark.parametrize("order", ["first", "second", "newton", "optimum"])
 def test_orders_and_reductions_without_retraining(tmp_path, order):
     out = tmp_path / "out"
@@ -101,6 +140,9 @@ def test_texts_can_be_removed(tmp_path):
         (["--remove", "@absent.txt"], "cannot be read"),
         (["--remove", "40"], "40 is outside the training set"),
         (["--remove", "3,3"], "named twice"),
+        (["--remove", "5,6", "--grow", "1,x"], "expected numbers such as"),
+        (["--remove", "5,6", "--grow", "3"], "expected sizes from 1 to 2"),
+        (["--relabel", "5=1", "--grow", "1"], "expected --remove with the ranking"),
         (["--relabel", "5"], "expected INDICES=VALUE"),
         (["--relabel", "5=round"], "is no label"),
         (["--relabel", "5=7"], "expected 0 … 1 for the 2 classes"),

@@ -13,16 +13,18 @@ import torch
 from whence.api import Influence
 from whence.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
 from whence.cli.files import write_table
+from whence.cli.grow import parse_sizes
 from whence.cli.selection import choose_queries
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.influence import resolve_measurement
-from whence.interventions import Change, Intervention, Order, Outcome
+from whence.interventions import Change, Intervention, Order, Outcome, RemovalCurve, removal_curve
 from whence.interventions.edited_objective import Reduction
 from whence.losses import Logistic, SmoothHinge
 from whence.report import Card, Describer, write_panels
 from whence.report.change_panel import change_panel
 from whence.report.describe import label_text
+from whence.report.growth_panel import growth_panel
 from whence.store import write_atomically
 from whence.store.json_values import dump_json
 
@@ -43,6 +45,7 @@ class ChangeOptions:
         order: of the prediction.
         reduction: `"mean"` or `"sum"`; the task's when `None`.
         retrain: carry it out with the recipe.
+        grow: sizes at which the removal of the first so many of `remove` is looked at by itself.
         queries: at most, those of largest loss.
         solver: name of a solver, instead of the task's.
         progress: show progress bars.
@@ -55,14 +58,11 @@ class ChangeOptions:
     reduction: str | None = None
     retrain: bool = False
     queries: int = 8
+    grow: str | None = None
     solver: str | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.remove or self.relabel or self.upweight):
-            raise InputError(
-                "nothing is changed: expected at least one of --remove 17,212, --relabel 5=3, --upweight 8=2"
-            )
         for name, value, known in (
             ("order", self.order, get_args(Order)),
             ("reduction", self.reduction, (None, *get_args(Reduction))),
@@ -94,6 +94,7 @@ class ChangeResult:
         numbers: of the queries among all of the task's.
         train_card, query_card: from an index to what people see of the example.
         edited: the training examples that change.
+        curve: of growing groups, where sizes were given.
     """
 
     task: AuditTask
@@ -104,6 +105,7 @@ class ChangeResult:
     train_card: Callable[[int], Card]
     query_card: Callable[[int], Card]
     edited: list[Edited]
+    curve: RemovalCurve | None = None
 
 
 def run_change(
@@ -113,8 +115,8 @@ def run_change(
     *,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> ChangeResult:
-    """Write `report.html`, `change.csv` (one row per query) and `change.json`; finished retrainings are kept
-    under `run/`.
+    """Write `report.html`, `change.csv` (one row per query), `change.json` and, for growing groups,
+    `growth.csv`; finished retrainings are kept under `run/`.
 
     Raises:
         InputError: retraining without a recipe, edits that cannot be read or made; whatever is wrong with
@@ -130,6 +132,11 @@ def run_change(
     influence = task.fit(solver=options.solver, progress=options.progress)
     objective = influence.objective
     intervention, edited = _edits(task, influence, options, out / "run")
+    if not edited and not intervention.edits.added:
+        raise InputError(
+            "nothing is changed: expected at least one of --remove 17,212, --relabel 5=3, --upweight 8=2, or "
+            "a function change(influence) in the task file that returns an intervention"
+        )
     queries, numbers = choose_queries(influence, task.queries, options.queries)
     how: dict[str, Any] = {
         "order": cast(Order, options.order),
@@ -141,6 +148,7 @@ def run_change(
     if options.retrain and task.recipe is not None:
         on_stage(f"{task.name}: retraining on the given and on the edited data")
         outcome = intervention.retrain(task.recipe, queries, task.measurement, seeds=task.seeds, **how)
+    curve = _curve(task, influence, options, queries, out / "run", how, on_stage)
     examples = objective.read(queries, role="queries")
     result = ChangeResult(
         task,
@@ -151,6 +159,7 @@ def run_change(
         Describer(objective, task.train, objective.examples, "train", task.describe_train, task.class_names),
         Describer(objective, queries, examples, "query", task.describe_query, task.class_names, numbers),
         edited,
+        curve,
     )
     on_stage("writing the page")
     _write(result, out)
@@ -162,7 +171,8 @@ def run_change(
         [(result.train_card(one.index), one.done) for one in edited[:_CARDS]],
         more=max(0, len(edited) - _CARDS),
     )
-    write_panels(out / "report.html", [panel], TITLE, LEAD)
+    panels = [panel] if curve is None else [panel, growth_panel(curve)]
+    write_panels(out / "report.html", panels, TITLE, LEAD)
     return result
 
 
@@ -190,7 +200,54 @@ def _edits(
         indices, word = parse_pair(text, "--upweight", "8=2")
         made = made.upweight(indices, parse_times(word))
         edited += [Edited(i, f"counts {parse_times(word):g} times") for i in indices]
+    if task.change is not None:
+        own = task.change(influence)
+        if not isinstance(own, Intervention):
+            raise InputError(
+                f"change(influence) of the task returned a {type(own).__name__}; expected an intervention, "
+                "such as influence.replace([3], examples)"
+            )
+        made = made & own
+        edited += [Edited(i, _done(own, i)) for i in own.edits.touched]
     return made, edited
+
+
+def _done(made: Intervention, i: int) -> str:
+    """What an intervention does to a training example, in words."""
+    weight = made.edits.weights.get(i, 1.0)
+    if weight == 0:
+        return "removed"
+    parts = ["another content"] if i in made.edits.contents else []
+    return ", ".join([*parts, *([] if weight == 1 else [f"counts {weight:g} times"])])
+
+
+def _curve(
+    task: AuditTask,
+    influence: Influence,
+    options: ChangeOptions,
+    queries: Any,
+    run_dir: Path,
+    how: dict[str, Any],
+    on_stage: Callable[[str], None],
+) -> RemovalCurve | None:
+    ranking = [i for text in options.remove for i in parse_indices(text, "--remove")]
+    sizes = parse_sizes(options.grow, len(ranking))
+    if not sizes:
+        return None
+    on_stage(f"{task.name}: removing the first {', '.join(map(str, sizes))}")
+    return removal_curve(
+        influence.fitted,
+        task.train,
+        ranking,
+        sizes,
+        queries,
+        task.recipe if options.retrain else None,
+        measurement=task.measurement,
+        prediction=how["order"],
+        reduction=how["reduction"],
+        seeds=task.seeds,
+        run_dir=run_dir,
+    )
 
 
 def _measured(influence: Influence, queries: Any, measurement: Any) -> np.ndarray:
@@ -214,6 +271,9 @@ def _write(result: ChangeResult, out: Path) -> None:
     table.insert(1, "before", result.before)
     rows = (tuple(row) for row in table.itertuples(index=False, name=None))
     write_table(out / "change.csv", list(table.columns), rows)
+    if result.curve is not None:
+        grown = result.curve.to_pandas()
+        write_table(out / "growth.csv", list(grown.columns), grown.itertuples(index=False, name=None))
     summary = {
         "name": result.task.name,
         "queries": result.numbers,

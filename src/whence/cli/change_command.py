@@ -43,6 +43,10 @@ def change(
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Carry it out with the task's recipe, and compare.")
     ] = False,
+    grow: Annotated[
+        str | None,
+        typer.Option("--grow", help="Remove the first 1,5,20 of --remove as well: how far to trust it."),
+    ] = None,
     queries: Annotated[int, typer.Option("--queries", help="Queries at most: those of largest loss.")] = 8,
     solver: SolverOption = None,
     traceback: TracebackOption = False,
@@ -65,6 +69,7 @@ def change(
             reduction,
             retrain,
             queries,
+            grow,
             solver,
         )
         with stages(console) as on_stage:

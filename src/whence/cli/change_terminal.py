@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from whence.cli.change import ChangeResult
+from whence.cli.grow import growth_table
 from whence.report.change_panel import step_words
 from whence.report.numbers import number
 
@@ -33,6 +34,12 @@ def print_change(console: Console, result: ChangeResult) -> None:
     console.print(Text(change.words, style=_STYLES[change.level]))
     if outcome is not None:
         console.print(Text(outcome.words))
+    if result.curve is not None:
+        console.print()
+        console.print(Text(f"As the group grows: mean change of the {change.measurement}", style="bold"))
+        console.print()
+        console.print(growth_table(result.curve))
+        console.print()
     notes = ["one more step: what a further step towards the new optimum would add"]
     if outcome is not None:
         several = f", mean over {len(outcome.seeds)} seeds" if len(outcome.seeds) > 1 else ""

@@ -15,6 +15,7 @@ from torch import nn
 from whence.api import Influence
 from whence.errors import InputError, WhenceError
 from whence.evaluation import Recipe
+from whence.interventions import Intervention
 from whence.report import Describe
 
 _REQUIRED = ("model", "train", "queries", "loss")
@@ -54,6 +55,8 @@ class AuditTask:
         validation: examples whose loss tells harm from help, for `whence labels` and harmful groups.
         train_groups, query_groups: the name of the group each example belongs to, for `whence slices`.
         attack: options of `whence attack`, by name.
+        change: `change(influence) -> Intervention`, for `whence change`: edits that a command line cannot
+            write, such as new content.
         facts: `(name, value)` for the head of the page.
         options: further arguments of `Influence`.
     """
@@ -75,6 +78,7 @@ class AuditTask:
     train_groups: Sequence[Any] | None = None
     query_groups: Sequence[Any] | None = None
     attack: Mapping[str, Any] = field(default_factory=dict)
+    change: Callable[[Influence], Intervention] | None = None
     facts: Sequence[tuple[str, str]] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,6 +127,12 @@ def task_from(values: Mapping[str, Any], *, source: str, default_name: str) -> A
     if recipe is not None and not callable(recipe):
         raise InputError(
             f"{source}: recipe is a {type(recipe).__name__}; expected a function recipe(train, seed) -> model"
+        )
+    change = values.get("change")
+    if change is not None and not callable(change):
+        raise InputError(
+            f"{source}: change is a {type(change).__name__}; expected a function change(influence) that "
+            "returns an intervention, such as influence.replace([3], examples)"
         )
     own = {name: values[name] for name in (*_REQUIRED, *_OWN) if name in values}
     options = {name: values[name] for name in _INFLUENCE if name in values}
