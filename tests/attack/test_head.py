@@ -14,10 +14,11 @@ from whence.attack.choose import choose_examples
 from whence.attack.features import FeatureReader
 from whence.attack.head import Edited, HeadProblem, empty_edits, head_obstacle
 from whence.attack.head_attack import HeadAttack
-from whence.attack.newton import batched_cg, has_optimum, refit, solve_damped
+from whence.attack.newton import has_optimum, refit, solve_damped
 from whence.errors import ConvergenceError, UnsupportedError
 from whence.influence import input_influence
 from whence.influence.continuous_input import find_input
+from whence.linalg import batched_cg
 
 
 def some_edits(problem: HeadProblem, seed: int = 0) -> tuple[Edited, list[torch.Tensor]]:

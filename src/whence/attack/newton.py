@@ -3,17 +3,15 @@ gradients preconditioned with the one factorisation prepared at the trained head
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from whence.attack.head import Edited, Evaluation, HeadProblem, Refit
+from whence.linalg import batched_cg
 
 # A Newton system is solved to this relative residual: the next step corrects the rest.
 _FORCING = 0.1
-_MOST_INNER = 200
 _MOST_NEWTON = 60
 _HALVINGS = 25
 # Sufficient decrease, as a share of what the linear model promises.
@@ -25,47 +23,6 @@ _NEAR = 1e-2
 _ROUNDING = 20.0
 
 Heads = Float[Tensor, "B c d"]
-
-
-def batched_cg(
-    product: Callable[[Tensor], Tensor],
-    precondition: Callable[[Tensor], Tensor],
-    rhs: Heads,
-    start: Heads | None = None,
-    *,
-    rtol: float,
-    max_iterations: int = _MOST_INNER,
-) -> tuple[Heads, Bool[Tensor, " B"]]:
-    """`B` systems with a symmetric positive definite matrix each; solutions, and which of them converged.
-
-    Columns of the solvers' CG share one matrix; here every right-hand side has its own.
-    """
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum((1, 2))
-
-    x = torch.zeros_like(rhs) if start is None else start.clone()
-    residual = rhs.clone() if start is None else rhs - product(x)
-    target = rtol * rhs.flatten(1).norm(dim=1)
-    direction, rho = torch.zeros_like(rhs), rhs.new_ones(len(rhs))
-    done = residual.flatten(1).norm(dim=1) <= target
-    for iteration in range(max_iterations):
-        if bool(done.all()):
-            break
-        preconditioned = precondition(residual)
-        new = dot(residual, preconditioned)
-        ratio = new / rho if iteration else torch.zeros_like(new)
-        direction = preconditioned + ratio[:, None, None] * direction
-        image = product(direction)
-        energy = dot(direction, image)
-        # A direction of no curvature (a shift of all classes without weight decay) cannot be followed.
-        usable = ~done & (energy > 0)
-        step = torch.where(usable, new / torch.where(usable, energy, 1.0), 0.0)[:, None, None]
-        x = x + step * direction
-        residual = residual - step * image
-        rho = torch.where(new > 0, new, 1.0)
-        done = done | (residual.flatten(1).norm(dim=1) <= target) | ~usable
-    return x, residual.flatten(1).norm(dim=1) <= target
 
 
 def tolerance_floor(problem: HeadProblem) -> float:

@@ -10,7 +10,7 @@ from whence.errors import UnsupportedError
 from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.influence import FittedInfluence
 from whence.interventions.edited_objective import Reduction
-from whence.linalg import LinearOperator
+from whence.linalg import LinearOperator, batched_cg
 
 _NEWTON_STEPS, _CG_STEPS, _HALVINGS = 30, 100, 12
 _CG_RTOL = 1e-4
@@ -197,22 +197,7 @@ class LinearRefits:
                 curved = self.loss.from_blocks((blocks * columns).sum(3), rows, targets)
             return self._pull_back(w * curved.view(len(v), self.n, self.classes)) + self._penalised(v)
 
-        x, r = torch.zeros_like(rhs), rhs
-        target = _CG_RTOL * _norms(rhs)
-        z = self._preconditioned(r)
-        p, rho = z, (r * z).sum((1, 2))
-        for _ in range(_CG_STEPS):
-            running = _norms(r) > target
-            if not bool(running.any()):
-                break
-            q = product(p)
-            energy = (p * q).sum((1, 2))
-            alpha = torch.where(running & (energy > 0), rho / energy, torch.zeros_like(rho))[:, None, None]
-            x, r = x + alpha * p, r - alpha * q
-            z = self._preconditioned(r)
-            new = (r * z).sum((1, 2))
-            beta = torch.where(running & (rho > 0), new / rho, torch.zeros_like(rho))[:, None, None]
-            p, rho = z + beta * p, new
+        x, _ = batched_cg(product, self._preconditioned, rhs, rtol=_CG_RTOL, max_iterations=_CG_STEPS)
         return x
 
     def _preconditioned(self, r: Float[Tensor, "m c d"]) -> Float[Tensor, "m c d"]:
@@ -252,7 +237,3 @@ def with_ones(features: Float[Tensor, "n d"], *, bias: bool) -> Float[Tensor, "n
     """Features in float64, with a one for the bias."""
     wide = features.double()
     return torch.cat([wide, torch.ones_like(wide[:, :1])], dim=1) if bias else wide
-
-
-def _norms(values: Float[Tensor, "m c d"]) -> Float[Tensor, " m"]:
-    return values.flatten(1).norm(dim=1)
