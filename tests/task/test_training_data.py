@@ -95,6 +95,8 @@ def test_targets_and_inputs_of_an_item():
     array = with_inputs((np.zeros((2, 2), np.float32), np.int64(1)), np.ones(4))
     assert array[0].shape == (2, 2) and array[0].dtype == np.float32
     assert isinstance(with_target(array, 0)[1], np.int64)
+    assert int(with_target(pair, 3.0)[1]) == 3 and with_target(("text", 1), torch.tensor(2.0))[1] == 2
+    assert TrainingData(()).n == 0
 
 
 @pytest.mark.parametrize(
@@ -105,8 +107,20 @@ def test_targets_and_inputs_of_an_item():
         (lambda: with_inputs({"x": 1}, 2), "expected a pair"),
         (lambda: with_inputs((X[0], Y[0]), torch.ones(3)), r"input: found shape \(3,\), expected \(2,\)"),
         (lambda: with_target((X[0], Y[0]), [1, 2]), r"target: found shape \(2,\), expected \(\)"),
+        (lambda: with_target((X[0], Y[0]), 1.5), r"target=1\.5: torch\.int64 cannot hold"),
+        (lambda: with_target((X[0], Y[0]), float("nan")), r"target=nan: torch\.int64 cannot hold"),
+        (lambda: with_target((X[0], Y[0]), "cat"), "target='cat'"),
+        (lambda: with_target((X[0], Y[0]), None), "target=None"),
+        (lambda: with_target(("text", 1), 1.5), r"target=1\.5: int cannot hold it"),
+        (lambda: with_target(("text", 1), "cat"), "target='cat'"),
+        (lambda: with_target((np.ones(2), np.int64(1)), 1.5), r"target=1\.5: int64 cannot hold"),
+        (lambda: TrainingData((X, Y), 5).stack([(X[0], 1.5)]), "int64 cannot hold"),
+        (lambda: TrainingData((X.numpy(), Y.numpy()), 5).stack([(X[0], 1.5)]), "int64 cannot hold"),
+        (lambda: TrainingData((X, Y[:4])), r"shapes \(5, 2\), \(4,\); expected one first dimension"),
+        (lambda: TrainingData((X[0], Y[0])), r"A single example goes into a list"),
+        (lambda: TrainingData(5), "examples are a int; expected columns"),
     ],
 )
-def test_items_of_another_form_are_refused(call, message):
+def test_items_of_another_form_are_refused_and_none_is_rounded(call, message):
     with pytest.raises(InputError, match=message):
         call()

@@ -28,7 +28,7 @@ class TrainingData:
         n: number of examples; counted where it is not given.
 
     Raises:
-        InputError: columns of numbers, without a first dimension.
+        InputError: no examples in a form that has a length, or columns without one first dimension.
     """
 
     def __init__(self, data: Any, n: int | None = None):
@@ -41,13 +41,19 @@ class TrainingData:
 
     def _count(self) -> int:
         if not self.columns:
+            if not hasattr(self._data, "__len__") or not hasattr(self._data, "__getitem__"):
+                raise InputError(
+                    f"examples are a {type(self._data).__name__}; expected columns such as (X, y), a list of "
+                    "examples, or a map-style data set"
+                )
             return len(self._data)
-        first = tree_flatten(self._data)[0][0]
-        if not first.ndim:
+        shapes = [tuple(leaf.shape) for leaf in tree_flatten(self._data)[0]]
+        if len({shape[:1] for shape in shapes}) > 1 or () in shapes:
             raise InputError(
-                "examples are single numbers; expected columns with a first dimension, the example"
+                f"examples are columns of shapes {', '.join(map(str, shapes))}; expected one first "
+                "dimension, the example. A single example goes into a list: [(x, y)]"
             )
-        return len(first)
+        return shapes[0][0] if shapes else 0
 
     def item(self, i: int) -> Any:
         """Example `i`."""
@@ -201,15 +207,43 @@ def _with(item: Any, key: Any, value: Any) -> Any:
 
 def _like(old: Any, new: Any, what: str) -> Any:
     """`new` as what `old` is: a tensor, an array, or a plain value."""
-    if isinstance(old, Tensor):
-        tensor = torch.as_tensor(new, dtype=old.dtype, device=old.device).detach()
-        _require_size(tensor.shape, old.shape, what)
-        return tensor.reshape(old.shape)
-    if isinstance(old, (np.ndarray, np.generic)):
-        array = np.asarray(new.detach().cpu() if isinstance(new, Tensor) else new, dtype=old.dtype)
-        _require_size(array.shape, old.shape, what)
-        return array.reshape(old.shape) if isinstance(old, np.ndarray) else array.reshape(())[()]
-    return type(old)(new) if isinstance(old, (bool, int, float)) else new
+    try:
+        if isinstance(old, Tensor):
+            tensor = _same_values(torch.as_tensor(new).detach(), old.dtype).to(old.device)
+            _require_size(tensor.shape, old.shape, what)
+            return tensor.reshape(old.shape)
+        if isinstance(old, (np.ndarray, np.generic)):
+            given = np.asarray(new.detach().cpu() if isinstance(new, Tensor) else new)
+            array = _same_values(given, old.dtype)
+            _require_size(array.shape, old.shape, what)
+            return array.reshape(old.shape) if isinstance(old, np.ndarray) else array.reshape(())[()]
+        return _plain(old, new)
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+        raise InputError(f"{what}={new!r}: {error}. Expected what the example has, {old!r}") from error
+
+
+def _plain(old: Any, new: Any) -> Any:
+    if not isinstance(old, (bool, int, float)):
+        return new
+    made = type(old)(new)
+    if not isinstance(old, float) and not bool(made == new):
+        raise ValueError(f"{type(old).__name__} cannot hold it")
+    return made
+
+
+def _same_values(given: Any, dtype: Any) -> Any:
+    """A tensor or array in another dtype; refused where whole numbers would be made of others: a label of 1.5
+    is none."""
+    if isinstance(given, Tensor):
+        made = given.to(dtype)
+        rounded = not made.is_floating_point() and not torch.equal(made.to(given.dtype), given)
+    else:
+        with np.errstate(invalid="ignore"):
+            made = given.astype(dtype)
+            rounded = made.dtype.kind in "biu" and not np.array_equal(made.astype(given.dtype), given)
+    if rounded:
+        raise ValueError(f"{dtype} cannot hold the values given")
+    return made
 
 
 def _require_size(found: Sequence[int], expected: Sequence[int], what: str) -> None:
@@ -219,12 +253,15 @@ def _require_size(found: Sequence[int], expected: Sequence[int], what: str) -> N
 
 def _stack_like(column: Any, *rows: Any) -> Any:
     if isinstance(column, Tensor):
-        tensors = [torch.as_tensor(row).to(column.dtype) for row in rows]
+        tensors = [_same_values(torch.as_tensor(row), column.dtype) for row in rows]
         bad = next((row for row in tensors if row.shape != column.shape[1:]), None)
         if bad is not None:
             raise ValueError(f"found shape {tuple(bad.shape)}, expected {tuple(column.shape[1:])}")
         return torch.stack([row.to(column.device) for row in tensors])
-    arrays = [np.asarray(row, dtype=column.dtype) for row in rows]
+    arrays = [
+        _same_values(np.asarray(row.detach().cpu() if isinstance(row, Tensor) else row), column.dtype)
+        for row in rows
+    ]
     bad_array = next((row for row in arrays if row.shape != column.shape[1:]), None)
     if bad_array is not None:
         raise ValueError(f"found shape {bad_array.shape}, expected {column.shape[1:]}")
