@@ -10,7 +10,7 @@ from whence.influence.compute import (
 from whence.influence.fitted import FitOptions, FittedInfluence
 from whence.influence.input_influence import InputInfluence, input_influence
 from whence.influence.layerwise import layer_coverage
-from whence.influence.leave_one_out import LeaveOneOut, leave_one_out
+from whence.influence.leave_one_out import LeaveOneOut, leave_one_out, output_spread
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.minimum import MinimumCheck
 from whence.influence.scores import Scores, check_indices
@@ -38,6 +38,7 @@ __all__ = [
     "layer_coverage",
     "leave_one_out",
     "load_scores",
+    "output_spread",
     "parameter_influence",
     "resolve_measurement",
     "save_scores",

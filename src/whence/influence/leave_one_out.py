@@ -123,11 +123,9 @@ def _left_out(
     at = fitted.engine.linearise(objective.examples, part)
     b, n = len(part), objective.n
     width = at.outputs.numel() // b
-    eye = torch.eye(width, dtype=objective.dtype, device=objective.device)
-    units = eye[:, None].expand(width, b, width).reshape(width, *at.outputs.shape)
+    units = _units(at.outputs, width)
     jacobian = at.vjp_each(units)  # (b, width, p)
-    solved = whole.solve(jacobian.flatten(0, 1).T).T.reshape(jacobian.shape)
-    spread = (jacobian @ solved.mT / n).double()
+    spread = _spread(jacobian, whole.solve, n)
     bent = data.metric.apply(units, at, part).reshape(width, b, width).transpose(0, 1).double()
     seen = (jacobian @ x).double()  # (b, width, q)
     own = at.output_gradient(objective.loss).reshape(b, width, 1).double()
@@ -137,6 +135,36 @@ def _left_out(
     step = torch.linalg.solve(torch.eye(width, dtype=torch.float64, device=taken.device) - taken, push)
     leverage = torch.linalg.eigvals(taken).real.amax(dim=1)
     return (seen * step).sum(1).T / n, (seen * own).sum(1).T / n, leverage
+
+
+def output_spread(fitted: FittedInfluence, index: Int[Tensor, " k"]) -> Float[Tensor, "k o o"]:
+    """`K = J_i C_λ⁻¹ J_iᵀ / n` of these training examples, symmetric, in float64 on the CPU: one solve per
+    example and output."""
+    engine, objective = fitted.engine, fitted.objective
+    width = engine.linearise(objective.examples, slice(0, 1)).outputs.numel()
+    size = max(1, min(engine.rows_per_batch(width), fitted.block_size() // width))
+    parts = []
+    with progress_bar("left-out predictions", len(index), enabled=fitted.options.progress) as bar:
+        for part in index.to(objective.device).split(size):
+            at = engine.linearise(objective.examples, part)
+            rows = at.vjp_each(_units(at.outputs, width))
+            parts.append(_spread(rows, lambda rhs: fitted.solve(rhs).x, objective.n).cpu())
+            bar.advance(len(part))
+    spread = torch.cat(parts)
+    return 0.5 * (spread + spread.mT)
+
+
+def _units(outputs: Tensor, width: int) -> Float[Tensor, "o b *outputs"]:
+    """Cotangents that pick one output of every example each."""
+    eye = torch.eye(width, dtype=outputs.dtype, device=outputs.device)
+    return eye[:, None].expand(width, outputs.shape[0], width).reshape(width, *outputs.shape)
+
+
+def _spread(
+    jacobian: Float[Tensor, "b o p"], solve: Callable[[Tensor], Tensor], n: int
+) -> Float[Tensor, "b o o"]:
+    solved = solve(jacobian.flatten(0, 1).T).T.reshape(jacobian.shape)
+    return (jacobian @ solved.mT / n).double()
 
 
 def _metric_operator(fitted: FittedInfluence) -> GaussNewtonOperator:

@@ -15,9 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.influence import FittedInfluence
 from whence.losses import Loss
-from whence.progress import progress_bar
 
 # A removal that would leave less than this of the curvature in some direction is held there.
 _LEAST_LEFT = 0.02
@@ -89,7 +87,7 @@ def left_out_exactly(
     Args:
         loss, outputs, targets: of the batch.
         gradients: `u`.
-        spread: `K`, of `output_spread`.
+        spread: `K`, of `whence.influence.output_spread`.
     """
     b, width = spread.shape[:2]
     f = outputs.double().cpu()
@@ -102,25 +100,6 @@ def left_out_exactly(
     left = (1.0 - leverages).unsqueeze(2)
     step = root @ (basis @ ((basis.mT @ (root @ u)) / left.clamp(min=_LEAST_LEFT)))
     return LeftOut(f + step.view_as(f), int((left < _LEAST_LEFT).any(1).sum()))
-
-
-def output_spread(fitted: FittedInfluence, index: Tensor) -> Float[Tensor, "k o o"]:
-    """`K = J_i C_λ⁻¹ J_iᵀ / n` for these training examples, in float64: one solve per example and output."""
-    engine, objective = fitted.engine, fitted.objective
-    width = engine.linearise(objective.examples, slice(0, 1)).outputs.numel()
-    eye = torch.eye(width, dtype=objective.dtype, device=objective.device)
-    size = max(1, min(engine.rows_per_batch(width), fitted.block_size() // width))
-    parts = []
-    with progress_bar("left-out predictions", len(index), enabled=fitted.options.progress) as bar:
-        for part in index.split(size):
-            at = engine.linearise(objective.examples, part.to(objective.device))
-            units = eye[:, None].expand(width, len(part), width).reshape(width, *at.outputs.shape)
-            rows = at.vjp_each(units)
-            solved = fitted.solve(rows.flatten(0, 1).T).x.T.reshape(rows.shape)
-            parts.append((torch.einsum("bcp,bdp->bcd", rows, solved) / objective.n).double().cpu())
-            bar.advance(len(part))
-    spread = torch.cat(parts)
-    return 0.5 * (spread + spread.mT)
 
 
 def _per_example(values: Float[Tensor, "b *c"]) -> Float[Tensor, " b"]:

@@ -11,12 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.errors import InputError
-from whence.influence import FittedInfluence, SelfScores, compute_self_scores
+from whence.influence import FittedInfluence, SelfScores, compute_self_scores, output_spread
 from whence.influence.scores import check_indices
 from whence.labels.audit import LabelAudit
 from whence.labels.classes import ClassLabels, class_labels
 from whence.labels.examine import Found, examine, margin, validation_direction
-from whence.labels.left_out import output_spread
 from whence.progress import progress_bar
 from whence.solvers import PreparedBlocks
 
