@@ -5,8 +5,10 @@ and `verify` proves it by retraining.
 """
 
 from whence.api import Influence, from_sklearn
+from whence.attack import Budget
 from whence.evaluation import FullBatch, Verification
 from whence.influence import Measurement, MinimumCheck, Scores, SelfScores, load_scores, save_scores
+from whence.interventions import Change, Intervention, Outcome
 from whence.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -43,6 +45,8 @@ __all__ = [
     "Astra",
     "BinaryCrossEntropy",
     "BlockDiagonal",
+    "Budget",
+    "Change",
     "CrossEntropy",
     "CustomLoss",
     "DataInf",
@@ -52,6 +56,7 @@ __all__ = [
     "Gaussian",
     "Identity",
     "Influence",
+    "Intervention",
     "LiSSA",
     "LoGra",
     "Logistic",
@@ -59,6 +64,7 @@ __all__ = [
     "Measurement",
     "MinimumCheck",
     "Nystrom",
+    "Outcome",
     "Projected",
     "Rademacher",
     "RelativeDamping",
