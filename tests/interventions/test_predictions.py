@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from edited_problems import KINDS, actual_change, convex, edit, fit, network, queries, retrained, ridge
+from sklearn.linear_model import LogisticRegression
 
-from support import Plain
+from support import Plain, digits
+from whence import from_sklearn
+from whence.integrations import as_examples
 from whence.interventions import EditedObjective, upweight
 from whence.task import TrainingData
 
@@ -202,3 +205,14 @@ def test_the_optimum_is_found_however_large_the_edit(times):
     gone[half] = 0
     change = fit(plain, solver="cg", dtype=torch.float32).remove(half).change(queries())
     assert error(change.values, actual_change(plain, (plain.x, plain.y, gone), "mean", queries())) < 1e-3
+
+
+def test_directions_that_the_objective_leaves_free_do_not_keep_it_from_the_optimum():
+    """The intercepts of a softmax may all move together: rounding alone moves them, further with each step,
+    where the damping is negligible as it is here."""
+    x, y = (part.numpy() for part in digits(300))
+    fitted = LogisticRegression(C=0.1, tol=1e-10, max_iter=5000).fit(x, y)
+    influence = from_sklearn(fitted, x, y, progress=False).fit()
+    change = influence.remove([3, 5]).change(as_examples(fitted, x[:20], y[:20]), reduction="sum")
+    assert change.order == "optimum" and change.converged
+    assert change.left_over < 1e-8

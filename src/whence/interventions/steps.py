@@ -17,7 +17,8 @@ from whence.influence import FittedInfluence, Measurement
 from whence.interventions.edited_objective import EditedObjective
 from whence.solvers import CG, PreparedBlocks, Solution
 
-# Steps towards the optimum, and the share of the whole way at which a step is too small to matter.
+# Steps towards the optimum, and the share of the whole way at which a step is too small to matter, in length
+# or in the norm of the curvature: where the objective leaves a direction free, rounding alone makes steps.
 _MOST_STEPS = 100
 # Slope at the end of a step, relative to that at its start, from which on its length is corrected; how much
 # longer it may get; steps remembered.
@@ -91,7 +92,7 @@ class Steps:
         reason, where they do not get there."""
         left_over = _LeftOver(self._edited)
         newton = self._newton(left_over)
-        x, reason = _to_optimum(self._edited, left_over, newton.x)
+        x, reason = _to_optimum(self._edited, left_over, newton.x, self._rhs)
         if reason:
             return Step(
                 newton.order,
@@ -203,11 +204,12 @@ def _one_more(edited: EditedObjective, step: Float[Tensor, "p 1"]) -> Float[Tens
 
 
 def _to_optimum(
-    edited: EditedObjective, left_over: _LeftOver, x: Float[Tensor, "p 1"]
+    edited: EditedObjective, left_over: _LeftOver, x: Float[Tensor, "p 1"], rhs: Float[Tensor, "p 1"]
 ) -> tuple[Float[Tensor, "p 1"], str]:
     """From Newton's step on by L-BFGS (Liu & Nocedal 1989), with `C'_λ⁻¹` as its first inverse Hessian; and
     why it ended early, if it did."""
-    settled = _SETTLED[x.dtype] * float(x.norm())
+    share = _SETTLED[x.dtype]
+    settled, flat = share * float(x.norm()), share**2 * abs(float((x * rhs).sum()))
     pairs: list[tuple[Tensor, Tensor]] = []
     left = _gradient_left(edited, x)
     for _ in range(_MOST_STEPS):
@@ -222,7 +224,7 @@ def _to_optimum(
         if float((step * change).sum()) > 0:
             pairs = [*pairs[1 - _PAIRS :], (step, change)]
         x, left = x + step, after
-        if float(step.norm()) <= settled:
+        if float(step.norm()) <= settled or abs(slope) <= flat:
             return x, ""
     return x, f"The optimum was not reached in {_MOST_STEPS} steps. Retrain instead."
 
