@@ -84,6 +84,40 @@ def test_the_default_budget_keeps_the_picture_and_may_flip_nothing(tmp_path):
     assert "No prediction flipped" in (tmp_path / "out/report.html").read_text()
 
 
+def test_a_norm_beside_a_whole_budget_is_refused(tmp_path):
+    text = HEAD + "from whence.attack import Budget\nattack = {'budget': Budget(0.1), 'steps': 2}\n"
+    result = attack(tmp_path, text, "--norm", "l2")
+    assert result.exit_code == 2
+    assert "beside it norm would be ignored" in " ".join(result.stderr.replace("│", " ").split())
+    result = attack(tmp_path, text, "--queries", "4", "--edits", "1")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out/attack.json").read_text())["budget"]["radius"] == 0.1
+
+
+@pytest.mark.parametrize(("scale", "shape", "grid"), [(1.0, (1, 8, 8), "same"), (1.3, (1, 8, 8), "free")])
+def test_a_range_that_is_guessed_is_told_and_promises_no_grid_but_that_of_pictures(
+    tmp_path, scale, shape, grid
+):
+    text = HEAD.replace("images / 16.0)", f"images * {scale} / 16.0).reshape(-1, *{shape})").replace(
+        "nn.Sequential(nn.Linear(64, 24)", "nn.Sequential(nn.Flatten(), nn.Linear(64, 24)"
+    )
+    text = text.replace("network[0].req", "network[1].req").replace('"low": 0.0, "high": 1.0, ', "")
+    result = attack(tmp_path, text, "--queries", "4", "--edits", "1", "--steps", "1")
+    assert result.exit_code == 0, result.output
+    assert f"in the training inputs: 0 to {scale:g};" in " ".join(result.stdout.split())
+    assert json.loads((tmp_path / "out/attack.json").read_text())["budget"]["grid"] == grid
+    assert ("8-bit picture stays the same" in (tmp_path / "out/report.html").read_text()) == (grid == "same")
+
+
+def test_every_seed_has_its_rows(tmp_path):
+    text = HEAD + "seeds = (3, 5)\n"
+    result = attack(tmp_path, text, *BUDGET, "--edits", "6", "--queries", "4", "--together")
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((tmp_path / "out/attack.csv").read_text().splitlines()))
+    assert {row["seed"] for row in rows} == {"3", "5"}
+    assert "on average over 2 seeds" in " ".join(result.stdout.split())
+
+
 def test_tables_show_their_largest_changes(tmp_path):
     text = TABLE + 'attack = {"budget": 60, "edits": 12, "queries": 12}\nweight_decay = 0.1\n'
     result = attack(tmp_path, text)
@@ -135,6 +169,16 @@ def test_bad_options_are_refused(tmp_path, options, message):
     [
         (HEAD + 'attack = {"colour": 1}\n', "'colour'; expected only edits, budget"),
         (HEAD + 'attack = {"low": 0.5}\n', "outside the valid range"),
+        (HEAD + "attack = 5\n", "attack is a int; expected a dict of options"),
+        (HEAD + 'attack = {"edits": "1,2"}\n', "edits='1,2': expected numbers of training examples"),
+        (HEAD + 'attack = {"budget": "8"}\n', "budget='8': expected a number of grey levels, or a Budget"),
+        (HEAD + 'attack = {"queries": 2.5}\n', "queries=2.5: expected a whole number"),
+        (HEAD + 'attack = {"levels": "many"}\n', "levels='many': expected a whole number"),
+        (HEAD + 'attack = {"step_size": "small"}\n', "step_size='small': expected a number above 0"),
+        (
+            HEAD + 'from whence.attack import Budget\nattack = {"budget": Budget(0.1), "low": 0.0}\n',
+            "beside it low would be ignored",
+        ),
         (NETWORK + "recipe = None\n", "recipe= is needed to retrain this model for an attack"),
         (TEXT, "an edit cannot be written into the training set"),
     ],

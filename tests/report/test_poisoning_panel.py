@@ -9,7 +9,7 @@ import torch
 
 from whence.attack import AttackResult, Budget, Controls, EditSize, PoisonedQuery, PoisoningAudit
 from whence.report import Card, write_panels
-from whence.report.poisoning_panel import attack_panel, poisoning_panel
+from whence.report.poisoning_panel import attack_panel, flip_names, poisoning_panel
 
 SIZE = EditSize(0.002, 0.05, 0.5, True)
 
@@ -142,3 +142,17 @@ def test_an_attack_on_many_at_once(converged):
         assert "2 % of 50 control predictions change (accuracy 90.0 → 88.0 %)." in text
     else:
         assert "Retraining with seed 3 did not converge: ran out of iterations" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "names", "expected"),
+    [
+        (-1, 1, ["ham", "spam"], ("ham", "spam")),
+        (1, -1, ["ham", "spam"], ("spam", "ham")),
+        (0, 1, ["ham", "spam"], ("ham", "spam")),
+        (1, 2, ["one", "two"], ("two", "2")),
+        (-1, 1, None, ("-1", "1")),
+    ],
+)
+def test_flips_are_named(before, after, names, expected):
+    assert flip_names(before, after, names) == expected

@@ -96,11 +96,13 @@ class Budget:
         """
         if low is None or high is None:
             raise InputError("budget: grey levels need low= and high=, the values of black and white")
-        if levels < 2:
-            raise InputError(f"budget: levels={levels}; expected at least 2")
+        if not isinstance(levels, int) or levels < 2:
+            raise InputError(f"budget: levels={levels!r}; expected a whole number, at least 2")
         width = (_as_tensor("high", high) - _as_tensor("low", low)) / (levels - 1)
-        chosen: Grid = ("same" if norm == "linf" and radius <= 0.5 else "snap") if grid is None else grid
-        return cls(radius, norm, low, high, width, chosen)
+        if grid is None:
+            small = isinstance(radius, (int, float)) and radius <= 0.5
+            grid = "same" if norm == "linf" and small else "snap"
+        return cls(radius, norm, low, high, width, grid)
 
     @property
     def dual(self) -> float:

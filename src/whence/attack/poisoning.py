@@ -121,7 +121,11 @@ class PoisoningAudit:
         parts = []
         for k in self.edits:
             parts.append(f"{100 * self.share(k):.0f} % with {k}")
-        text = f"Of {counted} correct predictions, edited training examples flip {', '.join(parts)}"
+        within = f"{float(self.budget.radius):g} {self.budget.unit}"
+        if self.budget.norm == "l2":
+            within += " in l2 norm"
+        text = f"Of {counted} correct predictions, training examples edited by at most {within} flip "
+        text += ", ".join(parts)
         text += f" (of {self.n:,})."
         flipped = [entry for entry in self.queries if entry.flipped]
         if flipped:

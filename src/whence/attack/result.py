@@ -22,7 +22,8 @@ class EditSize:
         linf: largest `|δ|`, in the units of the inputs.
         l2: largest `‖δ‖₂`, likewise.
         grey_levels: largest `|δ|` in grey levels; `None` where no level is known.
-        same_picture: whether all edits round to the same grey levels as their originals; `None` likewise.
+        same_picture: whether all edits round to the same grey levels as their originals; `None` where the
+            budget has no grid.
     """
 
     linf: float
@@ -42,7 +43,9 @@ class EditSize:
 def edit_size(original: Float[Tensor, "k *x"], edited: Float[Tensor, "k *x"], budget: Budget) -> EditSize:
     """Measured on the edits as they are kept in the training set."""
     change = edited - original
-    levels, same = budget.in_levels(change), budget.same_picture(edited, original)
+    levels = budget.in_levels(change)
+    # With a free grid it is not known where grey levels begin and end.
+    same = None if budget.grid == "free" else budget.same_picture(edited, original)
     return EditSize(
         float(change.abs().max()),
         float(change.flatten(1).norm(dim=1).max()),
@@ -125,6 +128,11 @@ class AttackResult:
         return float(self.flipped.sum(1).double().mean()) if len(self.seeds) else float("nan")
 
     @property
+    def flips_words(self) -> str:
+        """`flips` for people: an average over seeds with one decimal, unless it is a whole number."""
+        return f"{round(self.flips, 1):g}"
+
+    @property
     def share(self) -> float:
         """Of the targeted queries; NaN if no retraining converged."""
         return self.flips / len(self.queries)
@@ -136,8 +144,9 @@ class AttackResult:
         edits = f"{k} edited training example{'' if k == 1 else 's'}"
         if not self.seeds:
             return f"Undecided: no retraining with {edits} converged ({next(iter(self.failed.values()))})."
-        count = f"{self.flips:g} of {len(self.queries)} targeted predictions"
-        text = f"With {edits}, {count} flip after retraining; {self.size.words}."
+        count = f"{self.flips_words} of {len(self.queries)} targeted predictions"
+        seeds = "" if len(self.seeds) == 1 else f", on average over {len(self.seeds)} seeds"
+        text = f"With {edits}, {count} flip after retraining{seeds}; {self.size.words}."
         if self.controls is not None:
             text += f" {self.controls.words[0].upper()}{self.controls.words[1:]}."
         if self.failed:
@@ -166,7 +175,7 @@ class AttackResult:
 
     def __repr__(self) -> str:
         return (
-            f"AttackResult(flips={self.flips:g} of {len(self.queries)}, edited={self.index.tolist()}, "
+            f"AttackResult(flips={self.flips_words} of {len(self.queries)}, edited={self.index.tolist()}, "
             f"{self.size.words}, failed={len(self.failed)})"
         )
 

@@ -3,17 +3,18 @@ mathematics and no printing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from whence.api import Influence
-from whence.attack import AttackResult, Budget, PoisoningAudit, audit_poisoning, run_attack
+from whence.attack import AttackResult, PoisoningAudit, audit_poisoning, run_attack
 from whence.attack.edited_data import edited_training_set
 from whence.attack.head import head_obstacle
+from whence.cli.attack_options import AttackOptions, make_budget, settled
 from whence.cli.files import write_table
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
@@ -23,51 +24,14 @@ from whence.report.poisoning_panel import attack_panel, poisoning_panel
 from whence.store import write_atomically
 from whence.store.json_values import dump_json
 from whence.store.tensors import write_tensors
-from whence.task import Objective, TrainingData, check_examples
+from whence.task import TrainingData, check_examples
 
 TITLE = "Could somebody poison this model?"
 LEAD = (
     "An audit of one's own model: training examples are edited within a small budget and the model is "
     "trained again, to see which of its predictions would not survive."
 )
-# What a task file may set by `attack = {...}`, beside the fields of `AttackOptions`.
-_BUDGET = ("low", "high", "levels", "grid")
 _BATCH = 256
-_LEVELS = 256
-
-
-@dataclass(frozen=True)
-class AttackOptions:
-    """What the command line or the task file chooses; fields that are `None` take the default of `CHOSEN`.
-
-    Attributes:
-        edits: numbers of edited training examples that are tried.
-        budget: largest change, in grey levels of 256 between the ends of the valid range; a `Budget` in a
-            task file says it all.
-        norm: `"linf"` or `"l2"`.
-        steps: of each attack, at most.
-        queries: queries attacked, spread over those given.
-        together: attack all of them at once, with the largest of `edits`.
-        solver: name of a solver, instead of the task's.
-        progress: show progress bars.
-        more: other settings of the task file: `low`, `high`, `levels`, `grid`, `step_size`, `candidates`,
-            `refit_every`.
-    """
-
-    edits: tuple[int, ...] | None = None
-    budget: float | int | Budget | None = None
-    norm: Literal["linf", "l2"] | str | None = None
-    steps: int | None = None
-    queries: int | None = None
-    together: bool | None = None
-    solver: str | None = None
-    progress: bool = True
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-
-CHOSEN = AttackOptions(edits=(1, 2, 10), budget=0.5, norm="linf", steps=40, queries=100, together=False)
-_OWN = ("edits", "budget", "norm", "steps", "queries", "together")
-_MORE = (*_BUDGET, "step_size", "candidates", "refit_every")
 
 
 @dataclass(frozen=True)
@@ -89,35 +53,6 @@ class AttackReport:
     remark: str
 
 
-def settled(task: AuditTask, options: AttackOptions) -> AttackOptions:
-    """The command line's choices over the task file's, and those over the defaults.
-
-    Raises:
-        InputError: an unknown name in the task file's `attack`, or a value out of range.
-    """
-    unknown = sorted(set(task.attack) - {*_OWN, *_MORE})
-    if unknown:
-        raise InputError(
-            f"attack= of the task gives {', '.join(map(repr, unknown))}; expected only "
-            f"{', '.join((*_OWN, *_MORE))}"
-        )
-    chosen = {}
-    for name in _OWN:
-        given = getattr(options, name)
-        given = task.attack.get(name) if given is None else given
-        chosen[name] = getattr(CHOSEN, name) if given is None else given
-    edits = chosen["edits"]
-    chosen["edits"] = (edits,) if isinstance(edits, int) else tuple(edits)
-    if not chosen["edits"] or min(chosen["edits"]) < 1:
-        raise InputError(f"edits={edits!r}: expected numbers of training examples, each at least 1")
-    if chosen["norm"] not in ("linf", "l2"):
-        raise InputError(f"norm={chosen['norm']!r}: expected 'linf' or 'l2'")
-    if chosen["queries"] < 1:
-        raise InputError(f"queries={chosen['queries']}: expected at least 1")
-    more = {name: task.attack[name] for name in _MORE if name in task.attack}
-    return replace(options, **chosen, more={**more, **options.more})
-
-
 def find_attack(
     task: AuditTask,
     influence: Influence,
@@ -135,7 +70,7 @@ def find_attack(
     where = require_attackable(task, influence, options)
     options = settled(task, options)
     fitted, objective = influence.fitted, influence.objective
-    budget = make_budget(objective, where, options)
+    budget, remark = make_budget(objective, where, options)
     examples = objective.read(task.queries, role="queries")
     check_examples(objective, examples, batch_size=_BATCH, progress=False)
     assert options.queries is not None and options.edits is not None and options.steps is not None
@@ -165,7 +100,7 @@ def find_attack(
         on_stage(f"{task.name}: attacking {len(numbers)} queries, each by itself")
         audit = audit_poisoning(fitted, queries, edits=options.edits, **shared)
         panel = poisoning_panel(audit, *cards, class_names=task.class_names)
-        return AttackReport(task, audit, numbers, panel, "")
+        return AttackReport(task, audit, numbers, panel, remark)
     on_stage(f"{task.name}: attacking {len(numbers)} queries at once")
     left = [i for i in range(len(examples)) if i not in set(numbers)]
     controls = task.validation
@@ -183,11 +118,9 @@ def find_attack(
         seeds=task.seeds,
         **shared,
     )
-    remark = (
-        ""
-        if obstacle is None
-        else f"All queries were attacked at once, and the recipe trained again between steps: {obstacle}."
-    )
+    if obstacle is not None:
+        again = f"All queries were attacked at once, and the recipe trained again between steps: {obstacle}."
+        remark = f"{again} {remark}".strip()
     return AttackReport(
         task, result, numbers, attack_panel(result, *cards, class_names=task.class_names), remark
     )
@@ -214,33 +147,6 @@ def require_attackable(task: AuditTask, influence: Influence, options: AttackOpt
             "seed) -> model, or study the last linear layer alone (parameters=) with its weight_decay"
         )
     return where
-
-
-def make_budget(objective: Objective, where: ContinuousInput, options: AttackOptions) -> Budget:
-    """The budget asked for, in grey levels between the ends of the valid range: by default the smallest and
-    largest value of the training inputs."""
-    if isinstance(options.budget, Budget):
-        return options.budget
-    low, high = options.more.get("low"), options.more.get("high")
-    if low is None or high is None:
-        ends = []
-        for _, batch in objective.examples.batches(_BATCH):
-            x = where.read(batch)
-            ends.append((float(x.min()), float(x.max())))
-        low = min(end[0] for end in ends) if low is None else low
-        high = max(end[1] for end in ends) if high is None else high
-    levels, grid = options.more.get("levels", _LEVELS), options.more.get("grid")
-    if grid is None:
-        # Whether the originals lie on the grid is known only for pictures that say so.
-        grid = "same" if options.norm == "linf" and float(options.budget or 0) <= 0.5 else "free"
-    return Budget.grey_levels(
-        options.budget,  # type: ignore[arg-type]
-        norm=options.norm,  # type: ignore[arg-type]
-        low=low,
-        high=high,
-        levels=levels,
-        grid=grid,  # type: ignore[arg-type]
-    )
 
 
 def run_attacks(
@@ -276,7 +182,7 @@ def write_attack(report: AttackReport, out: Path) -> None:
     found = report.found
     write_table(
         out / "attack.csv",
-        ("query", "before", "after", "flipped", "edits", "train", "largest_change", "converged"),
+        ("query", "before", "after", "flipped", "edits", "train", "largest_change", "converged", "seed"),
         _audit_rows(found, report.numbers)
         if isinstance(found, PoisoningAudit)
         else _attack_rows(found, report.numbers),
@@ -306,12 +212,13 @@ def _audit_rows(audit: PoisoningAudit, numbers: list[int]) -> Iterator[tuple[Any
             " ".join(map(str, entry.index)),
             entry.size.linf,
             int(entry.converged),
+            "",
         )
 
 
 def _attack_rows(result: AttackResult, numbers: list[int]) -> Iterator[tuple[Any, ...]]:
     edited = " ".join(map(str, result.index.tolist()))
-    for row, _ in enumerate(result.seeds):
+    for row, seed in enumerate(result.seeds):
         for position, query in enumerate(result.queries.tolist()):
             before, after = (int(runs[row, position]) for runs in (result.before, result.after))
             yield (
@@ -323,4 +230,5 @@ def _attack_rows(result: AttackResult, numbers: list[int]) -> Iterator[tuple[Any
                 edited,
                 result.size.linf,
                 1,
+                seed,
             )

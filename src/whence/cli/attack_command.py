@@ -55,7 +55,8 @@ def attack(
     The task file may set the same by attack = {...}, and low and high of the inputs.
     """
     with errors(traceback):
-        from whence.cli.attack import AttackOptions, run_attacks
+        from whence.cli.attack import run_attacks
+        from whence.cli.attack_options import AttackOptions
         from whence.cli.attack_terminal import print_attack
         from whence.cli.task_file import load_task
 

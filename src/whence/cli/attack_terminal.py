@@ -12,6 +12,7 @@ from rich.text import Text
 from whence.attack import AttackResult, PoisoningAudit
 from whence.cli.attack import AttackReport
 from whence.report.numbers import percent
+from whence.report.poisoning_panel import flip_names
 
 _BAR = 24
 _SHOWN = 8
@@ -54,7 +55,7 @@ def _bars(rows: Sequence[tuple[int, float | int, int]]) -> Table:
             Text(edits),
             bar,
             Text("0 %" if share == 0 else percent(share), style="bold"),
-            Text(f"{flips:g} of {of} flip"),
+            Text(f"{round(flips, 1):g} of {of} flip"),
         )
     return table
 
@@ -79,10 +80,11 @@ def _flips(report: AttackReport) -> RenderableType | None:
     else:
         flipped = _together(found)
     for query, before, after, index in flipped[:_SHOWN]:
+        was, became = map(_short, flip_names(before, after, names))
         table.add_row(
             Text(str(report.numbers[query])),
-            Text(_class(before, names)),
-            Text(_class(after, names), style="red"),
+            Text(was),
+            Text(became, style="red"),
             Text(", ".join(map(str, index)), style="dim"),
         )
     if not flipped:
@@ -102,6 +104,5 @@ def _together(result: AttackResult) -> list[tuple[int, int, int, list[int]]]:
     ]
 
 
-def _class(label: int, names: Sequence[str] | None) -> str:
-    text = str(names[label]) if names is not None and 0 <= label < len(names) else str(label)
+def _short(text: str) -> str:
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

@@ -7,13 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from whence.cli.attack import (
-    AttackOptions,
-    AttackReport,
-    find_attack,
-    require_attackable,
-    write_attack,
-)
+from whence.cli.attack import AttackReport, find_attack, require_attackable, write_attack
+from whence.cli.attack_options import AttackOptions
 from whence.cli.files import slug, write_results, write_summary
 from whence.cli.labels import LabelsOptions, find_labels
 from whence.cli.selection import choose_queries, largest_losses

@@ -134,6 +134,12 @@ def task_from(values: Mapping[str, Any], *, source: str, default_name: str) -> A
             f"{source}: change is a {type(change).__name__}; expected a function change(influence) that "
             "returns an intervention, such as influence.replace([3], examples)"
         )
+    attack = values.get("attack", {})
+    if not isinstance(attack, Mapping):
+        raise InputError(
+            f"{source}: attack is a {type(attack).__name__}; expected a dict of options, such as "
+            "{'budget': 8, 'low': 0.0, 'high': 1.0}"
+        )
     own = {name: values[name] for name in (*_REQUIRED, *_OWN) if name in values}
     options = {name: values[name] for name in _INFLUENCE if name in values}
     return AuditTask(**{"name": default_name, **own, "options": options})

@@ -67,8 +67,7 @@ def poisoning_panel(
         attacks=[
             {
                 "query": card_view(query_card(entry.query)),
-                "before": _class(entry.before, class_names),
-                "after": _class(entry.after, class_names),
+                **dict(zip(("before", "after"), flip_names(entry.before, entry.after, class_names))),
                 "others": f"{_share(entry.others_changed)} of the other predictions change",
                 **_edits(entry.index, entry.original, entry.edited, entry.size, audit.budget, train_card),
             }
@@ -97,7 +96,7 @@ def attack_panel(
         for position, query in enumerate(result.queries.tolist()):
             if bool(result.flipped[0, position]):
                 before, after = (int(runs[0, position]) for runs in (result.before, result.after))
-                flipped.append((query, _class(before, class_names), _class(after, class_names)))
+                flipped.append((query, *flip_names(before, after, class_names)))
     notes = [result.controls.words + "."] if result.controls is not None else []
     notes = [note[0].upper() + note[1:] for note in notes]
     notes += [f"Retraining with seed {seed} did not converge: {why}" for seed, why in result.failed.items()]
@@ -112,7 +111,7 @@ def attack_panel(
         shares=[
             {
                 "name": f"{k} edited, all queries at once",
-                "flipped": f"{result.flips:g}",
+                "flipped": result.flips_words,
                 "of": len(result.queries),
                 "share": _share(result.share) if result.seeds else "–",
                 "width": round(100 * result.share, 1) if result.seeds else 0,
@@ -277,5 +276,12 @@ def _examples(count: int) -> str:
     return f"{count} edited training example{'' if count == 1 else 's'}"
 
 
-def _class(label: int, names: Sequence[str] | None) -> str:
-    return str(names[label]) if names is not None and 0 <= label < len(names) else str(label)
+def flip_names(before: int, after: int, names: Sequence[str] | None) -> tuple[str, str]:
+    """Names of the classes of a flipped prediction; of labels −1 and +1 the first and the second name."""
+    signed = -1 in (before, after)
+    made = []
+    for label in (before, after):
+        index = int(label > 0) if signed else label
+        named = names is not None and 0 <= index < len(names)
+        made.append(str(names[index]) if named and names is not None else str(label))
+    return made[0], made[1]
