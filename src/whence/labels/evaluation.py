@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from whence.errors import InputError, NonFiniteError
@@ -48,6 +47,8 @@ def auroc(suspicion: Values, wrong: Values) -> float:
         InputError: different lengths, none or all labels are wrong, values that are not finite.
     """
     flags = _flags(wrong)
+    from sklearn.metrics import roc_auc_score  # takes half a second to load
+
     return float(roc_auc_score(flags, _suspicion(suspicion, flags)))
 
 
@@ -58,6 +59,8 @@ def average_precision(suspicion: Values, wrong: Values) -> float:
         InputError: different lengths, none or all labels are wrong, values that are not finite.
     """
     flags = _flags(wrong)
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(flags, _suspicion(suspicion, flags)))
 
 

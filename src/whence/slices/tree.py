@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.cluster import MiniBatchKMeans, ward_tree
 
 # Up to so many rows the tree is built on them, which takes memory for every pair; beyond it on so many
 # averages of near neighbours.
@@ -56,6 +55,8 @@ def build_tree(
         means: averages in their place.
         seed: of k-means.
     """
+    from sklearn.cluster import MiniBatchKMeans, ward_tree  # takes half a second to load
+
     n = len(rows)
     if n == 1:
         return Tree(np.zeros(1, dtype=np.int64), np.empty((0, 2), dtype=np.int64))
