@@ -52,7 +52,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     result.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output, nothing else"
     )
-    result.add_argument("--quick", action="store_true", help="a smaller run, under a minute")
+    result.add_argument("--quick", action="store_true", help="a smaller run, of a minute or two at most")
     return result
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import plotting
 import small_cnn
 import torch
+from counts import at_least
 from experiment import Row, agreement, parser, require_data, run, say, show, write
 from figure2 import choose_query
 from mnist import Split, load_mnist
@@ -231,7 +232,7 @@ def command() -> argparse.ArgumentParser:
         "--query", type=int, help="row of the misread test image (default: the paper's, 6558)"
     )
     result.add_argument(
-        "--removals", type=int, help="how many training images to remove (default 100; quick 10)"
+        "--removals", type=at_least(3), help="how many training images to remove (default 100; quick 10)"
     )
     return result
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import plotting
 import torch
 from cifar10 import load_cifar10
 from cifar_pair import Pair, network_for, pair_of
+from counts import at_least
 from experiment import Row, parser, require_data, run, say, show, write
 from image_attack import Head, Method, Task, flipped_share, head_on, one_by_one, refitted, task_of, together
 
@@ -49,7 +50,7 @@ class Settings:
     steps: int = 24
     step_size: float = 0.06
     together: int = 30
-    queries: int | None = None
+    queries: int | None = 120
     compared: int = 24
     heads: tuple[tuple[int | None, float], ...] = ((None, 1e-3), (None, 1e-8), (600, 1e-3), (300, 1e-8))
 
@@ -171,9 +172,8 @@ def command() -> argparse.ArgumentParser:
     result = parser(__doc__ or "")
     result.add_argument(
         "--queries",
-        type=int,
-        default=120,
-        help="attack so many test images, taken at random (default: 120; 474 are all)",
+        type=at_least(1),
+        help="attack so many test images, taken at random (default 120, quick 8; 474 are all)",
     )
     return result
 
@@ -183,7 +183,9 @@ def experiment_from(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     pair = pair_of(*load_cifar10(require_data(options.data)), per_class=200 if options.quick else 900)
     network = network_for(pair, options.out, quick=options.quick)
-    settings = QUICK if options.quick else Settings(queries=options.queries)
+    settings = QUICK if options.quick else Settings()
+    if options.queries is not None:
+        settings = replace(settings, queries=options.queries)
     result, points = experiment(task_of(network.features, pair), settings)
     result["training_seconds"] = network.seconds
     plotting.save(draw(result, points), options.out, "figure5")

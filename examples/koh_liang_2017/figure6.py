@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import plotting
+from counts import at_least
 from enron import bag_of_words, load_enron
 from experiment import Row, parser, require_data, run, show, write
 from spam_filter import ORDERS, Data, Settings, experiment
@@ -97,7 +99,7 @@ def _curve(axis: plotting.Axes, share: np.ndarray, series: dict[str, list[float]
 def command() -> argparse.ArgumentParser:
     """The options of this experiment."""
     result = parser(__doc__ or "")
-    result.add_argument("--repeats", type=int, help="draws of flipped labels (default 40; quick 2)")
+    result.add_argument("--repeats", type=at_least(2), help="draws of flipped labels (default 40; quick 2)")
     return result
 
 
@@ -108,9 +110,8 @@ def experiment_from(options: argparse.Namespace) -> dict[str, Any]:
         Settings(repeats=2, others=(1e-2,), other_repeats=2, words=800) if options.quick else Settings()
     )
     if options.repeats is not None:
-        settings = Settings(
-            repeats=options.repeats, other_repeats=min(options.repeats, settings.other_repeats)
-        )
+        fewer = min(options.repeats, settings.other_repeats)
+        settings = replace(settings, repeats=options.repeats, other_repeats=fewer)
     bag = bag_of_words(train, test, most=settings.words, min_mails=settings.min_mails)
     result = experiment(Data(bag, train.labels, test.labels), settings)
     plotting.save(draw(result), options.out, "figure6")

@@ -1,6 +1,7 @@
 """Figures 4 and 5, small: data files, the network and its cache, heads and scores against closed forms."""
 
 import lzma
+from types import SimpleNamespace
 
 import cifar10
 import cifar_pair
@@ -206,3 +207,30 @@ def test_figure5_flips_are_those_of_heads_refitted_from_zero(pair, network):
     assert result["together"]["random"]["of"] == 4 and len(result["heads"]) == 2
     assert [row.paper for row in figure5.comparison(result)] == ["57%", "16 of 30", "16 of 30"]
     assert len(figure5.draw(result, points).axes) == 3
+
+
+def test_quick_keeps_its_settings_beside_a_number_of_queries(tmp_path, monkeypatch):
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def stop(task, settings):
+        seen.append(settings)
+        raise Enough
+
+    for name in ("load_cifar10", "pair_of", "network_for", "task_of"):
+        monkeypatch.setattr(figure5, name, lambda *_, **__: SimpleNamespace(features=None))
+    monkeypatch.setattr(figure5, "load_cifar10", lambda folder: ())
+    monkeypatch.setattr(figure5, "experiment", stop)
+    for options in (["--quick", "--queries", "3"], ["--quick"], ["--queries", "5"], []):
+        with pytest.raises(Enough):
+            figure5.main(["--data", str(tmp_path), "--out", str(tmp_path), *options])
+    assert [one.queries for one in seen] == [3, 8, 5, 120]
+    assert [one.components for one in seen] == [60, 60, 600, 600]
+
+
+def test_no_queries_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        figure5.command().parse_args(["--queries", "0"])
+    assert "expected a whole number, at least 1" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 
+import enron
 import figure6
 import logistic_regression
 import numpy as np
@@ -100,3 +101,28 @@ def test_from_the_command_line(tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["n"] == 120 and result["p"] == 8 and result["converged"] == 2
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".png", ".svg"}
+
+
+def test_quick_keeps_its_settings_beside_a_number_of_repeats(tmp_path, monkeypatch):
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def stop(data, settings):
+        seen.append(settings)
+        raise Enough
+
+    mails = enron.Mails(["cheap offer"] * 12, np.array([-1, 1] * 6))
+    monkeypatch.setattr(figure6, "load_enron", lambda folder: mails)
+    monkeypatch.setattr(figure6, "experiment", stop)
+    with pytest.raises(Enough):
+        figure6.main(["--data", str(tmp_path), "--out", str(tmp_path), "--quick", "--repeats", "3"])
+    assert seen[0].repeats == 3 and seen[0].words == 800 and seen[0].others == (1e-2,)
+
+
+@pytest.mark.parametrize("given", ["1", "0", "-2", "two"])
+def test_a_standard_error_needs_two_repeats(given, capsys):
+    with pytest.raises(SystemExit):
+        figure6.command().parse_args([f"--repeats={given}"])
+    assert "expected a whole number, at least 2" in capsys.readouterr().err
