@@ -104,6 +104,12 @@ def test_finished_retrainings_are_kept_and_another_edit_is_another_run(tmp_path)
     influence.relabel([1], 0 if plain.y[1] else 1).retrain(counted, queries())
     influence.relabel([2], 0 if plain.y[2] else 1).retrain(counted, queries())
     assert counted.calls[2:] == [plain.n, plain.n]
+    # Other queries and other measurements are kept beside them, and the curve reads what is there.
+    influence.remove([1]).retrain(counted, queries(3))
+    margins = influence.remove([1]).retrain(counted, queries(), "margin")
+    assert len(counted.calls) == 8 and not np.array_equal(margins.actual, first.actual)
+    influence.removal_curve([1, 2], [1], queries(), counted)
+    assert len(counted.calls) == 8
     other = fit(convex(), run_dir=tmp_path, parameters="weight", weight_decay=0.03)
     with pytest.raises(StoreError):
         other.remove([1]).retrain(counted, queries())

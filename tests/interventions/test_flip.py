@@ -257,6 +257,8 @@ def test_a_set_that_fails_is_enlarged_and_a_run_that_fails_is_reported(tmp_path)
     assert f"Retraining needed {larger}" in grown.words
     flips.confirm(stubborn)
     assert len(stubborn.calls) == 3  # read from the run directory
+    influence.flip(queries, max_size=20).confirm(stubborn)  # which keeps those of other queries beside them
+    assert len(stubborn.calls) > 3
 
     def unwilling(data, seed):
         if len(data[0]) < 70:

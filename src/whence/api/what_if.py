@@ -81,8 +81,7 @@ class WhatIf(Held):
             order=order,
             reduction=reduction,
             rivals=rivals,
-            # Apart from the other retrainings, which measure something else.
-            run_dir=None if self._run_dir is None else self._run_dir / "flips",
+            run_dir=self._run_dir,
         )
 
     def removal_curve(

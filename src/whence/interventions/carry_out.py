@@ -19,7 +19,7 @@ from whence.interventions.outcome import Outcome
 from whence.interventions.predict import Order, predict_change
 from whence.progress import progress_bar
 from whence.store import fingerprint
-from whence.task import TrainingData
+from whence.task import Examples, TrainingData
 
 
 def edited_data(train: TrainingData, edits: Edits, *, weighted: bool) -> tuple[Any, Tensor | None]:
@@ -51,6 +51,14 @@ def edited_data(train: TrainingData, edits: Edits, *, weighted: bool) -> tuple[A
     return train.edited(**given, repeat={i: int(weight) for i, weight in odd.items()}), None
 
 
+def own_directory(run_dir: Path | None, examples: Examples, measured: Measurement) -> Path | None:
+    """Where the retrainings measured on these queries are kept, beside those of others."""
+    if run_dir is None:
+        return None
+    measures = fingerprint([examples.fingerprint(), measured.name, fingerprint(measured.function)])
+    return run_dir / f"measured{measures[:12]}"
+
+
 def carry_out(
     fitted: FittedInfluence,
     train: Any,
@@ -76,7 +84,8 @@ def carry_out(
         recipe: `recipe(train, seed) -> model`, or `recipe(train, seed, weights)` where examples are to count
             otherwise than once.
         seeds: every training is done once with each.
-        run_dir: keeps finished retrainings, see `Retraining`.
+        run_dir: keeps finished retrainings, those of each set of queries and measurement in a directory of
+            their own, see `Retraining`.
         retraining: of this recipe, these queries and this measurement, where several interventions share one.
 
     Raises:
@@ -89,7 +98,9 @@ def carry_out(
     measured = resolve_measurement(measurement, fitted.objective.loss)
     examples = fitted.objective.read(queries, role="queries")
     if retraining is None:
-        retraining = Retraining(fitted, recipe, examples, measured, run_dir)
+        retraining = Retraining(
+            fitted, recipe, examples, measured, own_directory(run_dir, examples, measured)
+        )
     changed, weights = edited_data(data, edits, weighted=retraining.takes_weights)
     change = predict_change(fitted, data, edits, queries, measured, order=order, reduction=reduction)
     given = retraining.given()

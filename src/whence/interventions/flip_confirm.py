@@ -16,6 +16,7 @@ from torch import Tensor
 from whence.errors import ConvergenceError, InputError
 from whence.evaluation import Recipe, Retraining
 from whence.influence import FittedInfluence, Measurement
+from whence.interventions.carry_out import own_directory
 from whence.interventions.decision import as_scores, resolve_decision
 from whence.interventions.flip_sets import Confirmation, FlipSet
 from whence.progress import progress_bar
@@ -51,7 +52,7 @@ def confirm_flips(
         recipe: `recipe(train, seed) -> model`.
         retrainings: at most, for each query.
         seed: of the recipe.
-        run_dir: keeps finished retrainings, see `Retraining`; not one that other measurements use.
+        run_dir: keeps finished retrainings, those of other queries and measurements beside them.
 
     Raises:
         ConvergenceError: the recipe does not converge on all the data.
@@ -63,7 +64,9 @@ def confirm_flips(
     decision = resolve_decision(objective.loss)
     data = TrainingData(train, objective.n)
     examples = objective.read(queries, role="queries")
-    retraining = Retraining(fitted, recipe, examples, Measurement("outputs", _outputs), run_dir)
+    measured = Measurement("outputs", _outputs)
+    folder = own_directory(run_dir, examples, measured)
+    retraining = Retraining(fitted, recipe, examples, measured, folder)
     wanted = [found for found in sets if found.size is not None]
 
     def margin_of(outputs: np.ndarray, found: FlipSet) -> tuple[float, int]:

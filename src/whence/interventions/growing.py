@@ -16,7 +16,7 @@ from whence.errors import InputError
 from whence.evaluation import Recipe, Retraining
 from whence.influence import FittedInfluence, Measurement, resolve_measurement
 from whence.influence.scores import check_indices
-from whence.interventions.carry_out import carry_out
+from whence.interventions.carry_out import carry_out, own_directory
 from whence.interventions.change import Change
 from whence.interventions.edited_objective import Reduction
 from whence.interventions.edits import Indices, remove
@@ -129,7 +129,9 @@ def removal_curve(
     retraining = None
     if recipe is not None:
         examples = fitted.objective.read(queries, role="queries")
-        retraining = Retraining(fitted, recipe, examples, measured, run_dir)
+        retraining = Retraining(
+            fitted, recipe, examples, measured, own_directory(run_dir, examples, measured)
+        )
     changes, outcomes = [], []
     for size in sizes:
         edits = remove(index[:size], fitted.objective.n)
