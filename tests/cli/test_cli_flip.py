@@ -52,11 +52,19 @@ def test_the_sets_in_the_files_flip_the_predictions(flipped):
     assert robustness["predicted"][-1] == len(found) / 20 == robustness["confirmed"][-1]
 
 
+def sets_of(out):
+    return json.loads((out / "flips.json").read_text())["sets"]
+
+
 def test_terminal_and_page(flipped):
     output, out, _ = flipped
     assert max(len(line) for line in output.splitlines() if str(out) not in line) <= 80
     assert "of 20 predictions are predicted to fall" in " ".join(output.split()) and "flipped" in output
+    smallest = min((one["size"], one["query"]) for one in sets_of(out) if one["size"] is not None)
+    plural = "" if smallest[0] == 1 else "s"
+    assert f"rests on training example{plural} " in " ".join(output.split())
     page = (out / "report.html").read_text()
+    assert f"{100 * smallest[0] / 40:.2g} % of the training set" in page
     assert "The predictions that rest on the fewest examples" in page and "confirmed" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 

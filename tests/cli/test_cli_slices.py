@@ -43,7 +43,7 @@ def ran(tmp_path_factory):
 def test_the_terminal_shows_groups_and_clusters_in_80_columns(ran):
     _, result = ran
     assert result.exit_code == 0, result.output
-    lines = [line for line in result.output.splitlines() if "slices.html" not in line]
+    lines = [line for line in result.output.splitlines() if "report.html" not in line]
     assert max(map(len, lines)) <= 80
     for text in ("young: 13 queries, mean loss", "old: 7 queries", "first site", "second site <b>", "32*"):
         assert text in result.output
@@ -72,7 +72,7 @@ def test_the_files_hold_every_number(ran):
 
 def test_the_page_escapes_names_and_loads_nothing(ran):
     out, _ = ran
-    page = (out / "slices.html").read_text()
+    page = (out / "report.html").read_text()
     assert "second site &lt;b&gt;" in page and "second site <b>" not in page
     assert "Groups: who carries whose error" in page and "Clusters that hurt together" in page
     assert "http" not in page and 'class="cell' in page

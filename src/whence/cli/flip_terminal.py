@@ -38,8 +38,9 @@ def print_flips(console: Console, result: FlipResult) -> None:
     shown = ", ".join(str(i) for i in first.indices[:_SHOWN])
     more = f" and {len(first.indices) - _SHOWN} more" if len(first.indices) > _SHOWN else ""
     console.print()
+    examples = "example" if len(first.indices) == 1 else "examples"
     console.print(
-        Text(f"query {result.numbers[first.query]} rests on training examples {shown}{more}.", style="dim")
+        Text(f"query {result.numbers[first.query]} rests on training {examples} {shown}{more}.", style="dim")
     )
     notes = ["margin: logit of the prediction minus that of its closest rival"]
     if result.flips.order == "newton":

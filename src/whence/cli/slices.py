@@ -107,7 +107,7 @@ def run_slices(
     *,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> SlicesResult:
-    """Write `slices.html`, `slices.json`, and `slices.csv`, `carriers.csv`, `clusters.csv`, `members.csv`
+    """Write `report.html`, `slices.json`, and `slices.csv`, `carriers.csv`, `clusters.csv`, `members.csv`
     as far as the task defines groups and a validation set.
 
     Raises:
@@ -125,7 +125,7 @@ def run_slices(
     on_stage("writing the page")
     out = Path(out)
     write_slices(result, out)
-    write_panels(out / "slices.html", result.panels(), TITLE, LEAD)
+    write_panels(out / "report.html", result.panels(), TITLE, LEAD)
     return result
 
 

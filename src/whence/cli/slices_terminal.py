@@ -31,7 +31,8 @@ def print_slices(console: Console, result: SlicesResult) -> None:
             console.print(_query_group(table, q, min(_EXAMPLES, result.top)))
         hidden = len(table.queries) - len(shown)
         if hidden:
-            console.print(Text(f"and {hidden} more query groups, in slices.csv", style="dim"))
+            groups = "group" if hidden == 1 else "groups"
+            console.print(Text(f"and {hidden} more query {groups}, in slices.csv", style="dim"))
         console.print()
         note = (
             "change: predicted when the whole group is removed from training, to first order\n"
@@ -89,8 +90,8 @@ def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType
 def _clusters(groups: HarmfulGroups, result: SlicesResult) -> RenderableType:
     names = result.task.class_names
     certain = len(groups.harmful)
-    verb = "harms" if certain == 1 else "harm"
-    head = f": {certain} of {len(groups)} clusters {verb} the validation set"
+    verb, clusters = "harms" if certain == 1 else "harm", "cluster" if len(groups) == 1 else "clusters"
+    head = f": {certain} of {len(groups)} {clusters} {verb} the validation set"
     title = Text.assemble(("Clusters that hurt together", "bold"), head)
     if not groups.converged:
         title.append("  NOT converged", style="bold red")

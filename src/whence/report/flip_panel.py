@@ -96,7 +96,7 @@ def _entry(
         "predicted": one.name(one.predicted, class_names),
         "rival": one.name(one.rival, class_names),
         "size": f"{one.size:,}",
-        "share": percent(one.share or 0.0),
+        "share": f"{100 * (one.share or 0.0):.2g} %",
         "level": level,
         "outcome": outcome,
         "words": one.describe(class_names),
