@@ -197,7 +197,13 @@ def check_indices(indices: Sequence[Any] | Tensor | np.ndarray, n: int) -> Tenso
     Raises:
         InputError: none at all, no integers, one outside `0..n-1`, or one named twice.
     """
-    index = torch.as_tensor(indices).reshape(-1)
+    try:
+        index = torch.as_tensor(indices).reshape(-1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"indices are a {type(indices).__name__} that is no sequence of integers ({error}); expected "
+            "such as [3, 17], a range, an array or a tensor"
+        ) from error
     if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
         raise InputError(
             f"indices are of dtype {index.dtype}; expected integers (for a mask pass mask.nonzero()[:, 0])"

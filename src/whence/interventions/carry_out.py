@@ -92,8 +92,8 @@ def carry_out(
         ConvergenceError: the recipe does not converge on the given data.
         InputError: as for `predict_change`, no seeds, a recipe that cannot carry the intervention out.
     """
-    if not seeds:
-        raise InputError("seeds is empty: expected at least one")
+    if not isinstance(seeds, Sequence) or not seeds:
+        raise InputError(f"seeds={seeds!r}: expected at least one whole number in a list, such as [0]")
     data = TrainingData(train, fitted.objective.n)
     measured = resolve_measurement(measurement, fitted.objective.loss)
     examples = fitted.objective.read(queries, role="queries")

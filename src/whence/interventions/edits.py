@@ -175,7 +175,13 @@ def perturb(
     """
     chosen = check_indices(indices, train.n).tolist()
     inputs = [_continuous(inputs_of(train.item(i)), i) for i in chosen]
-    moves = torch.as_tensor(delta, dtype=torch.float64)
+    try:
+        moves = torch.as_tensor(delta, dtype=torch.float64).detach().to(inputs[0].device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"delta is a {type(delta).__name__} that holds no numbers ({error}); expected changes of the "
+            "input"
+        ) from error
     if not bool(torch.isfinite(moves).all()):
         raise InputError("delta holds NaN or infinity; expected finite changes of the input")
     shape = tuple(inputs[0].shape)
@@ -222,8 +228,12 @@ def _continuous(inputs: Any, i: int) -> Tensor:
 def _require_range(moved: Tensor, i: int, valid_range: tuple[float, float] | None) -> None:
     if valid_range is None:
         return
-    low, high = valid_range
-    if not low < high:
+    try:
+        low, high = valid_range
+        ordered = bool(low < high)
+    except (TypeError, ValueError):
+        ordered = False
+    if not ordered:
         raise InputError(f"valid_range={valid_range!r}: expected (smallest, largest)")
     slack = 1e-6 * (high - low)
     if bool((moved < low - slack).any()) or bool((moved > high + slack).any()):

@@ -99,6 +99,8 @@ class Intervention:
 
     def __and__(self, other: Intervention) -> Intervention:
         """Both interventions."""
+        if not isinstance(other, Intervention):
+            return NotImplemented
         return self._with(other.edits)
 
     def data(self) -> Any:
