@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch import Tensor
-
 from whence.attack import Budget
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.influence.continuous_input import ContinuousInput
 from whence.report.cards import is_image
+from whence.report.numbers import number
 from whence.task import Objective
 
 # What a task file may set by `attack = {...}`, beside the fields of `AttackOptions`.
@@ -140,11 +139,11 @@ def make_budget(objective: Objective, where: ContinuousInput, options: AttackOpt
             picture = is_image(x[0].detach().cpu().double().numpy())
         low = min(end[0] for end in ends) if low is None else low
         high = max(end[1] for end in ends) if high is None else high
-        if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        if isinstance(low, (int, float)) and isinstance(high, (int, float)):
             known = picture and (low, high) in _USUAL
             remark = (
-                f"Valid range as found in the training inputs: {low:.4g} to {high:.4g}; the task's attack "
-                "may set low and high."
+                f"Valid range as found in the training inputs: {number(low)} to {number(high)}, of which a "
+                f"grey level is 1/{levels - 1}; the task's attack may set low and high."
             )
     if grid is None:
         # Whether the originals lie on the grid is known only for pictures that say so.
