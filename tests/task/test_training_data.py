@@ -104,9 +104,9 @@ def test_targets_and_inputs_of_an_item():
     [
         (lambda: with_target(torch.ones(3), 1), "so that its target can be changed"),
         (lambda: with_target({"a": 1, "y": 2, "label": 3}, 1), "exactly one of"),
-        (lambda: with_inputs({"x": 1}, 2), "expected a pair"),
+        (lambda: with_inputs({"x": 1}, 2), r"expected a pair.*with replace\(indices, examples\)"),
         (lambda: with_inputs((X[0], Y[0]), torch.ones(3)), r"input: found shape \(3,\), expected \(2,\)"),
-        (lambda: with_target((X[0], Y[0]), [1, 2]), r"target: found shape \(2,\), expected \(\)"),
+        (lambda: with_target((X[0], Y[0]), [1, 2]), r"^target: found shape \(2,\), expected \(\)"),
         (lambda: with_target((X[0], Y[0]), 1.5), r"target=1\.5: torch\.int64 cannot hold"),
         (lambda: with_target((X[0], Y[0]), float("nan")), r"target=nan: torch\.int64 cannot hold"),
         (lambda: with_target((X[0], Y[0]), "cat"), "target='cat'"),

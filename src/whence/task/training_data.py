@@ -177,7 +177,7 @@ def _require_pair(item: Any) -> None:
     if not (isinstance(item, (tuple, list)) and len(item) == 2):
         raise InputError(
             f"an example is {_described(item)}; expected a pair (x, y). For examples of another form replace "
-            "them whole, with Replace"
+            "them whole, with replace(indices, examples)"
         )
 
 
@@ -191,7 +191,7 @@ def _target_key(item: Any) -> Any:
     raise InputError(
         f"an example is {_described(item)}; expected (x, …, y), or a dict with exactly one of "
         f"{', '.join(TARGET_KEYS)}, so that its target can be changed. Otherwise replace the whole example, "
-        "with Replace"
+        "with replace(indices, examples)"
     )
 
 
@@ -209,15 +209,17 @@ def _like(old: Any, new: Any, what: str) -> Any:
     """`new` as what `old` is: a tensor, an array, or a plain value."""
     try:
         if isinstance(old, Tensor):
-            tensor = _same_values(torch.as_tensor(new).detach(), old.dtype).to(old.device)
+            tensor = torch.as_tensor(new).detach()
             _require_size(tensor.shape, old.shape, what)
-            return tensor.reshape(old.shape)
+            return _same_values(tensor, old.dtype).to(old.device).reshape(old.shape)
         if isinstance(old, (np.ndarray, np.generic)):
             given = np.asarray(new.detach().cpu() if isinstance(new, Tensor) else new)
+            _require_size(given.shape, old.shape, what)
             array = _same_values(given, old.dtype)
-            _require_size(array.shape, old.shape, what)
             return array.reshape(old.shape) if isinstance(old, np.ndarray) else array.reshape(())[()]
         return _plain(old, new)
+    except InputError:
+        raise
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise InputError(f"{what}={new!r}: {error}. Expected what the example has, {old!r}") from error
 
