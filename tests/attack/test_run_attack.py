@@ -245,6 +245,7 @@ def test_a_head_whose_optimum_is_out_of_reach_is_reported(monkeypatch):
         ({"examples": [60]}, "60 is outside the training set"),
         ({"candidates": [-1]}, "-1 is outside the training set"),
         ({"examples": []}, "indices is empty"),
+        ({"examples": [1], "candidates": [1, 2]}, "expected one of the two"),
         ({"steps": 0}, "steps=0"),
         ({"step_size": 0.0}, "step_size=0"),
         ({"seeds": ()}, "seeds is empty"),

@@ -218,6 +218,11 @@ def make_method(
     """
     n = fitted.objective.n
     device = fitted.objective.device
+    if examples is not None and candidates is not None:
+        raise InputError(
+            "examples= says exactly which training examples are edited, candidates= among which to choose: "
+            "expected one of the two"
+        )
     fixed = None if examples is None else check_indices(examples, n).to(device)
     allowed = torch.arange(n) if candidates is None else check_indices(candidates, n)
     count = edits if fixed is None else len(fixed)
