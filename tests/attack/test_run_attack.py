@@ -24,8 +24,9 @@ BUDGET = Budget(0.25, low=0.0, high=1.0)
 def undecided() -> tuple[Tensor, Tensor]:
     """The four correctly predicted queries of smallest margin, and one that is mispredicted."""
     x, y = data(100, start=100)
+    network = frozen_network()  # trained here when it is the first use: not without gradients
     with torch.no_grad():
-        p = frozen_network()(x).softmax(1)
+        p = network(x).softmax(1)
     margin = 2 * p.gather(1, y[:, None])[:, 0] - p.max(1).values - p.topk(2, dim=1).values[:, 1]
     right = (p.argmax(1) == y).nonzero()[:, 0]
     wrong = (p.argmax(1) != y).nonzero()[:1, 0]
