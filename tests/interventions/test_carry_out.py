@@ -243,3 +243,20 @@ def test_edited_data_keeps_weights_where_they_can_be_handed_on():
     made = fit(plain).upweight([2], 0.5).remove([0])
     data, weights = edited_data(TrainingData((plain.x, plain.y)), made.edits, weighted=True)
     assert len(data[1]) == 89 and weights is not None and float(weights[1]) == 0.5
+
+
+def test_another_forward_pass_is_another_run(tmp_path):
+    """What feeds the model decides what retraining gives: nothing kept with another is read."""
+    plain = convex()
+
+    def remove(scale):
+        def forward(model, batch):
+            return scale * model(batch[0])
+
+        own = FullBatch(plain.model, loss="cross_entropy", weight_decay=0.03, forward=forward)
+        influence = fit(plain, run_dir=tmp_path / "run", forward=forward, damping=0.01)
+        return influence.remove([1]).retrain(own, queries())
+
+    assert remove(1.0).seeds == (0,)
+    with pytest.raises(StoreError, match="another run"):
+        remove(0.5)

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from whence.errors import ConvergenceError, InputError, NonFiniteError
 from whence.influence import FittedInfluence
 from whence.influence.measurements import Measurement
-from whence.store import RunDirectory, fingerprint, model_fingerprint
+from whence.store import RunDirectory, fingerprint
 from whence.task import Examples, check_model
 
 Recipe = Callable[..., nn.Module]  # (training data, seed) -> trained model
@@ -55,16 +55,11 @@ class Retraining:
         self._known: dict[str, np.ndarray | str] = {}
         self._directory: RunDirectory | None = None
         if run_dir is not None:
-            objective = fitted.objective
             identity = {
-                "model": model_fingerprint(objective.model),
-                "parameters": objective.parameters.fingerprint(),
-                "train": objective.examples.fingerprint(),
+                **fitted.objective.identity(),
                 "queries": examples.fingerprint(),
                 "recipe": fingerprint(recipe),
-                "loss": objective.loss.settings(),
                 "measurement": {"name": measured.name, "function": fingerprint(measured.function)},
-                "dtype": str(objective.dtype),
             }
             self._directory = RunDirectory(run_dir, identity)
 

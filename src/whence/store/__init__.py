@@ -1,7 +1,7 @@
 """Files that outlive a process."""
 
 from whence.store.files import remove_leftovers, write_atomically
-from whence.store.fingerprint import fingerprint, model_fingerprint
+from whence.store.fingerprint import fingerprint
 from whence.store.json_values import dump_json, json_values
 from whence.store.run_directory import RunDirectory, check_run_directory
 from whence.store.tensors import read_tensors, write_tensors
@@ -12,7 +12,6 @@ __all__ = [
     "dump_json",
     "fingerprint",
     "json_values",
-    "model_fingerprint",
     "read_tensors",
     "remove_leftovers",
     "write_atomically",

@@ -40,15 +40,6 @@ def fingerprint(subject: Any) -> str:
     return _Description().of(subject)
 
 
-def model_fingerprint(model: nn.Module) -> str:
-    """SHA-256 of every parameter and buffer, the frozen and unselected ones too."""
-    digest = hashlib.sha256()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(name.encode())
-        digest.update(_tensor_bytes(tensor))
-    return digest.hexdigest()
-
-
 class _Description:
     """One walk over a value; an object met again counts by the position at which it was met first."""
 
