@@ -22,6 +22,8 @@ import jinja2
 from data_files import DataError
 from experiment import Row, parser, say
 
+from whence.store import write_atomically
+
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # In the order of the page: the names of modules that offer what `Experiment` says.
 EXPERIMENTS = (
@@ -146,10 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"== {name}: {outcomes[-1].error or f'{time.perf_counter() - started:.0f} s'}")
     results = {one.name: one.result if one.result is not None else {"error": one.error} for one in outcomes}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "figures.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (options.out / "index.html").write_text(
-        page(outcomes, options.out, quick=options.quick), encoding="utf-8"
-    )
+    write_atomically(options.out / "figures.json", json.dumps(results, indent=2) + "\n")
+    write_atomically(options.out / "index.html", page(outcomes, options.out, quick=options.quick))
     if options.json:
         print(json.dumps(results, indent=2))
     else:

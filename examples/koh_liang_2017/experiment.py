@@ -16,6 +16,8 @@ import numpy as np
 import scipy.stats
 from data_files import DataError
 
+from whence.store import write_atomically
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -92,7 +94,7 @@ def write(result: dict[str, Any], name: str, options: argparse.Namespace) -> Non
     """Write the result, and whether it is of a quick run, as `name`.json in the output folder."""
     options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**result, "quick": options.quick}, indent=2, allow_nan=False)
-    (options.out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    write_atomically(options.out / f"{name}.json", text + "\n")
 
 
 def show(result: dict[str, Any], options: argparse.Namespace) -> None:
