@@ -143,11 +143,12 @@ def run_change(
         "reduction": task.reduction if options.reduction is None else options.reduction,
     }
     on_stage(f"{task.name}: predicting the change of {len(numbers)} queries")
-    outcome = None
-    change = intervention.change(queries, task.measurement, **how)
     if options.retrain and task.recipe is not None:
         on_stage(f"{task.name}: retraining on the given and on the edited data")
         outcome = intervention.retrain(task.recipe, queries, task.measurement, seeds=task.seeds, **how)
+        change = outcome.change
+    else:
+        outcome, change = None, intervention.change(queries, task.measurement, **how)
     curve = _curve(task, influence, options, queries, out / "run", how, on_stage)
     examples = objective.read(queries, role="queries")
     result = ChangeResult(

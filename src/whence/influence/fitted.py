@@ -119,6 +119,7 @@ class FittedInfluence:
     Attributes:
         objective, engine, curvature, damping, solver, prepared: the pieces in use.
         spectrum: of `C` without damping.
+        mean_gradient: `(1/n) Σ g_i`, without the regulariser's.
         minimum: whether `θ̂` is a minimum.
     """
 
@@ -161,12 +162,9 @@ class FittedInfluence:
         if isinstance(self.solver, CG) and self.solver.stop == "scores":
             self.prepared.watch(self._watched())
         self.spectrum: Spectrum = self._spectrum()
+        self.mean_gradient, rms = self._mean_and_typical_gradient()
         self.minimum: MinimumCheck = check_minimum(
-            objective,
-            self.curvature,
-            self.spectrum,
-            self.train_gradients,
-            known=self._gradients_from_factors(),
+            objective, self.curvature, self.spectrum, self.mean_gradient, rms
         )
 
     def _choose_damping(self) -> Damping:
@@ -209,12 +207,12 @@ class FittedInfluence:
         steps = 1 if isinstance(self.prepared, PreparedBlocks) else _LANCZOS_STEPS
         return lanczos_spectrum(operator, steps=steps, starts=1, seed=self.options.seed)
 
-    def _gradients_from_factors(self) -> tuple[Float[Tensor, " p"], float] | None:
-        """Mean and typical norm of the training gradients, where their factors are at hand."""
-        if not isinstance(self.prepared, PreparedBlocks):
-            return None
+    def _mean_and_typical_gradient(self) -> tuple[Float[Tensor, " p"], float]:
+        """Of the training losses; from the gradients' factors where these are at hand."""
         train = self.train_gradients
-        return GradientSource(self.prepared.layers, train.examples, train.measure).mean_and_norm()
+        if isinstance(self.prepared, PreparedBlocks):
+            return GradientSource(self.prepared.layers, train.examples, train.measure).mean_and_norm()
+        return train.mean(), train.typical_norm()
 
     def settings(self) -> dict[str, Any]:
         """Everything that defines the scores, as JSON values."""

@@ -198,7 +198,7 @@ class _Whole:
             for term in rest:
                 operator = operator + term * share
             self._prepared = fitted.solver.prepare(operator, seed=fitted.options.seed)
-            self.mean_gradient = fitted.train_gradients.mean().to(fitted.objective.dtype)
+            self.mean_gradient = fitted.mean_gradient.to(fitted.objective.dtype)
             self.others = self.solve(self.mean_gradient[:, None])[:, 0]
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:

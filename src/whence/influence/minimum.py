@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.curvature import Curvature
-from whence.gradients import ExampleGradients
 from whence.linalg import Spectrum
 from whence.task import Objective
 
@@ -51,9 +50,8 @@ def check_minimum(
     objective: Objective,
     curvature: Curvature,
     spectrum: Spectrum,
-    gradients: ExampleGradients,
-    *,
-    known: tuple[Float[Tensor, " p"], float] | None = None,
+    mean: Float[Tensor, " p"],
+    rms: float,
 ) -> MinimumCheck:
     """Gradient and curvature at `θ̂`, and what they mean for influence.
 
@@ -61,10 +59,9 @@ def check_minimum(
         objective: of the fit.
         curvature: in use, without damping.
         spectrum: a Lanczos run on it.
-        gradients: of the training losses.
-        known: their mean and their typical norm, where these are at hand.
+        mean: of the training gradients.
+        rms: their typical norm.
     """
-    mean, rms = (gradients.mean(), gradients.typical_norm()) if known is None else known
     gradient = mean + objective.regulariser.gradient().double()
     norm = float(gradient.norm())
     relative = norm / rms if rms > 0 else 0.0

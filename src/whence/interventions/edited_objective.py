@@ -94,7 +94,7 @@ class EditedObjective:
                 total += part.weight * at.vjp(at.output_gradient(objective.loss)[None])[:, 0].double()
         total *= self.scale
         if self.scale != 1.0:
-            total += (self.scale - 1.0) * self.fitted.train_gradients.mean()
+            total += (self.scale - 1.0) * self.fitted.mean_gradient.double()
         return total.to(objective.dtype)
 
     def curvature(self) -> LinearOperator:

@@ -87,15 +87,15 @@ def predict_change(
     gradients = fitted.measure_gradients(queries, measured)
     steps = Steps(EditedObjective(fitted, train, edits, reduction), gradients, measured)
     first = step = steps.first()
+    missed = ""
     if chosen == "second":
         step = steps.second(first)
     elif chosen == "newton":
         step = steps.newton()
     elif chosen == "optimum":
-        step = steps.optimum()
-        if order == "auto" and step.order == "newton":
-            step = steps.newton()  # which was as far as the steps got: a choice, not a failure
-    reasons = first.reasons | step.reasons
+        step, missed = steps.optimum()
+    # For "auto", Newton's step was a choice; for "optimum" it is a failure.
+    reasons = first.reasons | step.reasons | ({missed} if missed and order == "optimum" else set())
     return Change(
         values=step.values,
         first=first.values,

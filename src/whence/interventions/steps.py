@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -62,6 +62,7 @@ class Steps:
         self._edited, self._gradients, self._measured = edited, gradients, measured
         self._fitted = edited.fitted
         self._rhs = edited.gradient_change()[:, None]
+        self._before = self._values(self._fitted.objective.parameters.values)
 
     def first(self) -> Step:
         """`C_λ⁻¹ d`, the measurement linearised."""
@@ -87,22 +88,15 @@ class Steps:
         """`C'_λ⁻¹ d`, the measurement not linearised."""
         return self._newton(_LeftOver(self._edited))
 
-    def optimum(self) -> Step:
-        """Steps with `C'_λ⁻¹` until the gradient of the edited objective vanishes; Newton's step, with a
-        reason, where they do not get there."""
+    def optimum(self) -> tuple[Step, str]:
+        """Steps with `C'_λ⁻¹` until the gradient of the edited objective vanishes; where they do not get
+        there, Newton's step and why."""
         left_over = _LeftOver(self._edited)
         newton = self._newton(left_over)
         x, reason = _to_optimum(self._edited, left_over, newton.x, self._rhs)
         if reason:
-            return Step(
-                newton.order,
-                newton.x,
-                newton.values,
-                newton.estimate,
-                newton.bound,
-                newton.reasons | {reason},
-            )
-        return Step("optimum", x, self.measure(x), newton.estimate, newton.bound, newton.reasons)
+            return newton, reason
+        return Step("optimum", x, self.measure(x), newton.estimate, newton.bound, newton.reasons), ""
 
     def remaining(self, step: Step) -> Float[Tensor, " q"]:
         """What one more step with `C_λ` would add to a step's values, the measurement not linearised."""
@@ -110,17 +104,18 @@ class Steps:
 
     def measure(self, x: Float[Tensor, "p 1"]) -> Float[Tensor, " q"]:
         """`m_q(θ̂ − x) − m_q(θ̂)`."""
+        parameters = self._fitted.objective.parameters
+        after = self._values(parameters.unflatten(parameters.flat() - x[:, 0]))
+        return (after - self._before).cpu()
+
+    def _values(self, values: Mapping[str, Tensor]) -> Float[Tensor, " q"]:
         objective = self._fitted.objective
-        before = objective.parameters.values
-        after = objective.parameters.unflatten(objective.parameters.flat() - x[:, 0])
-        function = self._measured.function
-        parts = []
         with torch.no_grad():
-            for _, batch in self._gradients.examples.batches(max(self._fitted.engine.batch_size, 256)):
-                targets = objective.targets(batch)
-                new = function(objective.outputs(after, batch), targets)
-                parts.append(new - function(objective.outputs(before, batch), targets))
-        return torch.cat(parts).cpu()
+            parts = [
+                self._measured.function(objective.outputs(values, batch), objective.targets(batch))
+                for _, batch in self._gradients.examples.batches(max(self._fitted.engine.batch_size, 256))
+            ]
+        return torch.cat(parts)
 
     def _newton(self, left_over: _LeftOver) -> Step:
         solution = left_over.solve(self._rhs)
@@ -183,7 +178,7 @@ def _about_what_is_left() -> Iterator[None]:
 def _gradient(fitted: FittedInfluence) -> Float[Tensor, " p"]:
     """`∇J(θ̂)`, which need not vanish."""
     objective = fitted.objective
-    mean = fitted.train_gradients.mean() + objective.regulariser.gradient().double()
+    mean = fitted.mean_gradient.double() + objective.regulariser.gradient().double()
     return mean.to(objective.dtype)
 
 
