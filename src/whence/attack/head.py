@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from whence.errors import UnsupportedError
 from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.influence import FittedInfluence
+from whence.solvers import preconditioner_of
 from whence.task.regulariser import WeightDecay
 
 _BATCH = 512
@@ -102,7 +103,8 @@ class HeadProblem:
         assert isinstance(regulariser, WeightDecay)
         self.decay = self.to_heads(regulariser.diagonal[:, None])[0]
         self.damping = fitted.damping.value
-        self._inverse = self._preconditioner()
+        self._typical = fitted.minimum.typical_gradient
+        self._inverse = preconditioner_of(fitted.prepared)
 
     def read(self, examples: Any) -> tuple[Float[Tensor, "n d"], tuple[int, ...], Any]:
         """Features, the shape of one example's outputs, and targets of a set of examples."""
@@ -182,14 +184,6 @@ class HeadProblem:
     def distance(self, gradient: Float[Tensor, "B c d"]) -> Float[Tensor, " B"]:
         """`n ‖∇J_b‖ / rms‖g_i‖`: the gradient left over, in units of what removing one example changes."""
         return self.n * gradient.flatten(1).norm(dim=1) / max(self._typical, 1e-30)
-
-    def _preconditioner(self) -> Any:
-        self._typical = self.fitted.minimum.typical_gradient
-        try:
-            return self.fitted.prepared.as_preconditioner()
-        except UnsupportedError:
-            # A solver that iterates anew for each right-hand side: plain conjugate gradients then.
-            return None
 
     def _all_targets(self, index: Int[Tensor, "B k"]) -> Any:
         count = len(index)

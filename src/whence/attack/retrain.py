@@ -14,11 +14,10 @@ from whence.attack.head import Edited
 from whence.attack.head_attack import TOLERANCE, HeadAttack
 from whence.attack.newton import has_optimum, refit
 from whence.attack.predictions import classes_of
-from whence.errors import InputError
-from whence.evaluation import Recipe, Retraining
+from whence.evaluation import Recipe, Retraining, check_architecture
 from whence.influence.measurements import Measurement
 from whence.losses import Loss
-from whence.task import Objective, check_model
+from whence.task import Objective
 
 Classes = Int[Tensor, " m"]
 
@@ -47,22 +46,7 @@ def train_anew(objective: Objective, recipe: Recipe, train: Any, seed: int) -> n
         ConvergenceError: raised by the recipe.
     """
     model = recipe(train, seed)
-    if not isinstance(model, nn.Module):
-        raise InputError(f"recipe returned a {type(model).__name__}; expected the trained torch.nn.Module")
-    shapes = [
-        {name: tuple(value.shape) for name, value in made.named_parameters()}
-        for made in (objective.model, model)
-    ]
-    if shapes[0] != shapes[1]:
-        differing = sorted(
-            name for name in {*shapes[0], *shapes[1]} if shapes[0].get(name) != shapes[1].get(name)
-        )
-        raise InputError(
-            f"recipe returned another architecture than the model's: parameter {differing[0]!r} is "
-            f"{shapes[1].get(differing[0], 'absent')}, expected {shapes[0].get(differing[0], 'absent')}. "
-            "Build the same model in the recipe"
-        )
-    check_model(model)
+    check_architecture(objective.model, model)
     return model
 
 

@@ -114,11 +114,16 @@ class Retraining:
             model = self._recipe(train, seed, **options)
         except ConvergenceError as error:
             return str(error)
-        _check_architecture(self._fitted.objective.model, model)
+        check_architecture(self._fitted.objective.model, model)
         return _measure(self._fitted, model, self._examples, self._measured)
 
 
-def _check_architecture(given: nn.Module, made: Any) -> None:
+def check_architecture(given: nn.Module, made: Any) -> None:
+    """Refuse what a recipe returned if it is no model like the given one, or if its forward pass is random.
+
+    Raises:
+        InputError: naming the parameter or module that differs.
+    """
     if not isinstance(made, nn.Module):
         raise InputError(f"recipe returned a {type(made).__name__}; expected the trained torch.nn.Module")
     expected = {name: tuple(value.shape) for name, value in given.named_parameters()}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.gradients.engine import GradientEngine
@@ -77,14 +77,21 @@ class ExampleGradients:
             total += float(_norms(rows).double().square().sum())
         return (total / len(chosen)) ** 0.5
 
+    def sum(self, members: Int[Tensor, " k"]) -> Float[Tensor, " p"]:
+        """`Σ_{i ∈ members} g_i` in float64: a backward pass per batch, no gradient of a single one."""
+        return self._summed(members.to(self.engine.objective.device).split(self.engine.batch_size))
+
     def mean(self) -> Float[Tensor, " p"]:
         """`(1/n) Σ g_i` in float64."""
+        size, n = self.engine.batch_size, len(self.examples)
+        return self._summed(slice(start, min(start + size, n)) for start in range(0, n, size)) / n
+
+    def _summed(self, parts: Iterable[slice | Tensor]) -> Float[Tensor, " p"]:
         total = torch.zeros(self.engine.objective.p, dtype=torch.float64, device=self.engine.objective.device)
-        for start in range(0, len(self.examples), self.engine.batch_size):
-            where = slice(start, min(start + self.engine.batch_size, len(self.examples)))
+        for where in parts:
             at = self.engine.linearise(self.examples, where)
             total += at.vjp(at.output_gradient(self.measure)[None])[:, 0].double()
-        return total / len(self.examples)
+        return total
 
 
 def _norms(parts: list[Tensor]) -> Float[Tensor, " b"]:

@@ -9,9 +9,7 @@ from torch import Tensor
 from whence.errors import InputError
 from whence.interventions.edits import Edits
 from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SmoothHinge
-from whence.task import Examples, Objective
-
-_BATCH = 4096
+from whence.task import Examples, Objective, class_numbers
 
 
 def require_classes(objective: Objective, new: Examples | None, edits: Edits, changed: list[int]) -> None:
@@ -52,15 +50,6 @@ def _labels(objective: Objective, examples: Examples) -> Int[Tensor, " n"] | Non
     """One class number per example, or `None` where targets are no such thing."""
     if not isinstance(objective.loss, (CrossEntropy, BinaryCrossEntropy, Logistic, SmoothHinge)):
         return None
-    found = []
-    for _, batch in examples.batches(_BATCH):
-        target = objective.targets(batch)
-        if not isinstance(target, Tensor) or target.numel() != target.shape[0]:
-            return None
-        flat = target.detach().cpu().reshape(-1)
-        if flat.is_floating_point() and bool((flat != flat.round()).any()):
-            return None  # soft targets
-        found.append(flat.long())
-    labels = torch.cat(found)
+    labels = class_numbers(objective, examples)
     # -100 and its like mark what is ignored.
-    return labels if int(labels.min()) >= -1 else None
+    return None if labels is None or int(labels.min()) < -1 else labels

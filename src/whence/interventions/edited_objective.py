@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whence.curvature import CurvatureOfExamples, WeightedExamples
 from whence.errors import InputError
+from whence.gradients import ExampleGradients
 from whence.influence import FittedInfluence
 from whence.interventions.classes import require_classes
 from whence.interventions.edits import Edits
@@ -89,9 +90,8 @@ class EditedObjective:
         engine, objective = self.fitted.engine, self.fitted.objective
         total = torch.zeros(objective.p, dtype=torch.float64, device=objective.device)
         for part in self.parts:
-            for index in part.index.to(objective.device).split(engine.batch_size):
-                at = engine.linearise(part.examples, index)
-                total += part.weight * at.vjp(at.output_gradient(objective.loss)[None])[:, 0].double()
+            gradients = ExampleGradients(engine, part.examples, objective.loss)
+            total += part.weight * gradients.sum(part.index)
         total *= self.scale
         if self.scale != 1.0:
             total += (self.scale - 1.0) * self.fitted.mean_gradient.double()

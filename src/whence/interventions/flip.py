@@ -18,12 +18,11 @@ from whence.interventions.flip_search import Found, class_codes, greedy, iterate
 from whence.interventions.flip_sets import FlipSet
 from whence.interventions.flips import Flips
 from whence.interventions.linear_refits import LinearRefits, why_not_linear, with_ones
-from whence.task import Examples, check_examples
+from whence.task import Examples, check_examples, class_numbers
 
 FlipOrder = Literal["auto", "first", "newton"]
 
 _ORDERS = ("auto", "first", "newton")
-_BATCH = 4096
 
 
 def find_flips(
@@ -83,7 +82,8 @@ def find_flips(
         )
     chosen = "newton" if order == "auto" and not reason else "first" if order == "auto" else order
     ranks = range(1, min(rivals, decision.rivals(scores.shape[1])) + 1)
-    labels = _training_classes(fitted)
+    numbers = class_numbers(objective, objective.examples)
+    labels = None if numbers is None else class_codes(numbers)
     most = largest_set(objective.n, labels, max_size)
     if most < 1:
         raise InputError("each class has one training example: none can be removed without losing its class")
@@ -192,18 +192,3 @@ def _smallest(
             )
         )
     return sets
-
-
-def _training_classes(fitted: FittedInfluence) -> Int[Tensor, " n"] | None:
-    """One class number per training example; `None` where targets are not one label each (soft targets)."""
-    objective = fitted.objective
-    parts = []
-    for _, batch in objective.examples.batches(_BATCH):
-        target = objective.targets(batch)
-        if not isinstance(target, Tensor) or target.numel() != target.shape[0]:
-            return None
-        parts.append(target.detach().cpu().reshape(-1))
-    labels = torch.cat(parts)
-    if labels.is_floating_point() and bool((labels != labels.round()).any()):
-        return None
-    return class_codes(labels.long())

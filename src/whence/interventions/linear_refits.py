@@ -11,6 +11,7 @@ from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.influence import FittedInfluence
 from whence.interventions.edited_objective import Reduction
 from whence.linalg import LinearOperator, batched_cg
+from whence.solvers import preconditioner_of
 
 _NEWTON_STEPS, _CG_STEPS, _HALVINGS = 30, 100, 12
 _CG_RTOL = 1e-4
@@ -67,10 +68,7 @@ class LinearRefits:
         self.start = self._matrices(objective.parameters.flat().double()[:, None])[0]
         self._fixed = made.reshape(self.n, -1) - self.features @ self.start.T  # of what is not studied
         self._penalty: LinearOperator = fitted.damping.add_to(objective.regulariser.hessian())
-        try:
-            self._preconditioner: LinearOperator | None = fitted.prepared.as_preconditioner()
-        except UnsupportedError:  # an iterative solver's answer is no fixed map
-            self._preconditioner = None
+        self._preconditioner = preconditioner_of(fitted.prepared)
         first = self._output_gradients(self.start[None])
         self._gradient_at_start = self._pull_back(first)[0] / self.n
 

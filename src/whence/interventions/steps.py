@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import NotPositiveDefiniteError, UnsupportedError
+from whence.errors import NotPositiveDefiniteError
 from whence.gradients import ExampleGradients
 from whence.influence import FittedInfluence, Measurement
 from whence.interventions.edited_objective import EditedObjective
-from whence.solvers import CG, PreparedBlocks, Solution
+from whence.solvers import CG, PreparedBlocks, Solution, preconditioner_of
 
 # Steps towards the optimum, and the share of the whole way at which a step is too small to matter, in length
 # or in the norm of the curvature: where the objective leaves a direction free, rounding alone makes steps.
@@ -147,12 +147,8 @@ class _LeftOver:
 
     def __init__(self, edited: EditedObjective):
         fitted = edited.fitted
-        try:
-            preconditioner = fitted.prepared.as_preconditioner()
-        except UnsupportedError:  # an iterative solver's answer is none
-            preconditioner = None
         rtol = 1e-10 if fitted.objective.dtype == torch.float64 else 1e-5
-        solver = CG(rtol=rtol, preconditioner=preconditioner)
+        solver = CG(rtol=rtol, preconditioner=preconditioner_of(fitted.prepared))
         with _about_what_is_left():
             self._prepared = solver.prepare(edited.curvature(), seed=fitted.options.seed)
         self.lower_bound = self._prepared.lower_bound

@@ -19,7 +19,6 @@ from whence.slices.clusters import HarmfulCluster, HarmfulGroups
 from whence.slices.groups import Groups
 from whence.slices.sums import (
     change_of_each,
-    gradient_sum,
     measured_values,
     score_examples,
     score_groups,
@@ -27,7 +26,7 @@ from whence.slices.sums import (
     standard_error,
 )
 from whence.slices.tree import build_tree, cut, prune
-from whence.task import Examples
+from whence.task import class_numbers
 
 # Components of a gradient's sketch.
 _SKETCH = 64
@@ -74,7 +73,7 @@ def harmful_groups(
         raise InputError(f"clusters={clusters!r}: expected 'auto' or an integer from 2 to the {n} examples")
     measured = resolve_measurement(measurement, fitted.objective.loss)
     gradients = fitted.measure_gradients(validation, measured)
-    mean = gradient_sum(gradients, torch.arange(len(gradients))) / len(gradients)
+    mean = gradients.mean().to(fitted.objective.dtype)
     solution = solve_with_error(fitted, mean[:, None])
     scores, errors = (torch.empty(n, 1, dtype=fitted.objective.dtype) for _ in range(2))
     squares = score_examples(fitted, solution, scores, errors)
@@ -92,7 +91,8 @@ def harmful_groups(
     score_groups(fitted, solution, groups, squares, change, estimate, bound)
     each = change_of_each(fitted, gradients, groups)
     sign = 1.0 if measured.higher_is_better else -1.0
-    labels, asked = labels_of(fitted, fitted.objective.examples), labels_of(fitted, gradients.examples)
+    objective = fitted.objective
+    labels, asked = (class_numbers(objective, data) for data in (objective.examples, gradients.examples))
     total = harm.clamp(min=0).sum()
     made = []
     for c, members in enumerate(groups.members):
@@ -127,20 +127,6 @@ def harmful_groups(
             "cluster_seed": seed,
         },
     )
-
-
-def labels_of(fitted: FittedInfluence, examples: Examples) -> Tensor | None:
-    """The class of each example; `None` where targets are no single whole numbers."""
-    found = []
-    for _, batch in examples.batches(1024):
-        targets = fitted.objective.targets(batch)
-        if not isinstance(targets, Tensor) or targets.numel() != len(targets):
-            return None
-        values = targets.reshape(-1).cpu()
-        if values.is_floating_point() and not bool((values == values.round()).all()):
-            return None
-        found.append(values.long())
-    return torch.cat(found)
 
 
 def _sketches(fitted: FittedInfluence, seed: int) -> Float[np.ndarray, "n k"]:

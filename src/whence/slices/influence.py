@@ -15,7 +15,6 @@ from whence.progress import progress_bar
 from whence.slices.groups import resolve_groups
 from whence.slices.sums import (
     change_of_each,
-    gradient_sum,
     measured_values,
     score_examples,
     score_groups,
@@ -74,7 +73,7 @@ def group_influence(
         for start in range(0, q, fitted.block_size()):
             block = slice(start, min(start + fitted.block_size(), q))
             members = asked.members[block]
-            means = [gradient_sum(gradients, part) / len(part) for part in members]
+            means = [(gradients.sum(part) / len(part)).to(dtype) for part in members]
             solution = solve_with_error(fitted, torch.stack(means, 1))
             squares = score_examples(fitted, solution, scores[:, block], score_error[:, block])
             score_groups(

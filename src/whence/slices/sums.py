@@ -21,18 +21,6 @@ from whence.solvers.floor import not_positive_definite
 _STEPS = 2
 
 
-def gradient_sum(gradients: ExampleGradients, members: Tensor) -> Float[Tensor, " p"]:
-    """`Σ_{i ∈ members} g_i`, one backward pass per batch and no gradient of a single example; added in
-    float64, in the dtype of the computation."""
-    engine = gradients.engine
-    objective = engine.objective
-    total = torch.zeros(objective.p, dtype=torch.float64, device=objective.device)
-    for part in members.to(objective.device).split(engine.batch_size):
-        at = engine.linearise(gradients.examples, part)
-        total += at.vjp(at.output_gradient(gradients.measure)[None])[:, 0].double()
-    return total.to(objective.dtype)
-
-
 def measured_values(gradients: ExampleGradients) -> Float[Tensor, " q"]:
     """The measurement of each example, in float64."""
     engine = gradients.engine
@@ -110,7 +98,7 @@ def score_groups(
     """
     with progress_bar("training groups", len(train), enabled=fitted.options.progress) as bar:
         for number, members in enumerate(train.members):
-            total = gradient_sum(fitted.train_gradients, members)
+            total = fitted.train_gradients.sum(members).to(fitted.objective.dtype)
             change[number] = (total.double() @ solution.x.double()).cpu()
             missed = torch.einsum("p,rpk->rk", total, solution.error_directions).norm(dim=0)
             size = total.norm().reshape(1)
@@ -132,7 +120,10 @@ def change_of_each(
     with progress_bar("changes of single queries", len(groups), enabled=fitted.options.progress) as bar:
         for start in range(0, len(groups), size):
             block = slice(start, min(start + size, len(groups)))
-            sums = [gradient_sum(fitted.train_gradients, members) for members in groups.members[block]]
+            sums = [
+                fitted.train_gradients.sum(members).to(fitted.objective.dtype)
+                for members in groups.members[block]
+            ]
             solution = fitted.solve(torch.stack(sums, 1))
             for where, inner, _ in gradients.products(solution.x):
                 made[where, block] = inner.double().cpu() / fitted.objective.n

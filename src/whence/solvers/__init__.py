@@ -21,7 +21,7 @@ from whence.solvers.kronecker import (
 )
 from whence.solvers.lissa import LiSSA
 from whence.solvers.nystrom import Nystrom
-from whence.solvers.preconditioner import InverseOperator
+from whence.solvers.preconditioner import InverseOperator, preconditioner_of
 from whence.solvers.projected import Projected
 
 __all__ = [
@@ -50,5 +50,6 @@ __all__ = [
     "choose_damping",
     "choose_solver",
     "keep_factors",
+    "preconditioner_of",
     "relative_damping",
 ]

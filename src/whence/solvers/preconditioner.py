@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.errors import InputError, UnsupportedError
 from whence.linalg import LinearOperator
-from whence.solvers.base import Solver
+from whence.solvers.base import PreparedSolver, Solver
 
 
 class InverseOperator(LinearOperator):
@@ -44,6 +44,14 @@ def check_preconditioner(preconditioner: Any, *, required: bool) -> None:
             f"preconditioner: found {found}; expected a Solver such as Nystrom(), a LinearOperator that "
             f"approximates C_λ⁻¹{'' if required else ', or None'}"
         )
+
+
+def preconditioner_of(prepared: PreparedSolver) -> LinearOperator | None:
+    """The fixed map that a prepared solver applies; `None` for one that iterates anew each time."""
+    try:
+        return prepared.as_preconditioner()
+    except UnsupportedError:
+        return None
 
 
 def prepare_preconditioner(

@@ -7,6 +7,7 @@ from whence.task.checks import (
     check_model,
 )
 from whence.task.examples import Examples
+from whence.task.labels import class_numbers
 from whence.task.objective import Measure, Objective, differentiable_attention
 from whence.task.parameters import ParameterSet
 from whence.task.regulariser import CustomRegulariser, Regulariser, WeightDecay
@@ -25,6 +26,7 @@ __all__ = [
     "check_examples",
     "check_inputs_untouched",
     "check_model",
+    "class_numbers",
     "differentiable_attention",
     "inputs_of",
     "target_of",
