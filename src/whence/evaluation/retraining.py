@@ -75,6 +75,19 @@ class Retraining:
         """The measurement under the model as it was given, `(q,)`."""
         return _measure(self._fitted, self._fitted.objective.model, self._examples, self._measured)
 
+    def baseline(self, train: Any, seed: int) -> np.ndarray:
+        """The measurement after training on all the data, `(q,)`.
+
+        Raises:
+            ConvergenceError: the recipe does not converge there: nothing can be compared.
+        """
+        found = self.measured("all", lambda: train, seed)
+        if isinstance(found, str):
+            raise ConvergenceError(
+                f"the recipe did not converge on the full training set (seed {seed}): {found}"
+            )
+        return found
+
     def measured(
         self, name: str, train: Callable[[], Any], seed: int, weights: Tensor | None = None
     ) -> np.ndarray | str:

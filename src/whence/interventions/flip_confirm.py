@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whence.errors import ConvergenceError, InputError
+from whence.errors import InputError
 from whence.evaluation import Recipe, Retraining
 from whence.influence import FittedInfluence, Measurement
 from whence.interventions.carry_out import own_directory
@@ -75,12 +75,8 @@ def confirm_flips(
         return float(decision.margins(scores, label)[0]), int(decision.labels(scores)[0])
 
     with progress_bar("retraining", 1 + len(wanted), enabled=fitted.options.progress) as bar:
-        baseline = retraining.measured("all", lambda: train, seed)
+        baseline = retraining.baseline(train, seed)
         bar.advance()
-        if isinstance(baseline, str):
-            raise ConvergenceError(
-                f"the recipe did not converge on the full training set (seed {seed}): {baseline}"
-            )
 
         def confirmed(found: FlipSet) -> Confirmation:
             _, label = margin_of(baseline, found)
