@@ -16,10 +16,11 @@ from whence.attack.edited_data import edited_training_set
 from whence.attack.head import head_obstacle
 from whence.cli.attack_options import AttackOptions, make_budget, settled
 from whence.cli.files import write_table
+from whence.cli.task_cards import query_cards, train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.influence.continuous_input import ContinuousInput, find_input
-from whence.report import Describer, Panel, write_panels
+from whence.report import Panel, write_panels
 from whence.report.poisoning_panel import attack_panel, poisoning_panel
 from whence.store import write_atomically
 from whence.store.json_values import dump_json
@@ -78,18 +79,7 @@ def find_attack(
     data = TrainingData(task.queries, len(examples))
     queries = data.stack([data.item(i) for i in numbers])
     obstacle = head_obstacle(fitted)
-    cards = (
-        Describer(objective, task.train, objective.examples, "train", task.describe_train, task.class_names),
-        Describer(
-            objective,
-            queries,
-            objective.read(queries, role="queries"),
-            "query",
-            task.describe_query,
-            task.class_names,
-            numbers,
-        ),
-    )
+    cards = (train_cards(task, influence), query_cards(task, influence, queries, numbers))
     shared: dict[str, Any] = {
         "budget": budget,
         "steps": options.steps,

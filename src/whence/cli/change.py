@@ -15,13 +15,14 @@ from whence.cli.edit_words import parse_indices, parse_label, parse_pair, parse_
 from whence.cli.files import write_table
 from whence.cli.grow import parse_sizes
 from whence.cli.selection import choose_queries
+from whence.cli.task_cards import query_cards, train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.influence import resolve_measurement
 from whence.interventions import Change, Intervention, Order, Outcome, RemovalCurve, removal_curve
 from whence.interventions.edited_objective import Reduction
 from whence.losses import Logistic, SmoothHinge
-from whence.report import Card, Describer, write_panels
+from whence.report import Card, write_panels
 from whence.report.change_panel import change_panel
 from whence.report.describe import label_text
 from whence.report.growth_panel import growth_panel
@@ -130,7 +131,6 @@ def run_change(
         )
     on_stage(f"{task.name}: checking model and data, fitting the curvature")
     influence = task.fit(solver=options.solver, progress=options.progress)
-    objective = influence.objective
     intervention, edited = _edits(task, influence, options, out / "run")
     if not edited and not intervention.edits.added:
         raise InputError(
@@ -150,15 +150,14 @@ def run_change(
     else:
         outcome, change = None, intervention.change(queries, task.measurement, **how)
     curve = _curve(task, influence, options, queries, out / "run", how, on_stage)
-    examples = objective.read(queries, role="queries")
     result = ChangeResult(
         task,
         change,
         outcome,
         _measured(influence, queries, task.measurement),
         numbers,
-        Describer(objective, task.train, objective.examples, "train", task.describe_train, task.class_names),
-        Describer(objective, queries, examples, "query", task.describe_query, task.class_names, numbers),
+        train_cards(task, influence),
+        query_cards(task, influence, queries, numbers),
         edited,
         curve,
     )
@@ -254,9 +253,9 @@ def _curve(
 def _measured(influence: Influence, queries: Any, measurement: Any) -> np.ndarray:
     """The measurement under the given model."""
     objective = influence.objective
+    examples = objective.read(queries, role="queries")
     measured = resolve_measurement(measurement, objective.loss)
     values = objective.parameters.values
-    examples = objective.read(queries, role="queries")
     with torch.no_grad():
         parts = [
             measured.function(objective.outputs(values, batch), objective.targets(batch))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from whence.cli.files import write_table
 from whence.cli.selection import spread_queries
+from whence.cli.task_cards import query_cards, train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.interventions import Flips, FlipSet, Robustness
-from whence.report import Card, Describer, write_panels
+from whence.report import Card, write_panels
 from whence.report.flip_panel import flip_panel
 from whence.store import write_atomically
 from whence.store.json_values import dump_json
@@ -117,16 +118,8 @@ def run_flips(
         task,
         flips,
         flips.robustness(shares),
-        Describer(objective, task.train, objective.examples, "train", task.describe_train, task.class_names),
-        Describer(
-            objective,
-            queries,
-            objective.read(queries, role="queries"),
-            "query",
-            task.describe_query,
-            task.class_names,
-            numbers,
-        ),
+        train_cards(task, influence),
+        query_cards(task, influence, queries, numbers),
         numbers,
         options.top,
     )

@@ -10,11 +10,12 @@ from typing import Any
 from whence.api import Influence
 from whence.cli.files import write_table
 from whence.cli.selection import largest_losses
+from whence.cli.task_cards import train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.influence import SelfScores
 from whence.labels import COMBINED, LabelAudit
-from whence.report import Card, Describer, Panel, write_panels
+from whence.report import Card, Panel, write_panels
 from whence.report.labels_panel import labels_panel
 from whence.store import write_atomically
 from whence.store.json_values import dump_json
@@ -85,9 +86,7 @@ def find_labels(
         task.validation, indices=indices, self_scores=self_scores, class_names=task.class_names
     )
     audit.suspicion(options.by)  # an unknown sign is refused before anything is written
-    card = Describer(
-        objective, task.train, objective.examples, "train", task.describe_train, task.class_names
-    )
+    card = train_cards(task, influence)
     return LabelsResult(task, audit, card, options.top, options.by)
 
 

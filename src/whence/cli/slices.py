@@ -9,9 +9,10 @@ from pathlib import Path
 
 from whence.api import Influence
 from whence.cli.files import write_table
+from whence.cli.task_cards import train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
-from whence.report import Card, Describer, Panel, write_panels
+from whence.report import Card, Panel, write_panels
 from whence.report.slices_panel import harmful_panel, slices_panel
 from whence.slices import CLUSTER_COLUMNS, COLUMNS, GroupInfluence, HarmfulGroups
 from whence.store import write_atomically
@@ -93,11 +94,7 @@ def find_slices(
         clusters = influence.harmful_groups(
             task.validation, clusters=options.clusters or "auto", measurement=task.measurement
         )
-    examples = influence.objective.examples
-    card = Describer(
-        influence.objective, task.train, examples, "train", task.describe_train, task.class_names
-    )
-    return SlicesResult(task, table, clusters, card, options.top)
+    return SlicesResult(task, table, clusters, train_cards(task, influence), options.top)
 
 
 def run_slices(
