@@ -22,7 +22,7 @@ FLOORS = [
     {"influence", "integrations"},
     {"evaluation", "testing"},
     {"interventions"},
-    {"attack", "labels", "slices"},
+    {"attack", "labels", "slices", "spectra", "geometry"},
     {"report"},
     {"api"},
     {"cli", "demo", "__main__", "__init__"},
