@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from whence.api.findings import Findings
 from whence.api.inputs import Inputs
+from whence.api.shape import Shape
 from whence.api.what_if import WhatIf
 from whence.evaluation import Recipe, Verification, verify_removals
 from whence.gradients import Coverage, HvpMode
@@ -33,7 +34,7 @@ from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
 
 
-class Influence(WhatIf, Inputs, Findings):
+class Influence(WhatIf, Inputs, Findings, Shape):
     """Which training examples made a trained model predict what it predicts.
 
     Args:

@@ -1,0 +1,65 @@
+"""What `Influence` says about the shape of what was learnt: gradients in the input and in the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from whence.api.held import Held
+from whence.task import Examples, Objective
+
+if TYPE_CHECKING:
+    from whence.geometry import GradientBounds, GradientNorms
+    from whence.linalg import Estimate
+
+
+class Shape(Held):
+    """How steep the model is in its input and in its parameters. None of it needs `fit`.
+
+    Attributes:
+        objective: model, loss, parameters and data.
+    """
+
+    objective: Objective
+
+    def gradient_norms(
+        self,
+        examples: Any = None,
+        scalar: str | int | Callable[[Tensor, Any], Tensor] = "margin",
+    ) -> GradientNorms:
+        """`‖∇_x f‖` and `‖∇_θ f‖` of every example, the latter per layer too; see
+        `whence.geometry.gradient_norms`. `examples` are read like the training set, which is meant by
+        `None`."""
+        from whence.geometry import gradient_norms
+
+        return gradient_norms(self.objective, self._read(examples), scalar)
+
+    def gradient_bounds(
+        self,
+        examples: Any = None,
+        scalar: str | int | Callable[[Tensor, Any], Tensor] = "margin",
+        **options: Any,
+    ) -> GradientBounds:
+        """Both sides of the inequality between `‖∇_x f‖²` and `‖∇_θ f‖²`, with every layer's term; see
+        `whence.geometry.gradient_bounds` for the options, and for the networks it refuses. `examples` are
+        read like the training set, which is meant by `None`."""
+        from whence.geometry import gradient_bounds
+
+        return gradient_bounds(self.objective, self._read(examples), scalar, **options)
+
+    def geometric_complexity(
+        self, examples: Any = None, *, probes: int | None = None, seed: int = 0
+    ) -> Estimate:
+        """`(1/n) Σ ‖∂outputs/∂x_i‖_F²`, exact or from random `probes` with its standard error; see
+        `whence.geometry.geometric_complexity`. `examples` are read like the training set, which is meant by
+        `None`."""
+        from whence.geometry import geometric_complexity
+
+        return geometric_complexity(self.objective, self._read(examples), probes=probes, seed=seed)
+
+    def _read(self, examples: Any) -> Examples:
+        if examples is None:
+            return self.objective.examples
+        return self.objective.read(examples, role="examples")
