@@ -11,8 +11,10 @@ from torch import nn
 from whence.errors import InputError, UnsupportedError
 from whence.losses.base import Loss
 from whence.losses.binary_cross_entropy import BinaryCrossEntropy
+from whence.losses.cosine import Cosine
 from whence.losses.cross_entropy import CrossEntropy
 from whence.losses.custom import CustomLoss
+from whence.losses.feature_distance import FeatureDistance
 from whence.losses.logistic import Logistic
 from whence.losses.squared_error import SquaredError
 
@@ -22,6 +24,8 @@ NAMES: dict[str, Callable[[], Loss]] = {
     "bce": BinaryCrossEntropy,
     "squared_error": SquaredError,
     "logistic": Logistic,
+    "cosine": Cosine,
+    "feature_distance": FeatureDistance,
 }
 UNCLEAR_NAMES = {
     "mse": "it can mean ½‖f − y‖², ‖f − y‖² or its mean over the outputs. Use 'squared_error' for ½‖f − y‖², "
@@ -39,9 +43,9 @@ def resolve_loss(loss: Any) -> Loss:
 
     Args:
         loss: a `Loss`; one of the names `"cross_entropy"`, `"binary_cross_entropy"` (or `"bce"`),
-            `"squared_error"` (`½‖f − y‖²`), `"logistic"`; an instance of `torch.nn.CrossEntropyLoss`,
-            `BCEWithLogitsLoss` or `MSELoss`; or a function `(outputs, targets) -> (b,)`, which becomes a
-            `CustomLoss`.
+            `"squared_error"` (`½‖f − y‖²`), `"logistic"`, `"cosine"` (`1 − cos(f, y)`), `"feature_distance"`
+            (`‖f − y‖`); an instance of `torch.nn.CrossEntropyLoss`, `BCEWithLogitsLoss` or `MSELoss`; or a
+            function `(outputs, targets) -> (b,)`, which becomes a `CustomLoss`.
 
     The objective is the mean over examples of a loss per example. A torch loss with `reduction="mean"` is
     taken where its batch mean is such a mean; what makes it another number (class weights, ignored targets)
