@@ -2,6 +2,7 @@
 
 from whence.curvature.choose import CURVATURES, Curvature, choose_curvature
 from whence.curvature.gauss_newton import GaussNewtonOperator
+from whence.curvature.head_operator import BlockwiseHeadOperator, HeadHessianOperator
 from whence.curvature.hessian import HessianOperator
 from whence.curvature.of_examples import CurvatureOfExamples, WeightedExamples
 from whence.curvature.softmax import (
@@ -12,19 +13,41 @@ from whence.curvature.softmax import (
     softmax_jacobian,
     softmax_jacobian_apply,
 )
+from whence.linalg import (
+    DiagonalEstimate,
+    Eigenpairs,
+    Estimate,
+    RestrictedOperator,
+    SpectralDensity,
+    estimate_diagonal,
+    estimate_trace,
+    extreme_eigenpairs,
+    spectral_density,
+)
 
 __all__ = [
     "CURVATURES",
+    "BlockwiseHeadOperator",
     "Curvature",
     "CurvatureOfExamples",
+    "DiagonalEstimate",
+    "Eigenpairs",
+    "Estimate",
     "GaussNewtonOperator",
     "HeadGradient",
+    "HeadHessianOperator",
     "HessianOperator",
+    "RestrictedOperator",
+    "SpectralDensity",
     "WeightedExamples",
     "blockwise_head_hessian",
     "choose_curvature",
+    "estimate_diagonal",
+    "estimate_trace",
+    "extreme_eigenpairs",
     "head_gradient_split",
     "head_hessian",
     "softmax_jacobian",
     "softmax_jacobian_apply",
+    "spectral_density",
 ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.linalg.operators import LinearOperator
@@ -65,12 +65,30 @@ def lanczos_spectrum(
 
     Source: Golub & Van Loan, *Matrix Computations* (4th ed.), §10.1–10.3.
     """
-    p, dtype, device = operator.size, operator.dtype, operator.device
-    steps = min(steps, p)
-    # Drawn on the CPU, so that the starts are the same whatever the device.
+    alpha, beta, length, products = tridiagonalise(operator, sphere_starts(operator, starts, seed), steps)
+    return _summarise(alpha, beta, length, operator.size, products)
+
+
+def sphere_starts(operator: LinearOperator, starts: int, seed: int) -> Float[Tensor, "starts p"]:
+    """Random unit vectors, drawn on the CPU, so that they are the same whatever the device."""
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(starts, p, generator=generator, dtype=torch.float64).to(dtype=dtype, device=device)
-    start = start / start.norm(dim=1, keepdim=True)
+    start = torch.randn(starts, operator.size, generator=generator, dtype=torch.float64)
+    start = start.to(dtype=operator.dtype, device=operator.device)
+    return start / start.norm(dim=1, keepdim=True)
+
+
+def tridiagonalise(
+    operator: LinearOperator, start: Float[Tensor, "starts p"], steps: int
+) -> tuple[Float[Tensor, "steps starts"], Float[Tensor, "steps starts"], Int[Tensor, " starts"], int]:
+    """Lanczos with full reorthogonalisation from every start by itself, the products in step.
+
+    Returns:
+        The diagonals, the off-diagonals, how many steps count of each start (the Krylov space of a start may
+        be exhausted before), and the products spent. Memory: `(steps + 1) · starts · p` numbers.
+    """
+    starts, p = start.shape
+    steps = min(steps, p)
+    dtype, device = operator.dtype, operator.device
     basis = torch.zeros(steps + 1, starts, p, dtype=dtype, device=device)
     basis[0] = start
     alpha = torch.zeros(steps, starts, dtype=torch.float64)
@@ -94,7 +112,7 @@ def lanczos_spectrum(
             break
         safe = torch.where(norm > 0, norm, torch.ones_like(norm))
         basis[step + 1] = torch.where((norm > 0)[:, None], image / safe[:, None], torch.zeros_like(image))
-    return _summarise(alpha, beta, length, p, products)
+    return alpha, beta, length, products
 
 
 def _summarise(
@@ -107,9 +125,7 @@ def _summarise(
     smallest, largest = (float("inf"), 0.0), (-float("inf"), 0.0)
     for start in range(alpha.shape[1]):
         m = int(length[start])
-        off = beta[: m - 1, start]
-        tridiagonal = torch.diag(alpha[:m, start]) + torch.diag(off, 1) + torch.diag(off, -1)
-        values, vectors = torch.linalg.eigh(tridiagonal)
+        values, vectors = ritz(alpha[:, start], beta[:, start], m)
         residuals = beta[m - 1, start] * vectors[-1].abs()
         if float(values[0]) < smallest[0]:
             smallest = (float(values[0]), float(residuals[0]))
@@ -123,3 +139,11 @@ def _summarise(
         trace=float(alpha[0].mean()) * size,
         products=products,
     )
+
+
+def ritz(
+    alpha: Float[Tensor, " steps"], beta: Float[Tensor, " steps"], length: int
+) -> tuple[Float[Tensor, " m"], Float[Tensor, "m m"]]:
+    """Eigenvalues, ascending, and eigenvectors of the leading `length` rows of a tridiagonal matrix."""
+    off = beta[: length - 1]
+    return torch.linalg.eigh(torch.diag(alpha[:length]) + torch.diag(off, 1) + torch.diag(off, -1))
