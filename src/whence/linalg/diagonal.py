@@ -18,12 +18,12 @@ from whence.linalg.estimates import (
     products_in_parts,
     sign_columns,
 )
-from whence.linalg.leave_one_out import LeaveOneOut
+from whence.linalg.leave_one_out import LeaveOneOut, LeaveTwoOut, standard_error
 from whence.linalg.operators import LinearOperator
 
 DIAGONAL_METHODS = ("xdiag", "diag++", "hutchinson")
-# Entries of the diagonal worked out together: float64 intermediates of `rows × products/2`.
-_ROWS = 4096
+# Float64 numbers in one intermediate of a part of the diagonal.
+_NUMBERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,19 @@ def estimate_diagonal(
 
 def _xdiag(operator: LinearOperator, probes: Tensor) -> DiagonalEstimate:
     split = LeaveOneOut(operator, probes)
+    two = LeaveTwoOut(split)
+    m = probes.shape[1]
+    step = max(1, _NUMBERS // m**2)
     values, errors = [], []
-    for start in range(0, operator.size, _ROWS):
-        rows = slice(start, start + _ROWS)
+    for start in range(0, operator.size, step):
+        rows = slice(start, start + step)
         basis, image = split.basis[rows].double(), split.image[rows].double()
-        rest = probes[rows].double() * split.outside_images(basis, image)
-        mean, error = mean_and_standard_error((split.inside_diagonals(basis, image) + rest).T)
-        values.append(mean)
-        errors.append(error)
-    return DiagonalEstimate(torch.cat(values), torch.cat(errors), 2 * probes.shape[1])
+        signs = probes[rows].double()
+        each = split.inside_diagonals(basis, image) + signs * split.outside_images(basis, image)
+        without = each[:, None, :] + two.diagonals(basis, image, signs)
+        values.append(each.mean(1))
+        errors.append(standard_error(each, without))
+    return DiagonalEstimate(torch.cat(values), torch.cat(errors), 2 * m)
 
 
 def _diag_plus_plus(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -17,7 +16,7 @@ from whence.linalg.estimates import (
     products_in_parts,
     sign_columns,
 )
-from whence.linalg.leave_one_out import LeaveOneOut
+from whence.linalg.leave_one_out import LeaveOneOut, LeaveTwoOut, standard_error
 from whence.linalg.operators import LinearOperator
 
 TRACE_METHODS = ("xtrace", "hutch++", "hutchinson")
@@ -78,13 +77,9 @@ def _xtrace(operator: LinearOperator, m: int, generator: torch.Generator) -> Est
     # length carries no information and is taken out.
     outside = operator.size - m + 1
     each = split.inside_traces() + outside * split.outside_energies() / split.outside_squares()
-    # The m estimates share their vectors and are correlated: their spread says too little. The jackknife asks
-    # what the estimate would have been without each vector, and errs to the safe side (Efron & Stein 1981).
-    inside, energies, squares = split.without_another()
-    without = inside + (outside + 1) * energies / squares
-    replicates = (without.sum(1) - without.diagonal()) / (m - 1)
-    variance = (m - 1) / m * (replicates - replicates.mean()).square().sum()
-    return Estimate(float(each.mean()), math.sqrt(float(variance)), 2 * m)
+    two = LeaveTwoOut(split)
+    without = two.inside_traces() + (outside + 1) * two.outside_energies() / two.outside_squares()
+    return Estimate(float(each.mean()), float(standard_error(each, without)), 2 * m)
 
 
 def _hutch_plus_plus(operator: LinearOperator, rank: int, m: int, generator: torch.Generator) -> Estimate:
