@@ -102,6 +102,35 @@ def test_a_scale_that_is_too_small_diverges_with_advice():
         LiSSA(scale=too_small, depth=2000, batch_size=10).prepare(operator).solve(rhs)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.4])
+def test_divergence_is_refused_however_few_steps_the_scale_asks_for(share):
+    """A scale far too small makes the automatic depth short: there is no time to grow by many orders."""
+    operator, dense, rhs = problem()
+    scale = share * float(torch.linalg.eigvalsh(dense)[-1])
+    prepared = LiSSA(scale=scale, batch_size=40).prepare(operator)
+    assert prepared.notes["depth"] < 100
+    with pytest.raises(DivergenceError, match=r"LiSSA diverged.*raise it"):
+        prepared.solve(rhs)
+
+
+@pytest.mark.parametrize("depth", [1, 7, 400])
+def test_the_iterates_of_a_convergent_series_stay_within_their_bound(depth):
+    """`‖s_j‖ ≤ ‖v‖ min(j + 1, σ/λ_min)`, which divergence is told from: here for the flattest direction."""
+
+    class Mean(DenseOperator):
+        n_examples = N
+
+        def sampled(self, indices):
+            return self
+
+    matrix = with_spectrum([0.01, 1.0, 3.0])
+    flat = torch.linalg.eigh(matrix)[1][:, :1]
+    solution = LiSSA(scale=3.0, depth=depth, repeats=1).prepare(Mean(matrix, lower_bound=0.01)).solve(flat)
+    size = float(solution.x.norm()) * 3.0
+    assert size <= min(depth + 1, 3.0 / 0.01) * (1 + 1e-12)
+    assert size > 0.7 * min(depth + 1, 3.0 / 0.01)
+
+
 def test_a_depth_limit_that_is_reached_is_reported():
     operator, _, rhs = problem(damping=0.01)
     solution = LiSSA(max_depth=20, batch_size=10).prepare(operator).solve(rhs)

@@ -18,8 +18,9 @@ from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
 # seen.
 _PROBED_BATCHES = 8
 _SCALE_MARGIN = 1.25
-# Growth of the iterate beyond what a convergent series can reach from its start: certain divergence.
-_GROWTH = 1e6
+# How far the noise of mini-batches may carry an iterate beyond what a convergent series can reach; 0.9 of
+# that was the most that was seen of runs that converge.
+_GROWTH = 10.0
 _CHECK_EVERY = 50
 
 
@@ -175,20 +176,18 @@ class _PreparedLiSSA(PreparedSolver):
 
     def _run(self, rhs: Float[Tensor, "p k"], generator: torch.Generator, bar: Any) -> Float[Tensor, "p k"]:
         state = rhs.clone()
-        # A convergent series is bounded by ‖v‖ σ/λ_min; with λ_min unknown to be small, by the depth.
-        limit = _GROWTH * float(rhs.norm(dim=0).max())
-        limit = max(
-            limit,
-            10 * float(rhs.norm(dim=0).max()) * min(self.scale / max(self.lower_bound, 1e-30), self.depth),
-        )
+        # With every mini-batch between λ_min and σ, ‖s_j‖ ≤ ‖v‖ min(j + 1, σ/λ_min): I − C̃/σ shrinks
+        # everything by 1 − λ_min/σ at least. The smallest eigenvalue counts only where it is proven.
+        reach = max(1.0, self.scale / self.lower_bound) if self.lower_bound_proven else math.inf
+        norms = rhs.norm(dim=0)
         for step in range(self.depth):
             state = rhs + state - self._draw(generator).matmat(state) / self.scale
             if step % _CHECK_EVERY == 0 or step == self.depth - 1:
-                size = float(state.norm(dim=0).max())
-                if not size <= limit:
+                sizes = state.norm(dim=0)
+                if not bool((sizes <= _GROWTH * min(step + 2, reach) * norms).all()):
                     raise DivergenceError(
                         f"LiSSA diverged: after {step + 1} of {self.depth} steps the iterate has norm "
-                        f"{size:.3g}. The scale "
+                        f"{float(sizes.max()):.3g}. The scale "
                         f"{self.scale:.4g} is below the largest eigenvalue of some mini-batch. Leave "
                         "scale=None to have it measured, "
                         f"raise it (try {4 * self.scale:.3g}), or use a larger batch_size than {self._batch}."
