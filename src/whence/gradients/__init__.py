@@ -3,6 +3,7 @@
 from whence.gradients.capture import Capture
 from whence.gradients.engine import MAX_COLUMNS, GradientEngine
 from whence.gradients.hvp import HvpMode, check_hvp_mode, fastest_hvp_mode, hessian_product
+from whence.gradients.last_layer import head_objective
 from whence.gradients.layer_gradients import Coverage, LayerGradients
 from whence.gradients.linearisation import Evaluated, Linearisation
 from whence.gradients.per_example import ExampleGradients
@@ -21,6 +22,7 @@ __all__ = [
     "ProjectedGradients",
     "check_hvp_mode",
     "fastest_hvp_mode",
+    "head_objective",
     "hessian_product",
     "project_gradients",
 ]

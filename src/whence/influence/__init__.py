@@ -8,6 +8,7 @@ from whence.influence.compute import (
     parameter_influence,
 )
 from whence.influence.fitted import FitOptions, FittedInfluence
+from whence.influence.head_scores import head_influence, head_scores
 from whence.influence.input_influence import InputInfluence, input_influence
 from whence.influence.layerwise import layer_coverage
 from whence.influence.leave_one_out import LeaveOneOut, leave_one_out, output_spread
@@ -34,6 +35,8 @@ __all__ = [
     "compute_scores",
     "compute_self_scores",
     "explain_scores",
+    "head_influence",
+    "head_scores",
     "input_influence",
     "layer_coverage",
     "leave_one_out",
