@@ -1,5 +1,7 @@
 """Gradients in the input and in the parameters, how they bound one another, and both as penalties."""
 
+from whence.geometry.gradient_split import GradientSplit, gradient_split
+from whence.geometry.head_share import HeadAgainstNetwork, compare_scores, head_against_network
 from whence.geometry.implicit import (
     FlowErrors,
     flow_errors,
@@ -12,9 +14,14 @@ from whence.geometry.penalties import input_gradient_penalty, jacobian_penalty, 
 
 __all__ = [
     "FlowErrors",
+    "GradientSplit",
+    "HeadAgainstNetwork",
+    "compare_scores",
     "flow_errors",
     "gradient_descent",
     "gradient_flow",
+    "gradient_split",
+    "head_against_network",
     "input_gradient_penalty",
     "jacobian_penalty",
     "mean_loss",
