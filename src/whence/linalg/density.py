@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.errors import InputError, NonFiniteError, NotPositiveDefiniteError
-from whence.linalg.estimates import Estimate, check_whole, mean_and_standard_error
+from whence.linalg.estimates import Estimate, check_finite, check_whole, dense_matrix, mean_and_standard_error
 from whence.linalg.lanczos import ritz, sphere_starts, tridiagonalise
 from whence.linalg.operators import LinearOperator
 from whence.memory import memory_budget
@@ -171,6 +171,7 @@ def spectral_density(
 
     Raises:
         InputError: steps or starts below 1.
+        NonFiniteError: a product with NaN or infinity.
 
     Cost: `steps · starts` products, the starts as columns together; memory for the basis of as many starts as
     fit into a quarter of what is free (at most 4 GiB), at least one: `(steps + 1) · p` numbers each.
@@ -183,7 +184,7 @@ def spectral_density(
     check_whole("starts", starts, 1)
     p, eps = operator.size, torch.finfo(operator.dtype).eps
     if p <= steps * starts:
-        values = torch.linalg.eigvalsh(operator.to_dense().double().cpu())[None]
+        values = torch.linalg.eigvalsh(dense_matrix(operator).cpu())[None]
         rounding = 10 * eps * float(values.abs().max())
         return SpectralDensity(values, torch.full_like(values, 1 / p), p, p, True, rounding)
     each = (min(steps, p) + 1) * p * torch.finfo(operator.dtype).bits // 8
@@ -197,6 +198,7 @@ def spectral_density(
         for part in parts:
             alpha, beta, length, spent = tridiagonalise(operator, part, steps)
             products += spent
+            check_finite(alpha)
             for column, m in enumerate(length.tolist()):
                 values, coordinates = ritz(alpha[:, column], beta[:, column], m)
                 nodes[done, :m], nodes[done, m:] = values, values[-1]

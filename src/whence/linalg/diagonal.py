@@ -12,6 +12,7 @@ from torch import Tensor
 from whence.linalg.estimates import (
     check_choice,
     check_whole,
+    dense_matrix,
     images,
     mean_and_standard_error,
     normal_columns,
@@ -61,6 +62,7 @@ def estimate_diagonal(
     Raises:
         InputError: an unknown method, or fewer products than it needs: 2 for `"hutchinson"`, 4 for
             `"xdiag"`, 6 for `"diag++"`.
+        NonFiniteError: a product with NaN or infinity.
 
     Memory: `products` vectors of size `p`, for `"hutchinson"` a few.
 
@@ -73,7 +75,7 @@ def estimate_diagonal(
     check_whole("products", products, least, f" for method={method!r}")
     p = operator.size
     if p <= products:
-        values = operator.to_dense().double().diagonal().clone()
+        values = dense_matrix(operator).diagonal().clone()
         return DiagonalEstimate(values, torch.zeros_like(values), p)
     generator = torch.Generator().manual_seed(seed)
     if method == "xdiag":

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.errors import InputError, NonFiniteError
 from whence.linalg.operators import LinearOperator
 from whence.progress import progress_bar
 
@@ -42,7 +42,7 @@ def products_in_parts(
     with progress_bar(label, len(starts), enabled=len(starts) > 1) as bar:
         for start in starts:
             part = slice(start, min(start + COLUMNS, vectors.shape[1]))
-            yield part, operator.matmat(vectors[:, part])
+            yield part, check_finite(operator.matmat(vectors[:, part]))
             bar.advance()
 
 
@@ -71,6 +71,21 @@ def mean_and_standard_error(
     if len(samples) == 1:
         return mean, torch.full_like(mean, math.nan)
     return mean, samples.std(0) / math.sqrt(len(samples))
+
+
+def dense_matrix(operator: LinearOperator) -> Float[Tensor, "p p"]:
+    """A small operator as a float64 matrix: `p` products."""
+    return check_finite(operator.to_dense().double())
+
+
+def check_finite(products: Tensor) -> Tensor:
+    """The products, refused where they hold NaN or infinity."""
+    if not bool(products.isfinite().all()):
+        raise NonFiniteError(
+            "a product with the operator has entries that are NaN or infinite; expected finite ones: "
+            "look at the parameters, the data and the loss behind it"
+        )
+    return products
 
 
 def check_whole(name: str, value: int, least: int, why: str = "") -> None:

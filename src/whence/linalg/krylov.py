@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import NonFiniteError
-from whence.linalg.estimates import normal_columns
+from whence.linalg.estimates import check_finite, normal_columns
 from whence.linalg.operators import LinearOperator
 
 # Rows of the tall basis rotated at a time, so that a restart needs no second basis.
@@ -76,11 +75,7 @@ class BlockKrylov:
             overlap = self._basis[:stop] @ image.T
             image = torch.addmm(image, overlap.T, self._basis[:stop], alpha=-1)
             projection += overlap.double().cpu()
-        if not bool(projection.isfinite().all()):
-            raise NonFiniteError(
-                "a product with the operator has entries that are NaN or infinite; expected finite ones: "
-                "look at the parameters, the data and the loss behind it"
-            )
+        check_finite(projection)
         self._small[:stop, known:stop] = projection
         self._small[known:stop, :stop] = projection.T
         self._small[known:stop, known:stop] = (projection[known:] + projection[known:].T) / 2

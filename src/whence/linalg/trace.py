@@ -10,6 +10,7 @@ from whence.linalg.estimates import (
     Estimate,
     check_choice,
     check_whole,
+    dense_matrix,
     images,
     mean_and_standard_error,
     normal_columns,
@@ -44,6 +45,7 @@ def estimate_trace(
     Raises:
         InputError: an unknown method, or fewer products than it needs: 2 for `"hutchinson"`, 4 for
             `"xtrace"`, 6 for `"hutch++"`.
+        NonFiniteError: a product with NaN or infinity.
 
     Memory: `products` vectors of size `p` for `"xtrace"`, two thirds of that for `"hutch++"`.
 
@@ -55,7 +57,7 @@ def estimate_trace(
     least = {"xtrace": 4, "hutch++": 6, "hutchinson": 2}[method]
     check_whole("products", products, least, f" for method={method!r}")
     if operator.size <= products:
-        return Estimate(float(operator.to_dense().double().trace()), 0.0, operator.size)
+        return Estimate(float(dense_matrix(operator).trace()), 0.0, operator.size)
     generator = torch.Generator().manual_seed(seed)
     if method == "xtrace":
         return _xtrace(operator, products // 2, generator)
