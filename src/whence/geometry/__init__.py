@@ -1,5 +1,8 @@
 """Gradients in the input and in the parameters, how they bound one another, and both as penalties."""
 
+from whence.geometry.bounds import GradientBounds, LayerBound, gradient_bounds
+from whence.geometry.complexity import geometric_complexity
+from whence.geometry.gradient_norms import GradientNorms, gradient_norms
 from whence.geometry.gradient_split import GradientSplit, gradient_split
 from whence.geometry.head_share import HeadAgainstNetwork, compare_scores, head_against_network
 from whence.geometry.implicit import (
@@ -11,15 +14,22 @@ from whence.geometry.implicit import (
     modified_loss,
 )
 from whence.geometry.penalties import input_gradient_penalty, jacobian_penalty, parameter_gradient_penalty
+from whence.geometry.scalars import resolve_scalar
 
 __all__ = [
     "FlowErrors",
+    "GradientBounds",
+    "GradientNorms",
     "GradientSplit",
     "HeadAgainstNetwork",
+    "LayerBound",
     "compare_scores",
     "flow_errors",
+    "geometric_complexity",
+    "gradient_bounds",
     "gradient_descent",
     "gradient_flow",
+    "gradient_norms",
     "gradient_split",
     "head_against_network",
     "input_gradient_penalty",
@@ -27,4 +37,5 @@ __all__ = [
     "mean_loss",
     "modified_loss",
     "parameter_gradient_penalty",
+    "resolve_scalar",
 ]
