@@ -1,8 +1,8 @@
-"""What `Influence` says about the shape of what was learnt: gradients in the input and in the parameters."""
+"""What `Influence` says about the shape of what was learnt: gradients and curvature."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -13,10 +13,12 @@ from whence.task import Examples, Objective
 if TYPE_CHECKING:
     from whence.geometry import GradientBounds, GradientNorms
     from whence.linalg import Estimate
+    from whence.spectra import SpectrumReport
 
 
 class Shape(Held):
-    """How steep the model is in its input and in its parameters. None of it needs `fit`.
+    """How steep the model is in its input and in its parameters, and how curved its loss. Only `spectrum`
+    needs `fit`.
 
     Attributes:
         objective: model, loss, parameters and data.
@@ -58,6 +60,29 @@ class Shape(Held):
         from whence.geometry import geometric_complexity
 
         return geometric_complexity(self.objective, self._read(examples), probes=probes, seed=seed)
+
+    def spectrum(
+        self,
+        *,
+        top: int = 10,
+        steps: int = 60,
+        starts: int = 4,
+        groups: Mapping[str, str | Sequence[str]] | None = None,
+        learning_rate: float | None = None,
+    ) -> SpectrumReport:
+        """The spectrum of the fitted curvature, layer by layer, the Hessian's parts, and whether influence
+        can be trusted here; see `whence.spectra.spectrum_report`."""
+        from whence.spectra import spectrum_report
+
+        return spectrum_report(
+            self.fitted,
+            top=top,
+            steps=steps,
+            starts=starts,
+            groups=groups,
+            learning_rate=learning_rate,
+            seed=self.fitted.options.seed,
+        )
 
     def _read(self, examples: Any) -> Examples:
         if examples is None:

@@ -23,6 +23,7 @@ from whence.cli.context import (
 from whence.cli.flip_command import flip
 from whence.cli.labels_command import labels
 from whence.cli.slices_command import slices
+from whence.cli.spectrum_command import spectrum
 
 app = typer.Typer(
     name="whence",
@@ -119,6 +120,7 @@ app.command("change")(change)
 app.command("flip")(flip)
 app.command("labels")(labels)
 app.command("slices")(slices)
+app.command("spectrum")(spectrum)
 
 
 def run_demo(console: Console, out: Path, *, solver: str | None = None, **sizes: int) -> None:

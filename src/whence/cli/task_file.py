@@ -57,6 +57,8 @@ class AuditTask:
         attack: options of `whence attack`, by name.
         change: `change(influence) -> Intervention`, for `whence change`: edits that a command line cannot
             write, such as new content.
+        learning_rate: of the gradient descent that trained the model; `whence spectrum` compares the
+            sharpness with it.
         facts: `(name, value)` for the head of the page.
         options: further arguments of `Influence`.
     """
@@ -79,6 +81,7 @@ class AuditTask:
     query_groups: Sequence[Any] | None = None
     attack: Mapping[str, Any] = field(default_factory=dict)
     change: Callable[[Influence], Intervention] | None = None
+    learning_rate: float | None = None
     facts: Sequence[tuple[str, str]] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
