@@ -13,6 +13,9 @@ from whence.geometry.implicit import (
     mean_loss,
     modified_loss,
 )
+from whence.geometry.monitor import Monitor
+from whence.geometry.monitor_file import read_monitor
+from whence.geometry.monitor_plot import plot_monitor
 from whence.geometry.penalties import input_gradient_penalty, jacobian_penalty, parameter_gradient_penalty
 from whence.geometry.scalars import resolve_scalar
 
@@ -23,6 +26,7 @@ __all__ = [
     "GradientSplit",
     "HeadAgainstNetwork",
     "LayerBound",
+    "Monitor",
     "compare_scores",
     "flow_errors",
     "geometric_complexity",
@@ -37,5 +41,7 @@ __all__ = [
     "mean_loss",
     "modified_loss",
     "parameter_gradient_penalty",
+    "plot_monitor",
+    "read_monitor",
     "resolve_scalar",
 ]

@@ -1,0 +1,73 @@
+"""A monitor's file as a picture: one panel for each quantity, over the steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from whence.errors import InputError
+from whence.geometry.monitor_file import read_records
+from whence.store.files import replacing
+
+TITLES = {
+    "loss": "mean loss",
+    "gradient": "gradient in the parameters",
+    "complexity": "geometric complexity  mean ‖∂f/∂x‖²",
+    "sharpness": "sharpness  λ_max",
+    "bounds": "both sides of the bound",
+    "weights": "spectral norms  ‖W‖₂",
+}
+_HIDDEN = {("sharpness", "residual"), ("bounds", "ratio")}
+_LEGEND = 8  # entries beyond which a legend hides the curves
+
+
+def plot_monitor(path: str | Path, out: str | Path) -> Path:
+    """Draw what a monitor recorded, and write the picture to `out` (the ending says which kind).
+
+    Scales are logarithmic, but for the spectral norms.
+
+    Raises:
+        InputError: no quantity was recorded, or an ending that matplotlib does not know.
+        StoreError: no monitor's file, or `out` cannot be written.
+    """
+    records = read_records(path)[1]
+    panels = [name for name in TITLES if any(name in record for record in records)]
+    if not panels:
+        raise InputError(f"{path} holds no record of any quantity yet; expected at least one. Train on.")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.1 * rows), layout="constrained")
+    for number, name in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        curves = _curves(name, records)
+        for label, (steps, values) in curves.items():
+            axes.plot(steps, values, label=label, linewidth=1.3)
+        positive = all(value > 0 for _, values in curves.values() for value in values)
+        if name == "weights":
+            axes.set_ylim(bottom=0)
+        elif positive:
+            axes.set_yscale("log")
+        axes.set_title(TITLES[name], fontsize=10)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if 1 < len(curves) <= _LEGEND:
+            axes.legend(fontsize=7)
+    ending = Path(out).suffix.removeprefix(".")
+    if ending not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"out={str(out)!r}: expected a picture's file, ending in .png, .svg or .pdf")
+    with replacing(out) as temporary:
+        figure.savefig(temporary, format=ending, dpi=100)
+    return Path(out)
+
+
+def _curves(name: str, records: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for record in records:
+        for key, value in record.get(name, {}).items():
+            if value is not None and (name, key) not in _HIDDEN:
+                steps, values = curves.setdefault(key, ([], []))
+                steps.append(record["step"])
+                values.append(value)
+    return curves
