@@ -21,6 +21,7 @@ from whence.cli.context import (
     stages,
 )
 from whence.cli.flip_command import flip
+from whence.cli.geometry_command import geometry
 from whence.cli.labels_command import labels
 from whence.cli.slices_command import slices
 from whence.cli.spectrum_command import spectrum
@@ -118,6 +119,7 @@ def audit(
 app.command("attack")(attack)
 app.command("change")(change)
 app.command("flip")(flip)
+app.command("geometry")(geometry)
 app.command("labels")(labels)
 app.command("slices")(slices)
 app.command("spectrum")(spectrum)
