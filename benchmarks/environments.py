@@ -20,6 +20,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "logix": ("numpy", "einops", "pyyaml", "tqdm"),
     "bergson": ("bergson==2.5.1",),
     "cleanlab": ("cleanlab==2.9.0",),
+    "pyhessian": ("pyhessian==0.1",),
+    "hessian_eigenthings": ("hessian-eigenthings==1.0.0a5",),
 }
 # They work on arrays and have no use for torch.
 WITHOUT_TORCH = {"cleanlab"}
