@@ -14,8 +14,9 @@ from whence.errors import InputError, NonFiniteError
 from whence.linalg.operators import LinearOperator
 from whence.progress import progress_bar
 
-# Columns in one product: by here what columns share (the forward pass, above all) is spread thin enough.
-COLUMNS = 32
+# Columns in one product: by here what columns share (the forward pass, above all) is spread thin enough, and
+# more only take memory.
+COLUMNS = 8
 
 
 @dataclass(frozen=True)
