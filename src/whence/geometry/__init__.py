@@ -13,6 +13,7 @@ from whence.geometry.implicit import (
     mean_loss,
     modified_loss,
 )
+from whence.geometry.lightning_callback import lightning_monitor
 from whence.geometry.monitor import Monitor
 from whence.geometry.monitor_file import read_monitor
 from whence.geometry.monitor_plot import plot_monitor
@@ -38,6 +39,7 @@ __all__ = [
     "head_against_network",
     "input_gradient_penalty",
     "jacobian_penalty",
+    "lightning_monitor",
     "mean_loss",
     "modified_loss",
     "parameter_gradient_penalty",
