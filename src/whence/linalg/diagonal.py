@@ -23,8 +23,8 @@ from whence.linalg.leave_one_out import LeaveOneOut, LeaveTwoOut, standard_error
 from whence.linalg.operators import LinearOperator
 
 DIAGONAL_METHODS = ("xdiag", "diag++", "hutchinson")
-# Float64 numbers in one intermediate of a part of the diagonal.
-_NUMBERS = 2**20
+# Float64 numbers in one intermediate of a part of the diagonal: few enough to stay in the cache.
+_NUMBERS = 2**16
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ WHICH = ("largest", "smallest")
 # What rounding in the products leaves of a residual, relative to the norm, in units of the dtype's precision.
 _ROUNDING = 20
 # Added to the residuals: what rounding in the products and in the basis leaves, in the same units.
-_ALLOWANCE = 30
+_ALLOWANCE = 50
 
 
 @dataclass(frozen=True)
