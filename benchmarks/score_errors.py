@@ -29,7 +29,7 @@ SOLVERS = {
     "cg, rtol 1e-2": (whence.CG(rtol=1e-2), 0),
     "cg, rtol 1e-4": (whence.CG(rtol=1e-4), 0),
     "cg, rtol 1e-2, refine": (whence.CG(rtol=1e-2), 5),
-    "lissa, 8 repeats": (whence.LiSSA(repeats=8, batch_size=32, max_depth=2000), 0),
+    "lissa, 8 repeats": (whence.LiSSA(repeats=8, batch_size=32, bias=1e-3, max_depth=2000), 0),
 }
 
 

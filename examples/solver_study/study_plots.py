@@ -68,12 +68,13 @@ def _line(
     style: str = "-",
 ) -> None:
     """A line with its name beside one of its points; points that are NaN are left out."""
-    pairs = [(a, b) for a, b in zip(x, y) if np.isfinite(b) and b > 0]
+    pairs = sorted((a, b) for a, b in zip(x, y) if np.isfinite(b) and b > 0)
     if not pairs:
         return
     axis.plot(*zip(*pairs), style, color=color, marker="o" if style == "-" else None, markersize=4, lw=1.6)
     at = max(-len(pairs), min(at, len(pairs) - 1))
-    position = at % len(pairs) / max(len(pairs) - 1, 1)
+    first, last = math.log(min(x)), math.log(max(x))
+    position = (math.log(pairs[at][0]) - first) / max(last - first, 1e-9)
     axis.annotate(
         label,
         pairs[at],
@@ -94,12 +95,12 @@ def _depth(axis: Axes, study: dict[str, Any]) -> None:
     rows = study["depth"]
     depth = _column(rows, "depth")
     _axes(axis, "Depth removes bias, not noise", "depth (steps of one run)")
-    _line(axis, depth, _column(rows, "bias_bound"), GREY, "bias: what is proven", at=3, style="--")
-    _line(axis, depth, _column(rows, "bias"), BLUE, "bias, measured", at=1, above=False)
+    _line(axis, depth, _column(rows, "bias_bound"), GREY, "bias: proven bound", at=1, style="--")
+    _line(axis, depth, _column(rows, "bias"), BLUE, "bias, measured", at=0, above=False)
     _line(axis, depth, _column(rows, "deviation"), ORANGE, "spread of one run")
-    chosen = study["default"]["depth"]
+    chosen = study["start"]["depth"]
     axis.axvline(chosen, color=GREY, lw=0.8)
-    axis.text(chosen, 1.1e-3, "chosen ", color=GREY, fontsize=9, ha="right")
+    axis.text(chosen, 1.1e-3, "bound 0.1% ", color=GREY, fontsize=9, ha="right")
 
 
 def _scale(axis: Axes, study: dict[str, Any]) -> None:
@@ -120,7 +121,7 @@ def _scale(axis: Axes, study: dict[str, Any]) -> None:
             fontsize=9,
             va="top",
         )
-    _plain_ticks(axis, share)
+    _plain_ticks(axis, [0.125, 0.25, 0.5, 1, 2, 4])
     axis.axvline(1.0, color=GREY, lw=0.8)
     axis.text(1.0, 1.1e-3, " chosen", color=GREY, fontsize=9)
 
@@ -152,17 +153,17 @@ def _damping(axis: Axes, study: dict[str, Any]) -> None:
     rows = study["damping_sweep"]
     damping = [max(row["damping"], 0.0) + study["weight_decay"] for row in rows]
     _axes(axis, "Damping moves the answer", "damping + weight decay", low=1e-8, high=3.0)
-    _line(axis, damping, _column(rows, "moved"), BLUE, "moved from the undamped answer", at=0)
+    _line(axis, damping, _column(rows, "moved"), BLUE, "moved from the undamped answer", at=-1)
     lissa = _column(rows, "lissa_after_repeats")
-    _line(axis, damping, lissa, ORANGE, "LiSSA's own error (defaults)", at=-1, above=False)
-    _line(axis, damping, [row["cg"]["error"] for row in rows], GREEN, "CG's own error (defaults)", at=0)
+    _line(axis, damping, lissa, ORANGE, "LiSSA's own error, 4 repeats", at=-1, above=False)
+    _line(axis, damping, [row["cg"]["error"] for row in rows], GREEN, "CG's own error, rtol 1e-5", at=0)
 
 
 def _tolerance(axis: Axes, study: dict[str, Any]) -> None:
     _axes(axis, "CG: error follows the tolerance", "rtol (residual / right-hand side)", low=1e-12)
     conditions = sorted({row["condition"] for row in study["cg"]})
     for condition, color, at, above in zip(
-        conditions, (BLUE, ORANGE, GREEN), (0, 3, -1), (False, False, True)
+        conditions, (BLUE, ORANGE, GREEN), (0, -1, -1), (False, False, True)
     ):
         rows = [row for row in study["cg"] if row["condition"] == condition]
         _line(
@@ -175,15 +176,14 @@ def _tolerance(axis: Axes, study: dict[str, Any]) -> None:
             above=above,
         )
     rtols = sorted({row["rtol"] for row in study["cg"]})
-    _line(axis, rtols, rtols, GREY, "error = rtol", at=2, style="--")
+    _line(axis, rtols, rtols, GREY, "error = rtol", at=0, style="--")
 
 
 def _cost(axis: Axes, study: dict[str, Any]) -> None:
     _axes(axis, "CG needs far fewer examples", "examples seen (all queries at once)", low=1e-8)
     repeats = [1, 4, 16, 64]
     rows = [row for row in study["batch"] if np.isfinite(row["deviation"])]
-    chosen = [rows[0], rows[len(rows) // 2], rows[-1]] if len(rows) > 2 else rows
-    for row, color, above in zip(chosen, (GREY, ORANGE, BLUE), (False, False, True)):
+    for row, color, above in ((rows[0], ORANGE, False), (rows[-1], BLUE, True)):
         systematic = row["bias"] if np.isfinite(row["bias"]) else 0.0
         errors = [(systematic**2 + row["deviation"] ** 2 / r) ** 0.5 for r in repeats]
         examples = [row["examples"] * r for r in repeats]

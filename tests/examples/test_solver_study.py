@@ -99,6 +99,7 @@ def test_too_few_seeds_are_refused(capsys):
     assert "--seeds must be at least 4" in capsys.readouterr().err
 
 
-def test_the_defaults_under_study_are_those_of_the_library():
-    assert (whence.LiSSA().repeats, whence.LiSSA().batch_size) == (4, 64)
+def test_the_defaults_are_those_that_the_study_speaks_for():
+    lissa = whence.LiSSA()
+    assert (lissa.repeats, lissa.batch_size, lissa.bias) == (6, 64, 1e-2)
     assert whence.CG().rtol == 1e-5

@@ -21,6 +21,9 @@ _SCALE_MARGIN = 1.25
 # How far the noise of mini-batches may carry an iterate beyond what a convergent series can reach; 0.9 of
 # that was the most that was seen of runs that converge.
 _GROWTH = 10.0
+# A residual so many times the right-hand side is no answer: slow divergence that ended in time, or noise as
+# large.
+_USELESS = 10.0
 _CHECK_EVERY = 50
 
 
@@ -34,11 +37,15 @@ class LiSSA(Solver):
         depth: `J`, steps. `None`: enough for a bias of `bias`, from the smallest eigenvalue.
         repeats: independent runs that are averaged; at least 2 are needed for a standard error.
         batch_size: examples per mini-batch.
-        bias: relative bias `(1 − λ_min/σ)^J` that an automatic depth aims at.
+        bias: relative bias `(1 − λ_min/σ)^J` that an automatic depth aims at, in the worst direction. Less
+            than the noise of the repeats is enough: further steps are better spent on another repeat.
         max_depth: limit of an automatic depth; reaching it is reported as not converged.
 
     Damping is part of the operator, in the units of the curvature: it is *not* multiplied by the scale,
     unlike in implementations that add it after scaling.
+
+    A series that diverges is refused with a `DivergenceError`: an iterate larger than a convergent series can
+    reach, or an answer whose residual is ten times the right-hand side.
 
     Cost: `repeats · depth` mini-batch products per column.
 
@@ -51,9 +58,9 @@ class LiSSA(Solver):
         self,
         scale: float | None = None,
         depth: int | None = None,
-        repeats: int = 4,
+        repeats: int = 6,
         batch_size: int = 64,
-        bias: float = 1e-3,
+        bias: float = 1e-2,
         max_depth: int = 20_000,
     ):
         if scale is not None and not (math.isfinite(scale) and scale > 0):
@@ -164,7 +171,7 @@ class _PreparedLiSSA(PreparedSolver):
             if self._short
             else ""
         )
-        return solution_from(
+        solution = solution_from(
             self.operator,
             rhs,
             mean,
@@ -173,6 +180,15 @@ class _PreparedLiSSA(PreparedSolver):
             iterations=torch.full((k,), repeats * self.depth),
             error_directions=directions,
         )
+        worst = float(solution.relative_residual.max())
+        if not worst <= _USELESS:
+            raise DivergenceError(
+                f"LiSSA diverged: the residual of its answer is {worst:.3g} times the right-hand side, where "
+                f"the answer 0 would leave 1. The scale {self.scale:.4g} is too small, or mini-batches of "
+                f"{self._batch} are too noisy for it. Leave scale=None to have it measured, raise it (try "
+                f"{4 * self.scale:.3g}), or use a larger batch_size or more repeats."
+            )
+        return solution
 
     def _run(self, rhs: Float[Tensor, "p k"], generator: torch.Generator, bar: Any) -> Float[Tensor, "p k"]:
         state = rhs.clone()
