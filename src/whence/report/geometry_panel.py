@@ -88,6 +88,7 @@ def geometry_panel(
         scale=[share_text(reach * part) for part in (0.0, 0.5, 1.0)],
         tightest=_tightest(rows),
         convolutions=any(row.kind == "convolution" for row in rows),
+        residuals=any(row.kind == "residual" for row in rows),
         largest_share=max(rows, key=lambda row: row.share) if rows else None,
         parts=_parts(norms) if bounds is None else [],
         norms=_norms_chart(norms, numbers, steepest),
