@@ -71,9 +71,10 @@ def plot(found: dict[str, np.ndarray], out: Path) -> None:
         relative = values / values[0].mean(0)
         for k, label in enumerate(PENALTIES):
             at = np.arange(len(COLUMNS)) + 0.2 * (k - 1.5)
-            axes.bar(at, relative[k].mean(0), 0.18, label=label)
+            axes.bar(at, relative[k].mean(0) - 1, 0.18, bottom=1, label=label)
             for seed in relative[k]:
                 axes.plot(at, seed, ".", color="black", markersize=3)
+        axes.set_yscale("log")  # the numbers differ by orders of magnitude
         axes.set_xticks(range(len(COLUMNS)), COLUMNS)
         axes.set_ylabel("relative to no penalty")
         axes.set_title(name, fontsize=10)
@@ -85,8 +86,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of the idx files; WHENCE_DATA otherwise")
     parser.add_argument("--out", type=Path, default=Path("out/penalties"))
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)  # so small a model gains nothing from more
     options.out.mkdir(parents=True, exist_ok=True)
