@@ -116,7 +116,8 @@ class BlockKrylov:
         """Bounds of `‖C v − θ v‖` for Ritz vectors, up to rounding, without a product."""
         last = coordinates[self.columns - self._coupling.shape[1] : self.columns]
         given_up = self._dropped[:, : self.columns] @ coordinates
-        return (self._coupling @ last).norm(dim=0) + given_up.norm(dim=0)
+        # Directions given up at different times are not orthogonal to each other.
+        return (self._coupling @ last).norm(dim=0) + given_up.abs().sum(0)
 
     def combine(self, coordinates: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
         """Vectors from their coordinates in the basis."""
