@@ -70,3 +70,13 @@ def test_another_curvature_and_an_unknown_one(tmp_path):
     assert json.loads((tmp_path / "out" / "spectrum.json").read_text())["curvature"] == "hessian"
     refused = runner.invoke(app, [*command, "--curvature", "jacobian"])
     assert refused.exit_code == 2 and "expected one of" in refused.output
+
+
+def test_an_audit_shows_the_shape_when_asked(tmp_path):
+    (tmp_path / "my_task.py").write_text(TASK)
+    command = ["audit", str(tmp_path / "my_task.py"), "--out", str(tmp_path / "out"), "--shape"]
+    ran = CliRunner().invoke(app, [*command, "--queries", "2"])
+    assert ran.exit_code == 0, ran.output
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "The shape of the loss" in page and "steep in the parameters" in page
+    assert (tmp_path / "out" / "spectrum.json").exists()

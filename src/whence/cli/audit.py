@@ -12,6 +12,7 @@ from whence.cli.attack_options import AttackOptions
 from whence.cli.files import slug, write_results, write_summary
 from whence.cli.labels import LabelsOptions, find_labels
 from whence.cli.selection import choose_queries, largest_losses
+from whence.cli.shape import shape_panels
 from whence.cli.slices import SlicesOptions, find_slices, write_slices
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
@@ -33,6 +34,7 @@ class AuditOptions:
         review: training examples ranked by self-influence at most; those of largest loss where there are
             more, since each costs a solve. 0: none.
         poison: training examples that attacks on the training set edit at most; 0: no attacks.
+        shape: look at the curvature and the gradients of the loss too.
         solver: name of a solver, instead of the task's; `None` leaves it to the task.
         progress: show progress bars.
         resumable: keep Kronecker factors and each finished retraining under the output directory, so that a
@@ -44,6 +46,7 @@ class AuditOptions:
     queries: int = 8
     review: int = 2000
     poison: int = 0
+    shape: bool = False
     solver: str | None = None
     progress: bool = True
     resumable: bool = True
@@ -156,6 +159,8 @@ def _audit(
         attack = find_attack(task, influence, AttackOptions(edits=edits), on_stage)
         write_attack(attack, folder)
         panels.append(attack.panel)
+    if options.shape:
+        panels += shape_panels(task, influence, folder, on_stage)
     section = build_section(
         influence.fitted,
         task.train,

@@ -92,6 +92,9 @@ def audit(
             help="Attack the training set with up to so many edited examples (0, the default: no).",
         ),
     ] = 0,
+    shape: Annotated[
+        bool, typer.Option("--shape", help="Show the curvature and the gradients of the loss too.")
+    ] = False,
     solver: SolverOption = None,
     traceback: TracebackOption = False,
 ) -> None:
@@ -104,7 +107,13 @@ def audit(
 
         console = Console()
         options = AuditOptions(
-            top=top, remove=remove, queries=queries, review=review, poison=poison, solver=solver
+            top=top,
+            remove=remove,
+            queries=queries,
+            review=review,
+            poison=poison,
+            shape=shape,
+            solver=solver,
         )
         with stages(console) as on_stage:
             on_stage(f"loading {task}")

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from whence.cli.spectrum import SpectrumResult
 from whence.report.numbers import number, percent
-from whence.report.spectrum_panel import MATRICES, estimate_text
+from whence.report.spectrum_panel import MATRICES, chance_text, estimate_text
 from whence.spectra import ClassMeans, SpectrumReport
 
 _STYLE = {"good": "bold green", "fair": "bold yellow", "poor": "bold red"}
@@ -36,9 +36,9 @@ def print_spectrum(console: Console, result: SpectrumResult) -> None:
     if isinstance(report.classes, ClassMeans):
         words = (
             f"Class means explain {percent(report.classes.explained_by_class)} of the top "
-            f"{len(report.top.values)} directions (chance: {percent(report.classes.chance_class)}); "
+            f"{len(report.top.values)} directions (chance: {chance_text(report.classes.chance_class)}); "
             f"means of class pairs {percent(report.classes.explained_by_pair)} "
-            f"(chance: {percent(report.classes.chance_pair)})."
+            f"(chance: {chance_text(report.classes.chance_pair)})."
         )
         console.print(Text(words))
 

@@ -14,7 +14,7 @@ from whence.report.numbers import number
 
 # Eigenvalues below this share of the largest in size share one bin: their sign is rounding.
 _ZERO_SHARE = 1e-6
-_BINS_PER_DECADE = 4
+_BINS_PER_DECADE, _LEAST_BINS = 4, 24
 # Less than this share of an eigenvalue in a bin is quadrature noise, and is not drawn.
 _LEAST = 0.05
 
@@ -58,7 +58,7 @@ def spectrum_chart(
     nodes, weights = density.nodes.double().cpu().numpy(), density.weights.double().cpu().numpy()
     reach = max(float(np.abs(nodes).max()), 1e-300)
     smallest = _start_of_axis(nodes, weights * density.size, reach, damping)
-    top = math.ceil(_BINS_PER_DECADE * math.log10(reach / smallest))
+    top = max(_LEAST_BINS, math.ceil(_BINS_PER_DECADE * math.log10(reach / smallest)))
     has_negative = bool(((nodes < -smallest) & (weights * density.size > _LEAST)).any())
     bins_below = top if has_negative else 0
     edges = smallest * (reach * (1 + 1e-9) / smallest) ** (np.arange(top + 1) / top)

@@ -29,6 +29,11 @@ def estimate_text(estimate: Estimate | None) -> str:
     return f"{number(estimate.value, 3)} ± {number(estimate.standard_error, 1)}"
 
 
+def chance_text(share: float) -> str:
+    """What a random direction would give, which is often next to nothing."""
+    return percent(share) if share >= 1e-3 else "under 0.1 %"
+
+
 def spectrum_panel(report: SpectrumReport) -> Panel:
     """The shape of the loss at the trained parameters."""
     verdict = report.verdict
@@ -93,8 +98,8 @@ def _explained(classes: ClassMeans | str) -> dict[str, str] | str:
         "by_pair": percent(classes.explained_by_pair),
         "dimension": str(classes.dimension_class),
         "dimension_pair": str(classes.dimension_pair),
-        "chance": percent(classes.chance_class),
-        "chance_pair": percent(classes.chance_pair),
+        "chance": chance_text(classes.chance_class),
+        "chance_pair": chance_text(classes.chance_pair),
     }
 
 

@@ -11,11 +11,18 @@ import torch
 
 from whence.errors import InputError
 from whence.influence import FittedInfluence, MinimumCheck
-from whence.linalg import Eigenpairs, Estimate, SpectralDensity, extreme_eigenpairs, spectral_density
+from whence.linalg import (
+    Eigenpairs,
+    Estimate,
+    SpectralDensity,
+    estimate_trace,
+    extreme_eigenpairs,
+    spectral_density,
+)
 from whence.progress import progress_bar, progress_display
 from whence.spectra.class_means import ClassMeans, class_means
 from whence.spectra.groups import layer_groups, named_groups
-from whence.spectra.layers import LayerCurvature, effective_dimension, layer_curvatures
+from whence.spectra.layers import TRACE_PRODUCTS, LayerCurvature, effective_dimension, layer_curvatures
 from whence.spectra.residual import HessianSplit, split_hessian
 from whence.spectra.verdict import GeometryVerdict, judge
 from whence.task import class_numbers
@@ -119,7 +126,7 @@ def spectrum_report(
         p=objective.p,
         top=pairs,
         density=density,
-        trace=density.trace(),
+        trace=estimate_trace(operator, products=2 * TRACE_PRODUCTS, seed=seed),
         log_determinant=density.log_determinant(damping) if damping + density.smallest > 0 else None,
         effective_dimension=effective_dimension(density, operator, damping),
         damping=damping,

@@ -47,8 +47,8 @@ def split_hessian(
     *,
     probes: int = 16,
     hvp_mode: HvpMode | str = "auto",
-    tolerance: float = 1e-2,
-    max_products: int = 200,
+    tolerance: float = 2e-4,
+    max_products: int = 300,
     seed: int = 0,
 ) -> HessianSplit | str:
     """`H`, `G` and `R = H − G` of the objective at `θ̂`, or why the Hessian does not exist.
@@ -60,7 +60,7 @@ def split_hessian(
         engine: of the objective.
         probes: random vectors.
         hvp_mode: order of differentiation of Hessian products.
-        tolerance: relative, of the extreme eigenvalues.
+        tolerance: of the residuals of the extreme eigenvalues, relative to the largest.
         max_products: spent on each end of the spectrum.
         seed: of probes and starts.
 
