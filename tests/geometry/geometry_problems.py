@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ def random_mlp(
     """A float64 MLP of these widths with normal weights of standard deviation `gain/√fan-in`."""
     generator = torch.Generator().manual_seed(seed)
     modules: list[nn.Module] = []
-    for number, (fan_in, fan_out) in enumerate(zip(widths, widths[1:])):
+    for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
         if number:
             modules.append(ACTIVATIONS[activation]())
         layer = nn.Linear(fan_in, fan_out, bias=bias, dtype=torch.float64)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from geometry_problems import labels, normal
 from torch import Tensor, nn
 from torch.func import jacrev
 
-from geometry_problems import labels, normal
 from support import seeded
 from whence.geometry import gradient_bounds
 from whence.task import Objective

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 import torch
+from geometry_problems import ACTIVATIONS, dense_sides, labels, normal, random_mlp
 from torch import Tensor, nn
 
-from geometry_problems import ACTIVATIONS, dense_sides, labels, normal, random_mlp
 from whence.errors import InputError, UnsupportedError
 from whence.geometry import gradient_bounds
 from whence.losses import SquaredError
@@ -226,14 +226,14 @@ def test_models_without_any_layer_of_the_chain_are_refused():
     with pytest.raises(UnsupportedError, match="run through none of the studied layers"):
         gradient_bounds(objective(Branches().double(), normal(6, 4), labels(6, 3)), layers="cut")
     embedded = nn.Sequential(nn.LayerNorm(4), nn.Tanh()).double()
-    with pytest.raises(UnsupportedError, match="no studied parameter belongs to an nn.Linear"):
+    with pytest.raises(UnsupportedError, match="no studied parameter belongs to"):
         gradient_bounds(objective(embedded, normal(6, 4), labels(6, 4)))
 
 
 def test_tokens_dropout_and_batch_statistics_are_refused():
     tokens = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3)).double()
     x = torch.randint(5, (6, 3), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(UnsupportedError, match="depend differentiably on 0 floating-point tensors.*int64"):
+    with pytest.raises(UnsupportedError, match=r"on 0 floating-point tensors.*int64"):
         gradient_bounds(objective(tokens, x, labels(6, 3)))
     for module in (nn.Dropout(0.5), nn.BatchNorm1d(4)):
         net = nn.Sequential(nn.Linear(4, 4), module, nn.Linear(4, 3)).double().train()
