@@ -13,6 +13,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "koh_liang_2017"))
 
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 from plotting import BLUE, GREEN, GREY, ORANGE, figure, save
 
@@ -84,6 +85,7 @@ def _line(
         fontsize=9,
         ha="left" if position < 0.3 else "right" if position > 0.7 else "center",
         va="bottom" if above else "top",
+        path_effects=[withStroke(linewidth=3, foreground="white")],
     )
 
 

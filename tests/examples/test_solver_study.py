@@ -63,8 +63,8 @@ def test_bias_and_spread_of_numbers_whose_bias_and_spread_are_known():
 
 def test_depth_removes_bias_and_a_small_scale_is_refused(problem):
     damping = problem.damping_for(20.0)
-    _, shallow = study_measure.lissa_runs(problem, damping, 6, depth=5, batch_size=16)
-    _, deep = study_measure.lissa_runs(problem, damping, 6, batch_size=16)
+    _, shallow = study_measure.lissa_runs(problem, damping, 6, depth=5, batch_size=60)
+    _, deep = study_measure.lissa_runs(problem, damping, 6, batch_size=60)
     assert shallow.bias > 0.2 > 2 * deep.rms / math.sqrt(6)
     found, refused = study_measure.lissa_runs(problem, damping, 2, scale=0.05 * deep.scale, depth=200)
     assert found == [] and refused.diverged == 1.0 and math.isnan(refused.rms)
