@@ -42,8 +42,8 @@ class LayerBound:
         gradient_norm: `‖∇_{W,b} f‖`.
         input_norm: `‖∇_x f‖`.
         residual: largest relative residual of the iterations behind the term.
-        error: relative error of the term: it is at most `term/(1 − …)` of the true one, see
-            `GradientBounds.certified`.
+        error: the true term is at least `term (1 − error)`, but with the probability that
+            `GradientBounds.certified` states; 0 where all iterations were exhaustive.
     """
 
     name: str
