@@ -137,3 +137,14 @@ def test_products_that_are_not_finite():
         extreme_eigenpairs(DenseOperator(matrix), 2)
     with pytest.raises(NonFiniteError, match=r"NaN or infinite"):
         extreme_eigenpairs(DenseOperator(matrix[:10, :10]), 2)
+
+
+def test_a_loose_tolerance_does_not_settle_for_the_bulk():
+    """Most eigenvalues next to zero, ten far above, one at −0.03: a random start lies in the bulk."""
+    generator = torch.Generator().manual_seed(0)
+    bulk = 1e-3 * torch.rand(489, generator=generator, dtype=torch.float64)
+    values = torch.cat([torch.tensor([-0.03]).double(), bulk, torch.linspace(1, 4, 10).double()])
+    basis = torch.linalg.qr(torch.randn(500, 500, generator=generator, dtype=torch.float64)).Q
+    operator = DenseOperator((basis * values) @ basis.T)
+    found = extreme_eigenpairs(operator, 1, which="smallest", tolerance=2e-3)
+    assert abs(float(found.values[0]) + 0.03) < 0.008

@@ -22,6 +22,9 @@ WHICH = ("largest", "smallest")
 _ROUNDING = 20
 # Added to the residuals: what rounding in the products and in the basis leaves, in the same units.
 _ALLOWANCE = 50
+# In the dense part of a spectrum a value is near some eigenvalue from the start, which tells nothing of the
+# end.
+_LEAST_PRODUCTS = 24
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def extreme_eigenpairs(
         while True:
             bar.advance(search.width)
             search.expand()
-            if search.columns < k:
+            if search.columns < k or search.products < min(_LEAST_PRODUCTS, limit - search.width):
                 continue
             values, coordinates = search.ritz(sign)
             residuals = search.residuals(coordinates[:, : k + 1])
