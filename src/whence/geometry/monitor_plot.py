@@ -19,6 +19,18 @@ TITLES = {
     "bounds": "both sides of the bound",
     "weights": "spectral norms  ‖W‖₂",
 }
+# What people read for the names in the file.
+_LABELS = {
+    "train": "training",
+    "held_out": "held out",
+    "squared_norm": "‖∇L‖² of the mean",
+    "norm_mean": "‖∇ℓ‖ of an example: mean",
+    "norm_0.1": "10 % of examples below",
+    "norm_0.5": "median example",
+    "norm_0.9": "90 % of examples below",
+    "left": "left: from the input",
+    "right": "right: ‖∇_θ f‖²",
+}
 _HIDDEN = {("sharpness", "residual"), ("bounds", "ratio")}
 _LEGEND = 8  # entries beyond which a legend hides the curves
 
@@ -43,7 +55,7 @@ def plot_monitor(path: str | Path, out: str | Path) -> Path:
         axes = figure.add_subplot(rows, columns, number + 1)
         curves = _curves(name, records)
         for label, (steps, values) in curves.items():
-            axes.plot(steps, values, label=label, linewidth=1.3)
+            axes.plot(steps, values, label=_LABELS.get(label, label), linewidth=1.3)
         positive = all(value > 0 for _, values in curves.values() for value in values)
         if name == "weights":
             axes.set_ylim(bottom=0)
