@@ -253,3 +253,26 @@ def test_refusals(tmp_path):
 
     with pytest.raises(InputError, match="cannot be copied"):
         monitor(Uncopied(4, 3).double(), x, y, tmp_path / "n.jsonl")
+
+
+def test_what_overflows_is_skipped_not_written(tmp_path):
+    model, x, _ = problem()
+    made = Monitor(
+        model.float(), (x.float(), torch.full((20, 3), 1e30)), loss="squared_error", path=tmp_path / "m.jsonl"
+    )
+    record = made.step(0)
+    assert {"loss", "sharpness"} <= set(record["skipped"])
+    assert "loss" not in record and "train is inf" in record["skipped"]["loss"]
+    assert "weights" in record
+
+
+def test_the_trainer_a_module_refers_to_is_not_copied(tmp_path):
+    class Trainer:
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+    model, x, y = problem()
+    trainer = model._trainer = Trainer()
+    record = monitor(model, x, y, tmp_path / "m.jsonl", record=("loss",)).step(0)
+    assert record["loss"]["train"] > 0
+    assert model._trainer is trainer

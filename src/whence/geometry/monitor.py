@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from whence.task import Objective
 from whence.task.batch import Forward, Target
 
 _CURVATURES = ("hessian", "ggn")
+_NO_TRAINER = object()
 
 
 class Monitor:
@@ -167,9 +169,18 @@ class Monitor:
             held_out = None if self._held_out is None else objective.read(self._held_out, role="held_out")
             for name in self.record:
                 try:
-                    found[name] = MEASURES[name](objective, self._settings, held_out)
+                    measured = MEASURES[name](objective, self._settings, held_out)
                 except (UnsupportedError, NonFiniteError) as error:
                     skipped[name] = str(error)
+                    continue
+                bad = [key for key, value in measured.items() if not math.isfinite(value)]
+                if bad:
+                    shown = ", ".join(f"{key} is {measured[key]}" for key in bad)
+                    skipped[name] = (
+                        f"{shown}; expected finite numbers. It overflowed, or is not defined here."
+                    )
+                else:
+                    found[name] = measured
         return {**found, "skipped": skipped}
 
 
@@ -195,13 +206,19 @@ def _check_options(
 
 def _replica(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode, without gradients."""
+    # A LightningModule refers to its trainer, with its data and callbacks: no part of the model.
+    attached = [module for module in model.modules() if getattr(module, "_trainer", None) is not None]
+    memo: dict[int, Any] = {id(module._trainer): _NO_TRAINER for module in attached}
     try:
-        replica = copy.deepcopy(model)
+        replica = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         raise InputError(
             f"the model cannot be copied ({error}), and the monitor measures on a copy. Expected one that "
             "copy.deepcopy takes: tensors kept in attributes must be leaves or buffers."
         ) from error
+    for module in replica.modules():
+        if getattr(module, "_trainer", None) is _NO_TRAINER:
+            module._trainer = None  # type: ignore[assignment]
     replica.zero_grad(set_to_none=True)
     return replica.eval()
 
