@@ -20,8 +20,8 @@ class Cosine(VectorLoss):
 
     With `û = f/‖f‖`, `ŷ = y/‖y‖` and `κ = ûᵀŷ`: `∇_f ℓ = (κû − ŷ)/‖f‖` and
     `∇²_f ℓ = (ŷûᵀ + ûŷᵀ + κ(I − 3ûûᵀ))/‖f‖²`, whose eigenvalues are `(κ ± √(κ² + 4 sin²))/2‖f‖²` and,
-    `c − 2` times, `κ/‖f‖²`. One is negative unless `f` and `y` are parallel: the loss is not convex, and a
-    Gauss-Newton matrix with it is indefinite. With the normalisation inside the model and
+    `c − 2` times, `κ/‖f‖²`. One is negative unless `f` and `y` point the same way: the loss is
+    not convex, and a Gauss-Newton matrix with it is indefinite. With the normalisation inside the model and
     `squared_error` between unit vectors the loss is the same and the Gauss-Newton matrix semi-definite.
 
     Raises:
