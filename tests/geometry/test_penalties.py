@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -239,3 +241,14 @@ def test_an_output_without_examples_is_refused():
 
     with pytest.raises(InputError, match="first dimension"):
         jacobian_penalty(Summed(4, 2), torch.randn(3, 4))
+
+
+def test_inputs_in_other_forms_and_empty_batches_are_refused():
+    model, x, y = problem()
+    for wrong in ((x,), {"input": x}):
+        with pytest.raises(InputError, match="expected a tensor"):
+            unwrap(input_gradient_penalty)(model, "cross_entropy", wrong, y)  # past the checks of shapes
+    with pytest.raises(InputError, match="a tuple or a dict"):
+        parameter_gradient_penalty(model, "cross_entropy", [x], y)
+    with pytest.raises(InputError, match="at least one example"):
+        parameter_gradient_penalty(model, "cross_entropy", x[:0], y[:0])

@@ -192,7 +192,17 @@ def _check(model: nn.Module, x: Any, *, inputs: bool) -> None:
             "no parameter of the model requires a gradient; expected at least one that is trained. Call "
             "requires_grad_(True) on those."
         )
+    if not isinstance(x, Tensor) and (inputs or not isinstance(x, (tuple, Mapping))):
+        raise InputError(
+            f"x is a {type(x).__name__}; expected a tensor{'' if inputs else ', a tuple or a dict'}. "
+            + ("Penalise one input and wrap the model in a function of it." if inputs else "Convert it.")
+        )
     tensors = [x] if isinstance(x, Tensor) else list(x.values() if isinstance(x, Mapping) else x)
+    for tensor in tensors:
+        if isinstance(tensor, Tensor) and (tensor.ndim == 0 or len(tensor) == 0):
+            raise InputError(
+                f"x has shape {tuple(tensor.shape)}; expected at least one example, first dimension b"
+            )
     for tensor in tensors:
         if isinstance(tensor, Tensor) and not bool(torch.isfinite(tensor).all()):
             raise NonFiniteError("x holds NaN or infinity; expected finite inputs. Clean the batch first.")
@@ -203,8 +213,6 @@ def _check(model: nn.Module, x: Any, *, inputs: bool) -> None:
             f"x has dtype {x.dtype}, in which there is no gradient; expected floating-point inputs. For "
             "token numbers pass the embedded sequence and the model after its embedding."
         )
-    if x.ndim == 0 or len(x) == 0:
-        raise InputError(f"x has shape {tuple(x.shape)}; expected at least one example, first dimension b")
     for name, module in model.named_modules():
         if isinstance(module, _BATCH_NORM) and (module.training or not module.track_running_stats):
             raise BatchDependenceError(
