@@ -59,13 +59,13 @@ def effective_dimension(
         damping: `λ`.
 
     Returns:
-        `None` where `C + λI` is not positive definite, or `ρ + λ = 0`.
+        `None` where `C + λI` is not positive definite beyond rounding, or `ρ + λ = 0`.
 
     Source: MacKay 1992, "Bayesian interpolation", §4 (the number of well-determined parameters).
     """
     floor = operator.lower_bound if math.isfinite(operator.lower_bound) else 0.0
     floor = max(floor, 0.0)
-    if damping + density.smallest <= 0 or damping + floor <= 0:
+    if damping + density.smallest <= density.rounding or damping + floor <= 0:
         return None
     return density.integral(lambda values: (values - floor) / (values + damping))
 

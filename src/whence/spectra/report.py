@@ -38,7 +38,7 @@ class SpectrumReport:
         top: its leading eigenpairs.
         density: its spectral density.
         trace: `tr C`.
-        log_determinant: of `C + λI`; `None` where that is not positive definite.
+        log_determinant: of `C + λI`; `None` where that is not positive definite beyond rounding.
         effective_dimension: directions that the data determine; see `whence.spectra.effective_dimension`.
         damping: the `λ` of both: the fit's, the largest one where layers differ.
         layers: one row per layer or group.
@@ -127,7 +127,9 @@ def spectrum_report(
         top=pairs,
         density=density,
         trace=estimate_trace(operator, products=2 * TRACE_PRODUCTS, seed=seed),
-        log_determinant=density.log_determinant(damping) if damping + density.smallest > 0 else None,
+        log_determinant=density.log_determinant(damping)
+        if damping + density.smallest > density.rounding
+        else None,
         effective_dimension=effective_dimension(density, operator, damping),
         damping=damping,
         layers=layers,
