@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from spectral_problem import dense_gauss_newton, dense_hessian, network
@@ -128,6 +131,30 @@ def test_a_saddle_is_not_trusted_and_the_damping_makes_it_definite(influence):
     assert verdict.level == "poor"
     assert verdict.damping == pytest.approx(0.75 * split.largest)
     assert "indefinite" in verdict.damping_reason
+
+
+def test_a_smallest_eigenvalue_that_did_not_settle_vouches_for_nothing(influence):
+    split = split_hessian(influence.fitted.engine, tolerance=1e-8)
+    assert isinstance(split, HessianSplit)
+    made = {**vars(split), "smallest": 0.01 * split.largest, "smallest_residual": 0.1 * split.largest}
+    verdict = judge(influence.minimum, HessianSplit(**made), 1e-4, "as given", curvature_is_hessian=True)
+    assert ("fair", True) in [(level, "not settled" in words) for level, words in verdict.reasons]
+
+
+def test_a_hessian_of_zero_has_no_negative_part(influence):
+    split = split_hessian(influence.fitted.engine)
+    assert isinstance(split, HessianSplit)
+    assert HessianSplit(**{**vars(split), "smallest": 0.0, "largest": 0.0}).negative_share == 0
+
+
+def test_a_damped_matrix_definite_by_rounding_only_has_no_log_determinant(influence, report):
+    fitted, smallest = influence.fitted, report.density.smallest
+    nearly = replace(fitted.damping, value=0.5 * report.density.rounding - smallest)
+    made = copy.copy(fitted)
+    made.__dict__["damping"] = nearly
+    found = spectrum_report(made, top=2, steps=43, starts=6)
+    assert 0 < found.damping + found.density.smallest <= found.density.rounding
+    assert found.log_determinant is None and found.effective_dimension is None
 
 
 def test_sharpness_is_compared_with_the_learning_rate(influence):

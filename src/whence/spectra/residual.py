@@ -39,7 +39,9 @@ class HessianSplit:
     @property
     def negative_share(self) -> float:
         """`−λ_min / λ_max` where `λ_min < 0`, else 0."""
-        return max(0.0, -self.smallest) / self.largest if self.largest > 0 else math.inf
+        if self.smallest >= 0:
+            return 0.0
+        return -self.smallest / self.largest if self.largest > 0 else math.inf
 
 
 def split_hessian(

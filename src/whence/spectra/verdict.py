@@ -57,11 +57,11 @@ def judge(
         curvature_is_hessian: whether scores use the Hessian itself.
         learning_rate: of the plain gradient descent the model was trained with, if known.
 
-    The rules: the level of `minimum`; no negative eigenvalue beyond `1e-3 λ_max` is good, beyond `0.1 λ_max`
-    poor; where scores use a Gauss-Newton matrix, `‖R‖_F ≤ 0.1 ‖G‖_F` is good, beyond `‖G‖_F` poor. The
-    damping that follows is the fit's, or `1.5 · (−λ_min(H))` where that is larger: below it the damped
-    Hessian is not positive definite, so no nearby minimum exists whose movement the scores could describe.
-    These are rules of thumb; retraining is the test.
+    The rules: the level of `minimum`; no negative eigenvalue beyond `1e-3 λ_max` is good, beyond `0.1
+    λ_max` poor, one not known to that share fair; where scores use a Gauss-Newton matrix, `‖R‖_F ≤ 0.1
+    ‖G‖_F` is good, beyond `‖G‖_F` poor. The damping that follows is the fit's, or `1.5 · (−λ_min(H))`
+    where that is larger: below it the damped Hessian is not positive definite, so no nearby minimum
+    exists whose movement the scores could describe. These are rules of thumb; retraining is the test.
     """
     reasons = [_of_minimum(minimum)]
     needed = 0.0
@@ -94,6 +94,11 @@ def _of_minimum(minimum: MinimumCheck) -> tuple[str, str]:
 
 def _of_sign(split: HessianSplit) -> tuple[str, str]:
     share = split.negative_share
+    if share <= _SLIGHT and split.smallest_residual > _SLIGHT * abs(split.largest):
+        return "fair", (
+            f"Whether the Hessian has negative curvature is not settled: the smallest eigenvalue found is "
+            f"{split.smallest:.3g}, to {split.smallest_residual:.1g}, when the products for it ran out."
+        )
     if share == 0.0:
         return "good", (
             f"No negative curvature was found: the Hessian's smallest eigenvalue is {split.smallest:.3g} "
