@@ -98,7 +98,7 @@ def _drawn(
 ) -> SpectrumChart:
     step = width / len(mean)
     highest = math.log10(max(10.0, float((mean + error).max()) * 1.2))
-    # Half an eigenvalue stands at the floor, so that a single one has a height.
+    # A twentieth of an eigenvalue stands at the floor, so that a single one has a height.
     floor = math.log10(_LEAST)
 
     def level(value: float) -> float:
