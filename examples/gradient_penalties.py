@@ -82,13 +82,13 @@ def plot(found: dict[str, np.ndarray], out: Path) -> None:
     figure.savefig(out, dpi=90)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of the idx files; WHENCE_DATA otherwise")
     parser.add_argument("--out", type=Path, default=Path("out/penalties"))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)  # so small a model gains nothing from more
     options.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, np.ndarray] = {}

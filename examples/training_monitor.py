@@ -61,16 +61,17 @@ def train(name: str, data, out: Path, steps: int, every: int) -> None:
     print(f"\n{name}: {monitor.seconds:.1f} s of records")
     print(table[shown + norms].iloc[[0, len(table) // 2, -1]].round(3).T.to_string())
     start = table[norms].iloc[0]
-    print(f"spectral norms at initialisation: {start.min():.2f} to {start.max():.2f}, not near zero")
+    near = "near zero" if start.max() < 0.1 else "not near zero"
+    print(f"spectral norms at initialisation: {start.min():.2f} to {start.max():.2f}, {near}")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of the idx files; WHENCE_DATA otherwise")
     parser.add_argument("--out", type=Path, default=Path("out/monitor"))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--every", type=int, default=50)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)  # so small a model gains nothing from more
     options.out.mkdir(parents=True, exist_ok=True)
     for name, data in available(["mnist", "fashion_mnist"], options.data, 5000, 2000).items():
