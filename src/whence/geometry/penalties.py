@@ -206,7 +206,7 @@ def _check(model: nn.Module, x: Any, *, inputs: bool) -> None:
     for tensor in tensors:
         if isinstance(tensor, Tensor) and not bool(torch.isfinite(tensor).all()):
             raise NonFiniteError("x holds NaN or infinity; expected finite inputs. Clean the batch first.")
-    if not inputs:
+    if not inputs or not isinstance(x, Tensor):
         return
     if not x.is_floating_point():
         raise InputError(
