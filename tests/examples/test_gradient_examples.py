@@ -9,10 +9,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
-import gradient_penalties  # noqa: E402
-import training_monitor  # noqa: E402
+import gradient_penalties
+import training_monitor
 
-from whence.geometry import read_monitor  # noqa: E402
+from whence.geometry import read_monitor
 
 
 @pytest.fixture(autouse=True)
