@@ -190,3 +190,17 @@ def test_a_minimum_of_a_convex_objective_is_trusted():
 def test_refused(influence, given, words):
     with pytest.raises(InputError, match=words):
         spectrum_report(influence.fitted, **given)
+
+
+def test_class_means_beyond_the_memory_are_left_out_with_the_reason():
+    fit = network(memory=int(2e6))
+    pairs = fit.spectrum(top=2, steps=4, starts=2)
+    assert not isinstance(pairs.classes, str)
+    object.__setattr__(fit.fitted.engine.objective, "memory", 1000)
+    words = class_means(fit.fitted.engine, fit.train[1], pairs.top)
+    assert isinstance(words, str) and "memory budget" in words
+
+
+def test_one_probe_has_no_standard_error(influence):
+    with pytest.raises(InputError, match="probes=1: expected at least 2"):
+        split_hessian(influence.fitted.engine, probes=1)

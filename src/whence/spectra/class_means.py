@@ -60,14 +60,22 @@ def class_means(engine: GradientEngine, labels: Int[Tensor, " n"], top: Eigenpai
         labels: the class of every training example.
         top: leading eigenpairs of the curvature.
 
-    Cost: one backward pass per pair of classes and batch.
+    Cost: one backward pass per pair of classes and batch, and `16 C² p` bytes.
     """
     if not isinstance(engine.objective.loss, CrossEntropy):
         return f"class means are defined for cross-entropy, and the loss is {engine.objective.loss.name!r}"
-    pairs = _pair_means(engine, labels)
-    if pairs is None:
+    objective = engine.objective
+    _, first = next(engine.training_passes())
+    if first.outputs.ndim != 2:
         return "the model does not give one row of class scores per example"
-    classes = pairs.shape[0]
+    classes = first.outputs.shape[1]
+    needed = 2 * 8 * classes**2 * objective.p
+    if needed > objective.memory:
+        return (
+            f"the means of {classes}² pairs of classes need {needed / 2**30:.3g} GiB, more than the memory "
+            "budget; raise memory= to have them"
+        )
+    pairs = _pair_means(engine, labels, classes)
     others = ~torch.eye(classes, dtype=torch.bool, device=pairs.device)
     centres = (pairs * others[:, :, None]).sum(1) / max(1, classes - 1)
     vectors = top.vectors.double()
@@ -77,26 +85,21 @@ def class_means(engine: GradientEngine, labels: Int[Tensor, " n"], top: Eigenpai
     return ClassMeans(classes, by_class, by_pair, rank_class, rank_pair, rank_class / p, rank_pair / p)
 
 
-def _pair_means(engine: GradientEngine, labels: Int[Tensor, " n"]) -> Float[Tensor, "c c p"] | None:
+def _pair_means(engine: GradientEngine, labels: Int[Tensor, " n"], classes: int) -> Float[Tensor, "c c p"]:
     """`δ_{c,c'}` in float64."""
-    total: Tensor | None = None
-    labels = labels.to(engine.objective.device)
+    objective = engine.objective
+    labels = labels.to(objective.device)
+    total = torch.zeros(classes, classes, objective.p, dtype=torch.float64, device=objective.device)
     for where, at in engine.training_passes():
-        if at.outputs.ndim != 2:
-            return None
-        classes = at.outputs.shape[1]
         p = torch.softmax(at.outputs, dim=1)
         members = torch.nn.functional.one_hot(labels[where], classes).to(p)
-        if total is None:
-            total = torch.zeros(classes, classes, engine.objective.p, dtype=torch.float64, device=p.device)
         roots = p.sqrt()[:, :, None] * (p[:, None, :] - torch.eye(classes).to(p))  # b c' o
         for true in range(classes):
             if bool(members[:, true].any()):
                 cotangents = (members[:, true, None, None] * roots).transpose(0, 1)
                 for part in torch.arange(classes).split(engine.columns):
                     total[true, part] += at.vjp(cotangents[part]).T.double()
-    assert total is not None
-    counts = torch.bincount(labels, minlength=total.shape[0]).clamp(min=1)
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return total / counts[:, None, None]
 
 

@@ -91,7 +91,8 @@ def spectrum_report(
         InputError: `top`, `steps` or `starts` below 1 (2 for `starts`), a learning rate that is not a number
             above 0, or a group that matches nothing.
 
-    Cost, in products with the curvature: about `steps · starts · (1 + layers / 3)` and what `top` needs.
+    Cost, in products with the curvature: about `steps · starts · (1 + layers / 3) + 96 + 48 · layers` and
+    what `top` needs, and up to 600 with the Hessian.
     """
     for name, value, least in (("top", top, 1), ("steps", steps, 2), ("starts", starts, 2)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from whence.curvature import HessianOperator, choose_curvature
-from whence.errors import UnsupportedError
+from whence.errors import InputError, UnsupportedError
 from whence.gradients import GradientEngine, HvpMode
 from whence.linalg import Estimate, LinearOperator, extreme_eigenpairs
 
@@ -66,9 +66,14 @@ def split_hessian(
         max_products: spent on each end of the spectrum.
         seed: of probes and starts.
 
+    Raises:
+        InputError: fewer than two probes, which leave no standard error.
+
     Source: Schraudolph 2002; Sagun et al. 2018, "Empirical analysis of the Hessian of over-parametrized
     neural networks", §2.
     """
+    if probes < 2:
+        raise InputError(f"probes={probes}: expected at least 2, for a standard error")
     objective = engine.objective
     gauss_newton = choose_curvature(engine, "ggn").data
     if engine.affine:
@@ -84,7 +89,7 @@ def split_hessian(
     g = gauss_newton.matmat(z).double()
     rest = torch.zeros_like(g) if hessian is gauss_newton else hessian.matmat(z).double() - g
     traces = (z.double() * rest).sum(0)
-    spread = float(traces.std() / math.sqrt(probes)) if probes > 1 else math.inf
+    spread = float(traces.std() / math.sqrt(probes))
     g_norm, rest_norm = (float(part.pow(2).sum(0).mean().sqrt()) for part in (g, rest))
     full = hessian + objective.regulariser.hessian()
     high, low = (
