@@ -10,18 +10,22 @@ Rung = tuple[str, dict[str, Any]]  # the adapter's method and its settings
 
 LIBRARIES = ("whence", "curvlinops", "pyhessian", "hessian_eigenthings")
 QUESTIONS = ("eigenvalues", "trace", "density")
+# Whence again, without the timing of both orders of differentiation that its default starts with.
+FIXED = "whence_fixed"
+MODE = "reverse_over_reverse"
 LABELS = {
     "whence": "Whence",
+    FIXED: "Whence, order fixed",
     "curvlinops": "curvlinops",
     "pyhessian": "PyHessian",
     "hessian_eigenthings": "hessian-eigenthings",
 }
-# Largest relative error of the 10 eigenvalues; root mean square of the trace's relative error; root mean
-# square of the distance between spectral distributions, in units of the mean eigenvalue in modulus.
-TARGETS = {"eigenvalues": 1e-3, "trace": 0.03, "density": 0.2}
-# Seeds at which a rung is judged, and seeds timed together in one round.
-JUDGED = {"eigenvalues": 1, "trace": 4, "density": 2}
+# Largest relative error of the 10 eigenvalues; root mean square of the trace's relative error. The spectral
+# distribution has no target: all spend the same products.
+TARGETS = {"eigenvalues": 1e-3, "trace": 0.03}
+# Seeds timed together in one round; a rung is judged at the seeds of all rounds.
 TIMED = {"eigenvalues": 1, "trace": 2, "density": 1}
+DENSITY: Rung = ("density", {"steps": 64, "starts": 4})
 
 _TRACE_METHODS = {
     "whence": ("xtrace", "hutch++"),
@@ -29,7 +33,7 @@ _TRACE_METHODS = {
     "pyhessian": (),
     "hessian_eigenthings": ("hutch++",),
 }
-_BUDGETS = (24, 48, 90, 120, 180, 240)
+_BUDGETS = (24, 36, 48, 72, 96, 144, 240)
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,27 @@ class Entrant:
     problem: str
 
     @property
+    def adapter(self) -> str:
+        return "whence" if self.library == FIXED else self.library
+
+    @property
     def key(self) -> str:
         return f"{self.problem}.{self.question}.{self.library}"
 
     def ladders(self, probe_error: float) -> list[list[Rung]]:
         """Rungs from cheap to dear; the cheapest that meets the target over all ladders is timed.
 
-        `probe_error` is the relative standard deviation of one Hutchinson probe: it gives the number of
-        probes that the target needs, so that Hutchinson's ladder has one rung."""
+        `probe_error` is the relative standard deviation of one Hutchinson probe: Hutchinson's ladder starts
+        at the number of probes that it asks for, and is climbed only where a library has no better method
+        (the others meet the target with fewer products)."""
         if self.question == "eigenvalues":
             return _eigenvalues(self.library)
         if self.question == "density":
-            return [[("density", {"steps": 16, "starts": starts}) for starts in (1, 2, 4, 8, 16, 32)]]
+            return [[DENSITY]]
         probes = math.ceil((probe_error / TARGETS["trace"]) ** 2)
-        ladders = [[(m, {"products": b}) for b in _BUDGETS] for m in _TRACE_METHODS[self.library]]
-        return [*ladders, [("hutchinson", {"products": probes})]]
+        if not _TRACE_METHODS[self.library]:
+            return [[("hutchinson", {"products": math.ceil(f * probes)}) for f in (1, 1.5, 2, 3)]]
+        return [[(m, {"products": b}) for b in _BUDGETS] for m in _TRACE_METHODS[self.library]]
 
 
 def _eigenvalues(library: str) -> list[list[Rung]]:
@@ -61,9 +71,9 @@ def _eigenvalues(library: str) -> list[list[Rung]]:
         return [("eigenvalues", {name: value, **others}) for value in values]
 
     if library == "whence":
-        return [ladder("tolerance", (0.01, 0.005, 0.002, 0.001, 3e-4))]
+        return [ladder("tolerance", (0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4, 1e-5))]
     if library == "curvlinops":
-        return [ladder("tolerance", (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4), basis=b) for b in (20, 40)]
+        return [ladder("tolerance", (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4), basis=b) for b in (20, 30, 40)]
     if library == "pyhessian":
-        return [ladder("tolerance", (1e-3, 1e-4, 1e-5, 1e-6), iterations=1000)]
-    return [ladder("steps", (20, 25, 30, 35, 40, 50, 60, 80, 120))]
+        return [ladder("tolerance", (1e-4, 3e-5, 1e-5, 1e-6), iterations=1000)]
+    return [ladder("steps", (20, 25, 30, 35, 40, 45, 50, 60, 80, 120))]

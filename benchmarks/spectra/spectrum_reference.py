@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import problems
 
-KNOWN, STEPS, STARTS, PROBES, ROWS = 30, 40, 4, 40, 20
+KNOWN, STEPS, STARTS, PROBES, ROWS = 30, 60, 4, 40, 20
 
 
 def build(path: Path, out: Path) -> None:

@@ -17,7 +17,7 @@ from whence.task import Objective
 
 def eigenvalues(problem: Problem, settings: dict[str, Any], seed: int) -> spectral.Answer:
     found = extreme_eigenpairs(
-        _hessian(problem), spectral.EIGENVALUES, tolerance=settings["tolerance"], seed=seed
+        _hessian(problem, settings), spectral.EIGENVALUES, tolerance=settings["tolerance"], seed=seed
     )
     return found.values.numpy(), found.products
 
@@ -35,20 +35,24 @@ def hutchinson(problem: Problem, settings: dict[str, Any], seed: int) -> spectra
 
 
 def density(problem: Problem, settings: dict[str, Any], seed: int) -> spectral.Answer:
-    found = spectral_density(_hessian(problem), steps=settings["steps"], starts=settings["starts"], seed=seed)
+    found = spectral_density(
+        _hessian(problem, settings), steps=settings["steps"], starts=settings["starts"], seed=seed
+    )
     nodes = torch.cat([torch.as_tensor(part).flatten() for part in found.nodes])
     weights = torch.cat([torch.as_tensor(part).flatten() for part in found.weights])
     return spectral.quadrature(nodes, weights), found.products
 
 
 def _trace(problem: Problem, settings: dict[str, Any], seed: int, method: Any) -> spectral.Answer:
-    found = estimate_trace(_hessian(problem), products=settings["products"], method=method, seed=seed)
+    found = estimate_trace(
+        _hessian(problem, settings), products=settings["products"], method=method, seed=seed
+    )
     return found.value, found.products
 
 
-def _hessian(problem: Problem) -> HessianOperator:
+def _hessian(problem: Problem, settings: dict[str, Any]) -> HessianOperator:
     objective = Objective(problem.model, (problem.X, problem.y), loss="cross_entropy")
-    return HessianOperator(GradientEngine(objective))
+    return HessianOperator(GradientEngine(objective), settings.get("mode", "auto"))
 
 
 if __name__ == "__main__":
