@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from idx_images import available
 from matplotlib.figure import Figure
-from small_images import available
 from torch import nn
 
 from whence.curvature import choose_curvature

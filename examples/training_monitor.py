@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from small_images import available
+from idx_images import available
 from torch import nn
 
 from whence.geometry import Monitor, plot_monitor, read_monitor
