@@ -127,7 +127,7 @@ class Budget:
             "grid": self.grid,
         }
 
-    def check(self, x: Float[Tensor, "b *x"], index: Sequence[int]) -> None:
+    def check(self, x: Float[Tensor, " b *x"], index: Sequence[int]) -> None:
         """Refuse originals that are not valid themselves.
 
         Raises:
@@ -159,8 +159,8 @@ class Budget:
                 )
 
     def ascend(
-        self, x: Float[Tensor, "b *x"], gradient: Float[Tensor, "b *x"], size: float
-    ) -> Float[Tensor, "b *x"]:
+        self, x: Float[Tensor, " b *x"], gradient: Float[Tensor, " b *x"], size: float
+    ) -> Float[Tensor, " b *x"]:
         """One step of steepest ascent of length `size` in the norm of the budget, before projection."""
         scale = self._scale(x)
         slope = gradient * scale
@@ -170,7 +170,7 @@ class Budget:
         tiny = torch.finfo(x.dtype).tiny
         return x + size * scale * slope / norm.clamp(min=tiny)
 
-    def project(self, x: Float[Tensor, "b *x"], original: Float[Tensor, "b *x"]) -> Float[Tensor, "b *x"]:
+    def project(self, x: Float[Tensor, " b *x"], original: Float[Tensor, " b *x"]) -> Float[Tensor, " b *x"]:
         """The nearest point in the norm's ball, then inside the range (for l2 and l∞ that stays in the
         ball)."""
         low, high, level = self._on(x)
@@ -194,7 +194,7 @@ class Budget:
             moved = torch.minimum(moved, high)
         return moved
 
-    def emit(self, x: Float[Tensor, "b *x"], original: Float[Tensor, "b *x"]) -> Float[Tensor, "b *x"]:
+    def emit(self, x: Float[Tensor, " b *x"], original: Float[Tensor, " b *x"]) -> Float[Tensor, " b *x"]:
         """What is written into the training set: with `grid="snap"` the nearest values on the grid that stay
         within the radius, else `x` itself."""
         if self.grid != "snap":
@@ -219,7 +219,7 @@ class Budget:
         return torch.where(outside, original + (steps - steps.sign()) * scale, moved)
 
     def same_picture(
-        self, x: Float[Tensor, "b *x"], original: Float[Tensor, "b *x"]
+        self, x: Float[Tensor, " b *x"], original: Float[Tensor, " b *x"]
     ) -> Bool[Tensor, " b"] | None:
         """Whether both round to the same grey levels, example by example; `None` without a grid."""
         low, _, level = self._on(x)
@@ -227,7 +227,7 @@ class Budget:
             return None
         return (((x - low) / level).round() == ((original - low) / level).round()).flatten(1).all(1)
 
-    def in_levels(self, change: Float[Tensor, "b *x"]) -> Float[Tensor, "b *x"] | None:
+    def in_levels(self, change: Float[Tensor, " b *x"]) -> Float[Tensor, " b *x"] | None:
         """A change in grey levels; `None` where no level is known."""
         return None if self.level is None else change / self._scale(change)
 

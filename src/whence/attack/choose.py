@@ -39,11 +39,11 @@ def feature_gradients(
 
 def input_gradient(
     features: Float[Tensor, "b d"],
-    x: Float[Tensor, "b *x"],
+    x: Float[Tensor, " b *x"],
     slope: Float[Tensor, "b d"],
     *,
     keep: bool = False,
-) -> Float[Tensor, "b *x"]:
+) -> Float[Tensor, " b *x"]:
     """Pull a gradient in the features back to the inputs."""
     (made,) = torch.autograd.grad(features, x, slope, retain_graph=keep, materialize_grads=True)
     return made

@@ -20,8 +20,8 @@ def edited_training_set(
     train: Any,
     where: ContinuousInput,
     index: Int[Tensor, " k"],
-    x: Float[Tensor, "k *x"],
-) -> tuple[Any, Float[Tensor, "k *x"]]:
+    x: Float[Tensor, " k *x"],
+) -> tuple[Any, Float[Tensor, " k *x"]]:
     """The training set with the inputs of `index` exchanged for `x`, and what it then holds: `x` in the
     precision in which the user keeps the data.
 

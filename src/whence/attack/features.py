@@ -28,11 +28,11 @@ class FeatureReader:
         self.batch_size = batch_size
         self._gains: dict[float, Tensor] = {}
 
-    def inputs(self, index: Int[Tensor, " b"]) -> Float[Tensor, "b *x"]:
+    def inputs(self, index: Int[Tensor, " b"]) -> Float[Tensor, " b *x"]:
         """The unedited inputs."""
         return self.where.read(self.problem.objective.examples.batch(index)).detach()
 
-    def __call__(self, index: Int[Tensor, " b"], x: Float[Tensor, "b *x"]) -> Float[Tensor, "b d"]:
+    def __call__(self, index: Int[Tensor, " b"], x: Float[Tensor, " b *x"]) -> Float[Tensor, "b d"]:
         """Features, with a 1 for the bias, of training examples whose inputs are `x`; a graph back to `x` is
         kept if that requires gradients."""
         parts = [

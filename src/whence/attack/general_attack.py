@@ -34,7 +34,7 @@ def attack_model(
     refit_every: int,
     seed: int,
     advance: Callable[[], None] = lambda: None,
-) -> tuple[Int[Tensor, " k"], Float[Tensor, "k *x"], list[Step]]:
+) -> tuple[Int[Tensor, " k"], Float[Tensor, " k *x"], list[Step]]:
     """Edit the training examples of largest `‖I_pert‖` step by step.
 
     Args:

@@ -73,8 +73,8 @@ class Outcome:
     """
 
     index: Int[Tensor, " k"]
-    original: Float[Tensor, "k *x"]
-    edited: Float[Tensor, "k *x"]
+    original: Float[Tensor, " k *x"]
+    edited: Float[Tensor, " k *x"]
     head: Float[Tensor, "c d"]
     before: Int[Tensor, " g"]
     after: Int[Tensor, " g"]

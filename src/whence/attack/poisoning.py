@@ -55,8 +55,8 @@ class PoisonedQuery:
     others_changed: float
     size: EditSize
     steps: int
-    original: Float[Tensor, "k *x"] | None = None
-    edited: Float[Tensor, "k *x"] | None = None
+    original: Float[Tensor, " k *x"] | None = None
+    edited: Float[Tensor, " k *x"] | None = None
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class EditSize:
         return f"edits of at most {self.grey_levels:.2g} grey levels{same}"
 
 
-def edit_size(original: Float[Tensor, "k *x"], edited: Float[Tensor, "k *x"], budget: Budget) -> EditSize:
+def edit_size(original: Float[Tensor, " k *x"], edited: Float[Tensor, " k *x"], budget: Budget) -> EditSize:
     """Measured on the edits as they are kept in the training set."""
     change = edited - original
     levels = budget.in_levels(change)
@@ -103,8 +103,8 @@ class AttackResult:
     queries: Int[Tensor, " q"]
     already_wrong: list[int]
     index: Int[Tensor, " k"]
-    original: Float[Tensor, "k *x"]
-    edited: Float[Tensor, "k *x"]
+    original: Float[Tensor, " k *x"]
+    edited: Float[Tensor, " k *x"]
     train: Any
     seeds: tuple[int, ...]
     before: Int[Tensor, "s q"]

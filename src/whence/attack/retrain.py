@@ -89,7 +89,7 @@ def predicted_class(loss: Loss) -> Measurement:
     return Measurement("predicted class", lambda outputs, _: classes_of(loss, outputs).to(outputs.dtype))
 
 
-def retrain_head(attack: HeadAttack, index: Int[Tensor, " k"], stored: Float[Tensor, "k *x"]) -> Retrainings:
+def retrain_head(attack: HeadAttack, index: Int[Tensor, " k"], stored: Float[Tensor, " k *x"]) -> Retrainings:
     """The head's optimum on the edited training set, by Newton's method from zero: nothing of the attack's
     own refits is used."""
     problem = attack.problem

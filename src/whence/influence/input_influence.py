@@ -47,7 +47,7 @@ class InputInfluence:
     measurement: str
     converged: bool
 
-    def predicted_change(self, change: Float[Tensor, "b *x"]) -> Float[Tensor, "k b"]:
+    def predicted_change(self, change: Float[Tensor, " b *x"]) -> Float[Tensor, "k b"]:
         """`I_pert · δ / n`: predicted change of the measurements for a change `δ` of each input alone.
 
         Raises:

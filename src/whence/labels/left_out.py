@@ -38,9 +38,9 @@ class LeftOut:
 
 def left_out_along_gradient(
     loss: Loss,
-    outputs: Float[Tensor, "b *c"],
+    outputs: Float[Tensor, " b *c"],
     targets: Tensor,
-    gradients: Float[Tensor, "b *c"],
+    gradients: Float[Tensor, " b *c"],
     self_influence: Float[Tensor, " b"],
     n: int,
     *,
@@ -77,9 +77,9 @@ def left_out_along_gradient(
 
 def left_out_exactly(
     loss: Loss,
-    outputs: Float[Tensor, "b *c"],
+    outputs: Float[Tensor, " b *c"],
     targets: Tensor,
-    gradients: Float[Tensor, "b *c"],
+    gradients: Float[Tensor, " b *c"],
     spread: Float[Tensor, "b o o"],
 ) -> LeftOut:
     """Outputs of left-out examples by the whole Newton step, `f + (I − K S)⁻¹ K u`.
@@ -102,5 +102,5 @@ def left_out_exactly(
     return LeftOut(f + step.view_as(f), int((left < _LEAST_LEFT).any(1).sum()))
 
 
-def _per_example(values: Float[Tensor, "b *c"]) -> Float[Tensor, " b"]:
+def _per_example(values: Float[Tensor, " b *c"]) -> Float[Tensor, " b"]:
     return values.flatten(1).sum(1) if values.ndim > 1 else values

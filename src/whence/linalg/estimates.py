@@ -65,7 +65,7 @@ def sign_columns(operator: LinearOperator, count: int, generator: torch.Generato
 
 
 def mean_and_standard_error(
-    samples: Float[Tensor, "m *rest"],
+    samples: Float[Tensor, " m *rest"],
 ) -> tuple[Float[Tensor, "*rest"], Float[Tensor, "*rest"]]:
     """Over the first axis; the standard error of a single sample is `nan`."""
     mean = samples.mean(0)

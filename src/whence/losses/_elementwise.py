@@ -32,13 +32,13 @@ class ElementwiseLoss(Loss):
 
     @abstractmethod
     def _element_losses(
-        self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b *d"]: ...
+        self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]: ...
 
     @abstractmethod
     def _element_curvature(
-        self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b *d"]: ...
+        self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]: ...
 
     @abstractmethod
     def _validate_labels(self, outputs: Tensor, targets: Tensor) -> None:

@@ -71,10 +71,12 @@ class BinaryCrossEntropy(ElementwiseLoss):
             "reduction_over_outputs": self.reduction_over_outputs,
         }
 
-    def _element_losses(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _element_losses(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         return (1.0 - y) * f + self._label_weights(f, y) * softplus(-f)
 
-    def _element_curvature(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _element_curvature(
+        self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]:
         return self._label_weights(f, y) * logistic_curvature(f)
 
     def _validate_labels(self, outputs: Tensor, targets: Tensor) -> None:
@@ -87,7 +89,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
             "For labels −1 and +1 use loss='logistic'; for class indices use loss='cross_entropy'.",
         )
 
-    def _label_weights(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _label_weights(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         """`1 + (P − 1) y`."""
         if self._pos_weight is None:
             return torch.ones_like(f)

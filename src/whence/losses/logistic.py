@@ -45,10 +45,12 @@ class Logistic(ElementwiseLoss):
     def settings(self) -> dict[str, Any]:
         return {"loss": self.name}
 
-    def _element_losses(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _element_losses(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         return softplus(-y * f)
 
-    def _element_curvature(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _element_curvature(
+        self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]:
         return logistic_curvature(f)
 
     def _validate_labels(self, outputs: Tensor, targets: Tensor) -> None:

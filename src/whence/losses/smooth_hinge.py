@@ -49,7 +49,7 @@ class SmoothHinge(ElementwiseLoss):
     def settings(self) -> dict[str, Any]:
         return {"loss": self.name, "t": self.t}
 
-    def _element_losses(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _element_losses(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         shortfall = 1.0 - y * f
         if self.t == 0.0:
             return torch.relu(shortfall)
@@ -58,7 +58,9 @@ class SmoothHinge(ElementwiseLoss):
         smooth = t * softplus(torch.where(near, shortfall, 0.0) / t)
         return torch.where(near, smooth, torch.relu(shortfall))
 
-    def _element_curvature(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _element_curvature(
+        self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]:
         if self.t == 0.0:
             return torch.zeros_like(f)
         shortfall = 1.0 - y * f

@@ -63,10 +63,12 @@ class SquaredError(ElementwiseLoss):
             "reduction_over_outputs": self.reduction_over_outputs,
         }
 
-    def _element_losses(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _element_losses(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         return self.scale * (f - y).square()
 
-    def _element_curvature(self, f: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def _element_curvature(
+        self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]:
         return torch.full_like(f, 2.0 * self.scale)
 
     def _validate_labels(self, outputs: Tensor, targets: Tensor) -> None:

@@ -142,8 +142,8 @@ def attack_panel(
 
 def _edits(
     index: Sequence[int],
-    original: Float[Tensor, "k *x"] | None,
-    edited: Float[Tensor, "k *x"] | None,
+    original: Float[Tensor, " k *x"] | None,
+    edited: Float[Tensor, " k *x"] | None,
     size: EditSize,
     budget: Budget,
     card: Describer,
