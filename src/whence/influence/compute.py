@@ -14,6 +14,7 @@ from torch import Tensor
 
 from whence.errors import InputError, OutOfMemoryError
 from whence.gradients import ExampleGradients
+from whence.influence.damping_effect import damping_share, departure, undamped_distance
 from whence.influence.fitted import FittedInfluence, SolvedBlock
 from whence.influence.layerwise import layerwise_plan, layerwise_scores, layerwise_self_scores
 from whence.influence.measurements import Measurement, resolve_measurement
@@ -74,11 +75,17 @@ def compute_scores(
         torch.empty(q, n, dtype=fitted.objective.dtype) for _ in range(_NUMBERS_PER_SCORE)
     )
     solutions: list[Solution] = []
+    share = 0.0
     with progress_bar("scoring", q, enabled=fitted.options.progress) as bar:
         for block in fitted.solve_queries(gradients):
             _score_block(fitted, block, values, estimate, bound)
             if refine:
                 _refine_block(fitted, block, min(refine, n), values, estimate, bound)
+            own = damping_share(block.gradients, block.solution.x, fitted.damping)
+            if fitted.damping.departs:
+                missing = departure(values[block.where], undamped_distance(own))
+                estimate[block.where] = torch.hypot(estimate[block.where], missing)
+            share = max(share, own)
             solutions.append(_without_vectors(block.solution))
             bar.advance(block.where.stop - block.where.start)
     return Scores(
@@ -91,7 +98,12 @@ def compute_scores(
         relative_residual=torch.cat([solution.relative_residual for solution in solutions]).cpu(),
         measurement=measured.name,
         higher_is_better=measured.higher_is_better,
-        settings={**fitted.settings(), "measurement": measured.name, "refine": refine},
+        settings={
+            **fitted.settings(),
+            "measurement": measured.name,
+            "refine": refine,
+            "damping_share": share,
+        },
     )
 
 
@@ -129,6 +141,7 @@ def _layerwise(fitted: FittedInfluence, gradients: ExampleGradients, measured: M
             "measurement": measured.name,
             "refine": 0,
             "distance": made.distance,
+            "damping_share": made.damping_share,
             "plan": made.plan.as_dict(),
         },
     )
@@ -163,7 +176,11 @@ def compute_self_scores(
             values.append((rows.T * solution.x).sum(0).cpu())
             errors = torch.einsum("kp,rpk->rk", rows, solution.error_directions)
             rounding = fitted.rounding_estimate(solution, rows.norm(dim=1)).diagonal()
-            estimate.append(torch.hypot(errors.norm(dim=0), rounding).cpu())
+            expected = torch.hypot(errors.norm(dim=0), rounding).cpu()
+            if fitted.damping.departs:
+                distance = undamped_distance(damping_share(rows.T, solution.x, fitted.damping))
+                expected = torch.hypot(expected, departure(values[-1][None], distance)[0])
+            estimate.append(expected)
             bound.append(fitted.score_bound(solution, rows.norm(dim=1)).diagonal().to(rows.dtype).cpu())
             converged.append(solution.converged)
             reasons.add(solution.reason)

@@ -18,6 +18,7 @@ from whence.curvature import Curvature, choose_curvature
 from whence.errors import InputError, NonFiniteError
 from whence.gradients import ExampleGradients, GradientEngine, HvpMode
 from whence.gradients.hvp import HVP_MODES
+from whence.influence.flat_loss import refuse_flat_loss
 from whence.influence.measurements import Measurement, check_measurement
 from whence.influence.minimum import MinimumCheck, check_minimum
 from whence.linalg import Spectrum, lanczos_spectrum
@@ -152,13 +153,18 @@ class FittedInfluence:
             memory=objective.memory,
             damped=_will_damp(options.damping),
         )
-        with progress_display(options.progress):
-            self.damping: Damping = self._choose_damping()
-            operator = self.damping.add_to(self.curvature.operator)
-            with memory_errors(
+        if self.curvature.name in ("hessian", "ggn") and not isinstance(self.solver, Identity):
+            refuse_flat_loss(objective, self.engine.batch_size)
+        with (
+            progress_display(options.progress),
+            memory_errors(
                 "preparing the solver", "Lower memory=, attribute fewer parameters, or use solver=CG()."
-            ):
-                self.prepared: PreparedSolver = self.solver.prepare(operator, seed=options.seed)
+            ),
+        ):
+            self.damping: Damping = self._choose_damping()
+            self.prepared: PreparedSolver = self.damping.prepared or self.solver.prepare(
+                self.damping.add_to(self.curvature.operator), seed=options.seed
+            )
         if isinstance(self.solver, CG) and self.solver.stop == "scores":
             self.prepared.watch(self._watched())
         self.spectrum: Spectrum = self._spectrum()
@@ -181,7 +187,9 @@ class FittedInfluence:
         return choose_damping(
             operator,
             damping,
-            exact_curvature=self.curvature.is_hessian and self.engine.affine,
+            exact_curvature=self.curvature.is_hessian,
+            solver=self.solver,
+            affine=self.engine.affine,
             seed=self.options.seed,
         )
 
@@ -281,13 +289,16 @@ class FittedInfluence:
         and the dot product.
 
         From `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`; `floor` stands for `λ_min` where
-        the solution is of another system.
+        the solution is of another system. Where the answer sought is that of `C` itself, its residual is
+        `r + λx`.
         """
         gamma = torch.finfo(self.objective.dtype).eps * (32 + math.sqrt(self.objective.p))
         largest = max(self.spectrum.largest_upper, 0.0) + self.damping.value
         size = solution.x.norm(dim=0)
         residual = solution.residual_norm + gamma * (solution.rhs_norm + largest * size)
         floor = self.prepared.lower_bound if floor is None else floor
+        if self.damping.departs:
+            residual, floor = residual + self.damping.value * size, floor - self.damping.value
         per_gradient = residual / floor + gamma * size if floor > 0 else torch.full_like(residual, math.inf)
         return per_gradient.double()[:, None] * gradient_norms.double()[None]
 

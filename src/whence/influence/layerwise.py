@@ -13,6 +13,7 @@ from torch import Tensor
 from whence.contraction import GradientSource, Plan, contract, plan_contraction
 from whence.errors import UnsupportedError
 from whence.gradients import Coverage, ExampleGradients
+from whence.influence.damping_effect import damping_share
 from whence.influence.fitted import FittedInfluence
 from whence.memory import memory_errors
 from whence.progress import progress_bar
@@ -43,6 +44,7 @@ class LayerwiseScores:
         relative_residual: of the probed queries on average, against the full damped curvature; NaN without
             probes.
         distance: expected relative error of a query's scores against the full curvature's answer.
+        damping_share: see `damping_effect.damping_share`, of the probed queries; `None` without probes.
         plan: that was carried out.
     """
 
@@ -50,6 +52,7 @@ class LayerwiseScores:
     estimate: Float[Tensor, "q n"]
     relative_residual: float
     distance: float
+    damping_share: float | None
     plan: Plan
 
 
@@ -87,8 +90,9 @@ def layerwise_scores(fitted: FittedInfluence, gradients: ExampleGradients) -> La
 
     with memory_errors("scoring", "Lower memory= or pass fewer queries at once."):
         contract(plan, prepared.inverses, queries, train, progress=fitted.options.progress, on_batch=put)
-    distance, residual = probe_distance(fitted, gradients)
-    return LayerwiseScores(values, _estimate(values, distance, plan.measured_error), residual, distance, plan)
+    distance, residual, share = probe_distance(fitted, gradients)
+    estimate = _estimate(values, distance, plan.measured_error)
+    return LayerwiseScores(values, estimate, residual, distance, share, plan)
 
 
 def _estimate(values: Float[Tensor, "q n"], distance: float, contraction: float) -> Float[Tensor, "q n"]:
@@ -120,11 +124,11 @@ def layerwise_self_scores(
             values.append(total.cpu())
             bar.advance(len(part))
     made = torch.cat(values).to(fitted.objective.dtype)
-    distance, _ = probe_distance(fitted, fitted.train_gradients)
+    distance = probe_distance(fitted, fitted.train_gradients)[0]
     return made, made.abs() * math.hypot(distance, _ROUNDING * torch.finfo(made.dtype).eps)
 
 
-def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tuple[float, float]:
+def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tuple[float, float, float | None]:
     """How far scores are from those of the full damped curvature `C_λ`, relative to their size, and the
     relative residual, on a few queries.
 
@@ -132,12 +136,13 @@ def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tupl
     preconditioned by `M`; its scores on a sample of training examples are compared with those of `x`.
 
     Returns:
-        `(distance, residual)`; infinite and NaN without probes.
+        `(distance, residual, share)`, the last that of scores decided by damping; infinite, NaN and `None`
+        without probes.
     """
     prepared = _prepared(fitted)
     count = min(prepared.settings.probes, len(gradients))
     if count == 0:
-        return math.inf, math.nan
+        return math.inf, math.nan, None
     device = fitted.objective.device
     rhs = gradients.rows(torch.tensor(gradients.examples.spread(count), device=device)).T
     inverse = prepared.as_preconditioner()
@@ -155,7 +160,8 @@ def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tupl
     sizes = rhs.norm(dim=0)
     relative = residual.norm(dim=0)[sizes > 0] / sizes[sizes > 0]
     mean = float(relative.mean()) if len(relative) else 0.0
-    return (lost / own) ** 0.5 if own > 0 else 0.0, mean
+    distance = (lost / own) ** 0.5 if own > 0 else 0.0
+    return distance, mean, damping_share(rhs, x, fitted.damping)
 
 
 def _prepared(fitted: FittedInfluence) -> PreparedBlocks:

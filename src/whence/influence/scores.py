@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from whence.errors import InputError
+from whence.influence.damping_effect import damping_words
 from whence.influence.tables import Ranking, known
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ class Scores:
         and for other solvers."""
         distance = self.settings.get("distance")
         return distance if distance is not None and math.isfinite(distance) else None
+
+    @property
+    def damping_share(self) -> float | None:
+        """The share of the scores that the damping decides, `−d ln(score) / d ln λ` between 0 and 1: 0.01
+        means that 10 % more damping changes them by 0.1 %. `None` where that was not measured."""
+        share: float | None = self.settings.get("damping_share")
+        return share
 
     def helpful(self, k: int = 5, query: int | None = None) -> Ranking:
         """The `k` most helpful training examples of each query (or of one): without them the query would be
@@ -161,6 +169,8 @@ class Scores:
         state = solver_state(self.values, self.estimate, self.bound, self.converged)
         if bool(torch.isfinite(self.bound).any()):
             state += f", worst relative residual {float(self.relative_residual.max()):.1e}"
+        damped = damping_words(self.settings.get("damping", 0.0), self.damping_share)
+        state += f"; {damped}" if damped else ""
         return (
             f"Scores(queries={len(self)}, train={self.n_train}, measurement={self.measurement!r}, "
             f"solver={self.settings.get('solver')!r}, {state})"

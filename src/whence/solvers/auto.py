@@ -11,13 +11,11 @@ from whence.solvers.block_diagonal import BlockDiagonal
 from whence.solvers.cg import CG
 from whence.solvers.datainf import DataInf
 from whence.solvers.dual import DualCost, dual_cost, dual_factor
-from whence.solvers.exact import Exact
+from whence.solvers.exact import PRIMAL_LIMIT, Exact
 from whence.solvers.kronecker import EKFAC, KFAC, Diagonal, Identity
 from whence.solvers.lissa import LiSSA
 from whence.solvers.nystrom import Nystrom
 
-# A Cholesky factorisation of this size takes a minute or so on two cores.
-_PRIMAL_LIMIT = 8_000
 # What the dual space may take, by `DualCost.seconds`.
 _DUAL_SECONDS = 120.0
 # Dense matrices and rows may take this share of the memory budget.
@@ -58,7 +56,7 @@ def choose_solver(
     if solver != "auto":
         raise InputError(f"solver={solver!r}: expected 'auto', {', '.join(map(repr, _NAMED))}, or a Solver")
     p = operator.size
-    if p <= _PRIMAL_LIMIT and 3 * 8 * p * p <= _MEMORY_SHARE * memory:
+    if p <= PRIMAL_LIMIT and 3 * 8 * p * p <= _MEMORY_SHARE * memory:
         return Exact(space="auto"), f"p = {p:,} is small enough to factorise"
     rest, diagonal = split_diagonal(operator)
     invertible = damped or bool((diagonal > 0).all())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -103,6 +103,14 @@ class Solver(ABC):
         Raises:
             NotPositiveDefiniteError: `operator` is found not to be positive definite.
         """
+
+    def without_damping(
+        self, operator: LinearOperator
+    ) -> Literal["factorises", "products", "guarded"] | None:
+        """How this solver copes with a positive definite `C` that has no damping: `"factorises"`, so that
+        preparing it measures the smallest eigenvalue; `"products"` with any `C` will do; `"guarded"`: exact,
+        but every parameter needs some damping or weight decay. `None`: its answer rests on damping."""
+        return None
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

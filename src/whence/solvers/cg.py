@@ -96,6 +96,9 @@ class CG(Solver):
         self.score_rtol = score_rtol
         self.top_k = top_k
 
+    def without_damping(self, operator: LinearOperator) -> Literal["products", "guarded"]:
+        return "guarded" if isinstance(self.preconditioner, Solver) else "products"
+
     def settings(self) -> dict[str, Any]:
         settings = {
             "solver": self.name,

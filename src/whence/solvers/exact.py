@@ -17,6 +17,8 @@ from whence.solvers.dual import PreparedDual, dual_form
 
 Space = Literal["auto", "primal", "dual"]
 Method = Literal["cholesky", "eigh"]
+# A Cholesky factorisation of this size takes a minute or so on two cores.
+PRIMAL_LIMIT = 8_000
 # A float64 matrix up to this size (32 MB) is kept for residuals.
 _KEEP_SIZE = 2048
 # A proof of λ_min > μ by factorising C − μI uses this share of the estimate.
@@ -54,6 +56,10 @@ class Exact(Solver):
             )
         self.method = method
         self.space = space
+
+    def without_damping(self, operator: LinearOperator) -> Literal["factorises", "guarded"]:
+        small = self.space == "auto" and (self.method == "eigh" or operator.size <= PRIMAL_LIMIT)
+        return "factorises" if small or self.space == "primal" else "guarded"
 
     def settings(self) -> dict[str, Any]:
         return {"solver": self.name, "method": self.method, "space": self.space}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -81,6 +81,9 @@ class LiSSA(Solver):
         self.batch_size = batch_size
         self.bias = bias
         self.max_depth = max_depth
+
+    def without_damping(self, operator: LinearOperator) -> Literal["products"]:
+        return "products"
 
     def settings(self) -> dict[str, Any]:
         return {
