@@ -12,6 +12,7 @@ from whence.errors import InputError, NotPositiveDefiniteError
 from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from whence.solvers.cg_errors import error_left
 from whence.solvers.cg_iteration import BlockIteration
 from whence.solvers.cg_stopping import ScoreWatch
 from whence.solvers.preconditioner import (
@@ -22,13 +23,8 @@ from whence.solvers.preconditioner import (
 
 Stop = Literal["residual", "scores"]
 _RESTARTS = 3
-# A residual that fell by more than this since the earlier iterate gives no rate; the error is then solved
-# for, this loosely.
-_SUDDEN = 1e-3
-_LOOSE = 0.1
-_LOOSE_ITERATIONS = 30
-# Changes of the scores that hardly fall say no more than that the error is this many times the last one.
-_SLOWEST = 0.9
+# Iterations that measure the error where max_iterations stopped them: as many again, within these limits.
+_LOOK_AHEAD, _MOST_LOOK_AHEAD = 10, 50
 
 
 class CG(Solver):
@@ -48,7 +44,7 @@ class CG(Solver):
     Args:
         rtol: stop when `‖v − C_λ x‖ ≤ rtol ‖v‖` for every column, with the residual recomputed from `x`.
         max_iterations: block iterations; columns that need more are returned with `converged = False` and a
-            reason.
+            reason. As many again (at least 10, at most 50) then measure the error that is left.
         block: columns solved together.
         preconditioner: a `Solver`, prepared on the same damped operator (`Nystrom()`, `EKFAC()`, …); an
             operator that approximates `C_λ⁻¹` and is positive definite; or `None`.
@@ -179,6 +175,8 @@ class _PreparedCG(PreparedSolver):
         earlier_norm = norms.clone()
         # Of columns stopped by their scores: how fast these were settling.
         score_rate = torch.full_like(norms, torch.nan)
+        energy_rate = torch.full_like(norms, torch.nan)
+        missing: Float[Tensor, "p k"] | None = None
         iterations = torch.zeros(rhs.shape[1], dtype=torch.long)
         settled = torch.zeros(rhs.shape[1], dtype=torch.bool, device=rhs.device)
         residual = rhs
@@ -188,9 +186,14 @@ class _PreparedCG(PreparedSolver):
             if not len(active) or budget <= 0:
                 break
             watch = self._watch_from(x[:, active])
-            run = self._iteration.run(residual[:, active], target[active], budget, watch)
+            further = min(max(_LOOK_AHEAD, self.settings.max_iterations), _MOST_LOOK_AHEAD)
+            run = self._iteration.run(residual[:, active], target[active], budget, watch, look_ahead=further)
             earlier[:, active] = x[:, active] + run.earlier
             earlier_norm[active] = run.earlier_norm
+            energy_rate[active] = run.energy_rate
+            if run.missing is not None:
+                missing = torch.zeros_like(rhs)
+                missing[:, active] = run.missing
             if watch is not None:
                 stopped = active[run.settled]
                 settled[stopped] = True
@@ -208,7 +211,9 @@ class _PreparedCG(PreparedSolver):
         self._stopped["scores"] += int((settled & ~accurate).sum())
         self._stopped["neither"] += int((~converged).sum())
         rate = left / earlier_norm.clamp(min=torch.finfo(rhs.dtype).tiny)  # 0 for v = 0
-        directions = self._error_directions(x - earlier, residual, rate, score_rate)
+        directions = error_left(
+            self._iteration, x - earlier, residual, rate, score_rate, energy_rate, converged, missing
+        )
         return solution_from(
             self.operator,
             rhs,
@@ -252,29 +257,6 @@ class _PreparedCG(PreparedSolver):
             return
         self.notes["smallest_ritz"] = min(smallest, self.notes.get("smallest_ritz", smallest))
         self.notes["largest_ritz"] = max(largest, self.notes.get("largest_ritz", largest))
-
-    def _error_directions(
-        self,
-        change: Float[Tensor, "p k"],
-        residual: Float[Tensor, "p k"],
-        rate: Float[Tensor, " k"],
-        score_rate: Float[Tensor, " k"],
-    ) -> Float[Tensor, "p k"]:
-        """The error left, estimated from the `change` of the last stretch, over which the residual fell by
-        `rate`, or the scores' changes by `score_rate` where these stopped the column (NaN elsewhere).
-
-        If errors fall like residuals, the change is `1/rate − 1` times what is left. A fall of many orders in
-        one step (the Krylov space ran out) says nothing of that kind: `C_λ e = r` is then solved loosely.
-        """
-        by_scores = ~score_rate.isnan()
-        steady = torch.where(by_scores, score_rate, rate).clamp(max=_SLOWEST)
-        directions = change * (steady / (1 - steady))
-        sudden = ((rate < _SUDDEN) & ~by_scores & (residual.norm(dim=0) > 0)).nonzero()[:, 0]
-        if len(sudden):
-            left = residual[:, sudden]
-            loose = self._iteration.run(left, _LOOSE * left.norm(dim=0), _LOOSE_ITERATIONS)
-            directions[:, sudden] = loose.x
-        return directions
 
     def _not_positive(self, seen: float) -> NotPositiveDefiniteError:
         spectrum = lanczos_spectrum(self.operator, steps=40, seed=self._seed)

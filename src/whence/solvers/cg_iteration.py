@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whence.errors import InputError
 from whence.linalg import LinearOperator
+from whence.solvers.cg_energy import EnergyLog, LookAhead
 from whence.solvers.cg_stopping import ScoreWatch
 
 # The estimate of the error compares the result with the last iterate whose residual was this much larger.
@@ -33,15 +34,20 @@ class Run:
     Attributes:
         x: the result.
         earlier, earlier_norm: the last iterate whose residual was three times the target, and its residual.
+        energy_rate: per column, how the squared error fell from the stretch before `earlier` to the stretch
+            after it, in the energy norm; NaN where there was no such stretch.
         iterations: per column.
         settled: columns stopped by their scores.
+        missing: what the iterations after the budget add to columns that were not done by then.
     """
 
     x: Float[Tensor, "p k"]
     earlier: Float[Tensor, "p k"]
     earlier_norm: Float[Tensor, " k"]
+    energy_rate: Float[Tensor, " k"]
     iterations: Int[Tensor, " k"]
     settled: Bool[Tensor, " k"]
+    missing: Float[Tensor, "p k"] | None
 
 
 class BlockIteration:
@@ -73,9 +79,12 @@ class BlockIteration:
         target: Float[Tensor, " k"],
         budget: int,
         watch: ScoreWatch | None = None,
+        *,
+        look_ahead: int = 0,
     ) -> Run:
         """Iterate from `x = 0` until every residual is below its `target`, `watch` calls its scores settled,
-        or `budget` iterations are done."""
+        or `budget` iterations are done; then up to `look_ahead` more, which do not change `x`, to see what
+        the columns that are not done lack."""
         k = rhs.shape[1]
         x, earlier = torch.zeros_like(rhs), torch.zeros_like(rhs)
         earlier_norm = rhs.norm(dim=0)
@@ -85,31 +94,48 @@ class BlockIteration:
         basis, preconditioned, coefficients = self._orthonormalise(rhs)
         search = preconditioned
         ritz = _BlockLanczos()
-        for iteration in range(1, budget + 1):
+        energy = EnergyLog(k)
+        ahead: LookAhead | None = None
+        for iteration in range(1, budget + look_ahead + 1):
             image = self._operator.matmat(search)
             curvature = (search.T @ image).double()
             curvature = (curvature + curvature.T) / 2
             step = self._inverse(curvature, search)
-            change = (step @ coefficients).to(rhs.dtype)
-            x += search @ torch.where(active, change, torch.zeros_like(change))
-            iterations += active.cpu().long()
+            change = step @ coefficients
+            gained = (coefficients * change).sum(0)
+            moved = search @ torch.where(active, change, torch.zeros_like(change)).to(rhs.dtype)
+            if ahead is None:
+                x += moved
+                iterations += active.cpu().long()
+                energy.add(gained, active)
+            else:
+                ahead.add(moved, gained)
             basis, preconditioned, factor = self._orthonormalise(basis - image @ step.to(rhs.dtype))
             ritz.add(curvature, factor)
             coefficients = factor @ coefficients
             norms = self._residual_norms(basis, coefficients).to(rhs.dtype)
+            if ahead is not None:
+                if ahead.seen(norms):
+                    break
+                search = preconditioned + search @ factor.T.to(rhs.dtype)
+                continue
             far = active & (norms > _LOOK_BACK * target)
             earlier = torch.where(far, x, earlier)
             earlier_norm = torch.where(far, norms, earlier_norm)
+            energy.mark(far)
             active = active & (norms > target)
             if watch is not None:
                 now = watch.settled(x, iteration, active)
                 settled, active = settled | now, active & ~now
             if not bool(active.any()):
                 break
+            if iteration == budget:
+                ahead = LookAhead(rhs, norms, active)
             search = preconditioned + search @ factor.T.to(rhs.dtype)
         if self.ritz is None:
             self.ritz = ritz.extremes()
-        return Run(x, earlier, earlier_norm, iterations, settled)
+        missing = None if ahead is None else ahead.missing()
+        return Run(x, earlier, earlier_norm, energy.rate().to(rhs), iterations, settled, missing)
 
     def _orthonormalise(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`block = Q R` with `QᵀM⁻¹Q = I`: returns `Q`, `M⁻¹Q` and `R` (float64)."""
