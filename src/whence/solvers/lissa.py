@@ -13,6 +13,8 @@ from whence.errors import DivergenceError, InputError, NotPositiveDefiniteError
 from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from whence.solvers.floor import not_positive_definite
+from whence.solvers.lissa_errors import judge, missing_part, predict
 
 # Mini-batches whose largest eigenvalue is measured to choose the scale, and the margin above the largest
 # seen.
@@ -24,6 +26,8 @@ _GROWTH = 10.0
 # A residual so many times the right-hand side is no answer: slow divergence that ended in time, or noise as
 # large.
 _USELESS = 10.0
+# A share of the answer that, missing, leaves nothing worth the steps.
+_HOPELESS = 0.9
 _CHECK_EVERY = 50
 
 
@@ -41,15 +45,23 @@ class LiSSA(Solver):
             than the noise of the repeats is enough: further steps are better spent on another repeat.
         max_depth: limit of an automatic depth; reaching it is reported as not converged.
 
+    The noise is known from the spread of the repeats. The bias is at most `(1 − λ_min/σ)^J` of the answer
+    where that is proven and as small as asked for; otherwise it is measured: the averaged answer's error is
+    `C_λ⁻¹` of its residual, and a few steps of conjugate gradients solve for it. An answer has converged if
+    it has no bias above the noise and above `bias`, and errs by a quarter of itself at most.
+
     Damping is part of the operator, in the units of the curvature: it is *not* multiplied by the scale,
     unlike in implementations that add it after scaling.
 
     A series that diverges is refused with a `DivergenceError`: an iterate larger than a convergent series can
-    reach, or an answer whose residual is ten times the right-hand side.
+    reach, or an answer whose residual is ten times the right-hand side. One that would leave out nine tenths
+    of the answer, for want of steps, is refused with an `InputError` before any is taken.
 
-    Cost: `repeats · depth` mini-batch products per column.
+    Cost: `repeats · depth` mini-batch products per column; where the bias has to be measured 3 to 20 full
+    ones, no more than a quarter of that.
 
-    Source: Agarwal, Bullins & Hazan 2017; Koh & Liang 2017, §3.
+    Source: Agarwal, Bullins & Hazan 2017; Koh & Liang 2017, §3; Golub & Meurant 1994, *Matrices, moments and
+    quadrature*.
     """
 
     name = "lissa"
@@ -138,6 +150,8 @@ class _PreparedLiSSA(PreparedSolver):
             "batch_size": self._batch,
             "bias_bound": (1 - min(smallest / self.scale, 1.0)) ** self.depth,
         }
+        # Whether the bias is no more than asked for, and that proven.
+        self._bounded = proven and self.notes["bias_bound"] <= settings.bias
 
     def _measured_scale(self) -> float:
         generator = torch.Generator().manual_seed(self._seed)
@@ -153,7 +167,13 @@ class _PreparedLiSSA(PreparedSolver):
         return self.operator.sampled(indices.to(self.operator.device))
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
-        repeats = self.settings.repeats
+        """
+        Raises:
+            InputError: the depth leaves nine tenths of the answer out.
+            DivergenceError: the series diverges.
+        """
+        repeats, k = self.settings.repeats, rhs.shape[1]
+        self._require_hope(rhs)
         runs = []
         with progress_bar("LiSSA", repeats * self.depth) as bar:
             for repeat in range(repeats):
@@ -161,29 +181,69 @@ class _PreparedLiSSA(PreparedSolver):
                 runs.append(self._run(rhs, generator, bar))
         stacked = torch.stack(runs)
         mean = stacked.mean(0)
-        if repeats > 1:
-            directions = (stacked - mean) / math.sqrt(repeats * (repeats - 1))
+        residual = rhs - self.operator.matmat(mean)
+        self._require_convergence(residual, rhs)
+        noise = (stacked - mean) / math.sqrt(max(repeats * (repeats - 1), 1))
+        # xᵀC_λx without another product: the residual is at hand.
+        answer = (mean * (rhs - residual)).sum(0).clamp(min=0)
+        if self._bounded and repeats > 1:
+            bias = self.notes["bias_bound"] * mean
+            missing = self.notes["bias_bound"] ** 2 * answer
         else:
-            # One run knows nothing of its own spread: a step of refinement stands in for it.
-            directions = ((rhs - self.operator.matmat(mean)) / self.scale)[None]
-        k = rhs.shape[1]
-        reason = (
-            f"depth is limited to max_depth={self.settings.max_depth}, but a bias of {self.settings.bias:g} "
-            f"needs {self._wanted} steps: "
-            "allow more, or add damping"
-            if self._short
-            else ""
+            assert self.operator.n_examples is not None
+            cost = repeats * self.depth * self._batch / self.operator.n_examples
+            bias = missing_part(self.operator, residual, cost, not_positive_definite)
+            missing = (bias * residual).sum(0).clamp(min=0)
+        verdict = judge(
+            answer,
+            self._noise_energy(noise),
+            missing,
+            aim=self.settings.bias,
+            deeper=self._how_to_go_deeper(),
+            repeats=repeats,
         )
-        solution = solution_from(
+        return solution_from(
             self.operator,
             rhs,
             mean,
-            converged=torch.full((k,), not self._short),
-            reason=reason,
+            converged=torch.zeros(k, dtype=torch.bool) if self._short else verdict.converged,
+            reason=self._shortfall() if self._short else verdict.reason,
             iterations=torch.full((k,), repeats * self.depth),
-            error_directions=directions,
+            error_directions=torch.cat([noise, bias[None]]),
+            residual=residual,
         )
-        worst = float(solution.relative_residual.max())
+
+    def _noise_energy(self, noise: Float[Tensor, "r p k"]) -> Float[Tensor, " k"]:
+        """`Σ_r d_rᵀC_λd_r` on a few mini-batches, by a random sum of the directions."""
+        assert self.operator.n_examples is not None
+        generator = torch.Generator().manual_seed(self._seed)
+        signs = torch.randint(2, (len(noise),), generator=generator).to(noise) * 2 - 1
+        summed = torch.einsum("r,rpk->pk", signs, noise)
+        count = min(_PROBED_BATCHES * self._batch, self.operator.n_examples)
+        indices = torch.randint(self.operator.n_examples, (count,), generator=generator)
+        sample = self.operator.sampled(indices.to(self.operator.device))
+        return (summed * sample.matmat(summed)).sum(0).clamp(min=0)
+
+    def _require_hope(self, rhs: Float[Tensor, "p k"]) -> None:
+        """Refuse a series that cannot reach its answer in its steps; a few full products, and only where the
+        smallest eigenvalue leaves that open."""
+        if self.notes["bias_bound"] <= _HOPELESS:
+            return
+        expected = predict(self.operator, rhs, self.scale, self.depth, self.settings.bias)
+        if expected.share > _HOPELESS:
+            given = "" if self.settings.depth is not None else f" (max_depth={self.settings.max_depth})"
+            raise InputError(
+                f"LiSSA with scale={self.scale:.4g} and depth={self.depth}{given} would leave "
+                f"{expected.share:.0%} of the answer out; no step was taken. A bias of "
+                f"{self.settings.bias:g} needs about {expected.steps:.2g} steps. Use CG() or Exact(), add "
+                f"damping, {'leave scale=None, ' if self.settings.scale is not None else ''}or allow more "
+                "steps."
+            )
+
+    def _require_convergence(self, residual: Float[Tensor, "p k"], rhs: Float[Tensor, "p k"]) -> None:
+        sizes = rhs.norm(dim=0)
+        relative = residual.norm(dim=0) / torch.where(sizes > 0, sizes, torch.ones_like(sizes))
+        worst = float(relative.max())
         if not worst <= _USELESS:
             raise DivergenceError(
                 f"LiSSA diverged: the residual of its answer is {worst:.3g} times the right-hand side, where "
@@ -191,7 +251,19 @@ class _PreparedLiSSA(PreparedSolver):
                 f"{self._batch} are too noisy for it. Leave scale=None to have it measured, raise it (try "
                 f"{4 * self.scale:.3g}), or use a larger batch_size or more repeats."
             )
-        return solution
+
+    def _shortfall(self) -> str:
+        return (
+            f"depth is limited to max_depth={self.settings.max_depth}, but a bias of {self.settings.bias:g} "
+            f"needs {self._wanted} steps: {self._how_to_go_deeper()}"
+        )
+
+    def _how_to_go_deeper(self) -> str:
+        if self.settings.depth is None:
+            return "allow more with max_depth, or add damping"
+        return (
+            f"take more steps than depth={self.depth}, a smaller scale than {self.scale:.4g}, or add damping"
+        )
 
     def _run(self, rhs: Float[Tensor, "p k"], generator: torch.Generator, bar: Any) -> Float[Tensor, "p k"]:
         state = rhs.clone()
