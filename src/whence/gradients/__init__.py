@@ -8,6 +8,7 @@ from whence.gradients.layer_gradients import Coverage, LayerGradients
 from whence.gradients.linearisation import Evaluated, Linearisation
 from whence.gradients.per_example import ExampleGradients
 from whence.gradients.projected import ProjectedGradients, project_gradients
+from whence.gradients.rounding import GradientSizes
 
 __all__ = [
     "MAX_COLUMNS",
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluated",
     "ExampleGradients",
     "GradientEngine",
+    "GradientSizes",
     "HvpMode",
     "LayerGradients",
     "Linearisation",

@@ -3,6 +3,7 @@ memory."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from whence.errors import InputError, UnsupportedError
 from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each, vmap_failure, vmapped_vjp_each
 from whence.gradients.linear_head import LinearHeadLinearisation, find_linear_head
 from whence.gradients.linearisation import Linearisation
+from whence.gradients.rounding import PROBES, OutputRounding, measure_rounding
 from whence.task import Examples, Objective
 
 # At most this many columns are applied together.
@@ -82,6 +84,13 @@ class GradientEngine:
                 "Replace that operation by one torch can differentiate twice (nn.Embedding and a sum for "
                 "nn.EmbeddingBag, say), or attribute parameters that come after it with parameters=."
             ) from error
+
+    @functools.cached_property
+    def rounding(self) -> OutputRounding:
+        """How far rounding moves the outputs, measured once on a few training examples."""
+        objective = self.objective
+        chosen = torch.tensor(objective.examples.spread(PROBES), device=objective.device)
+        return measure_rounding(self.linearise(objective.examples, chosen), objective.parameters.flat())
 
     @property
     def affine(self) -> bool:

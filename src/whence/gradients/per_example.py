@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whence.gradients.engine import GradientEngine
 from whence.gradients.linear_head import LinearHeadLinearisation
+from whence.gradients.rounding import GradientSizes
 from whence.task import Examples, Measure
 
 # Examples whose gradients are looked at for their typical size.
@@ -38,8 +39,15 @@ class ExampleGradients:
         at = self.engine.linearise(self.examples, where)
         return at.vjp_each(at.output_gradient(self.measure)[None])[:, 0]
 
-    def products(self, directions: Float[Tensor, "p k"]) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """For consecutive examples: `(which, g_iᵀ V (b, k), ‖g_i‖ (b,))`."""
+    def rows_and_sizes(self, where: slice | Tensor) -> tuple[Float[Tensor, "b p"], GradientSizes]:
+        """The gradients of these examples, and how far rounding moves them."""
+        at = self.engine.linearise(self.examples, where)
+        cotangent = at.output_gradient(self.measure)
+        rows = at.vjp_each(cotangent[None])[:, 0]
+        return rows, self.engine.rounding.shaken(at, self.measure, cotangent, _norms([rows]))
+
+    def products(self, directions: Float[Tensor, "p k"]) -> Iterator[tuple[slice, Tensor, GradientSizes]]:
+        """For consecutive examples: which, `g_iᵀ V (b, k)`, and the sizes of the `g_i`."""
         k = directions.shape[1]
         head = self.engine.head
         # Explicit gradients of a head cost `c·d` numbers an example, its tangents `c·k`, read more than once.
@@ -50,7 +58,7 @@ class ExampleGradients:
         for start in range(0, len(self.examples), size):
             where = slice(start, min(start + size, len(self.examples)))
             at = self.engine.linearise(self.examples, where)
-            cotangent = at.output_gradient(self.measure)
+            cotangent = slopes = at.output_gradient(self.measure)
             # Padded sequences may have one position on the probe and several in this batch.
             if tangents_first and isinstance(at, LinearHeadLinearisation) and at.features.shape[1] == 1:
                 count = cotangent.shape[0]
@@ -58,14 +66,15 @@ class ExampleGradients:
                 cotangent = cotangent.reshape(count, -1)
                 inner = torch.einsum("kbo,bo->bk", tangents, cotangent)
                 squares = at.features.square().sum((1, 2)) + (1.0 if at.has_bias else 0.0)
-                yield where, inner, cotangent.norm(dim=1) * squares.sqrt()
+                norms = cotangent.double().norm(dim=1) * squares.double().sqrt()
             else:
                 parts = [part[:, 0] for part in at.vjp_each_parts(cotangent[None])]
                 pieces = directions.split([part.shape[1] for part in parts])
                 inner = sum(
                     (part @ piece for part, piece in zip(parts[1:], pieces[1:])), start=parts[0] @ pieces[0]
                 )
-                yield where, inner, _norms(parts)
+                norms = _norms(parts)
+            yield where, inner, self.engine.rounding.shaken(at, self.measure, slopes, norms)
 
     def typical_norm(self) -> float:
         """Root mean square of `‖g_i‖` over at most 512 examples, evenly spread."""
@@ -95,5 +104,6 @@ class ExampleGradients:
 
 
 def _norms(parts: list[Tensor]) -> Float[Tensor, " b"]:
-    """`‖g_i‖` from the gradient's parts."""
-    return torch.stack([part.square().sum(1) for part in parts]).sum(0).sqrt()
+    """`‖g_i‖` from the gradient's parts, in float64: squares of small entries would underflow."""
+    squares = [torch.linalg.vector_norm(part, dim=1, dtype=torch.float64).square() for part in parts]
+    return torch.stack(squares).sum(0).sqrt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -171,17 +172,18 @@ def compute_self_scores(
     with progress_bar("self-influence", len(index), enabled=fitted.options.progress) as bar:
         for part in index.split(size):
             with memory_errors("computing self-influence", "Lower memory=."):
-                rows = gradients.rows(part)
-                solution = fitted.solve(rows.T)
-            values.append((rows.T * solution.x).sum(0).cpu())
+                rows, sizes = gradients.rows_and_sizes(part)
+                solution = replace(fitted.solve(rows.T), rhs_shaken=sizes.shaken)
+            own = (rows.T * solution.x).sum(0)
+            values.append(own.cpu())
             errors = torch.einsum("kp,rpk->rk", rows, solution.error_directions)
-            rounding = fitted.rounding_estimate(solution, rows.norm(dim=1)).diagonal()
-            expected = torch.hypot(errors.norm(dim=0), rounding).cpu()
+            rounding = fitted.rounding_estimate(solution, sizes, own[:, None].expand(-1, len(own)))
+            expected = torch.hypot(errors.norm(dim=0), rounding.diagonal()).cpu()
             if fitted.damping.departs:
                 distance = undamped_distance(damping_share(rows.T, solution.x, fitted.damping))
                 expected = torch.hypot(expected, departure(values[-1][None], distance)[0])
             estimate.append(expected)
-            bound.append(fitted.score_bound(solution, rows.norm(dim=1)).diagonal().to(rows.dtype).cpu())
+            bound.append(fitted.score_bound(solution, sizes).diagonal().to(rows.dtype).cpu())
             converged.append(solution.converged)
             reasons.add(solution.reason)
             bar.advance(len(part))
@@ -233,11 +235,13 @@ def _score_block(
     solution = block.solution
     r, p, k = solution.error_directions.shape
     directions = torch.cat([solution.x, solution.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
-    for where, inner, norms in fitted.train_gradients.products(directions):
-        values[block.where, where] = inner[:, :k].T.cpu()
+    for where, inner, sizes in fitted.train_gradients.products(directions):
+        made = inner[:, :k].T
+        values[block.where, where] = made.cpu()
         errors = inner[:, k:].reshape(inner.shape[0], r, k).norm(dim=1).T
-        estimate[block.where, where] = torch.hypot(errors, fitted.rounding_estimate(solution, norms)).cpu()
-        bound[block.where, where] = fitted.score_bound(solution, norms).to(values.dtype).cpu()
+        rounding = fitted.rounding_estimate(solution, sizes, made)
+        estimate[block.where, where] = torch.hypot(errors, rounding).cpu()
+        bound[block.where, where] = fitted.score_bound(solution, sizes).to(values.dtype).cpu()
 
 
 def _refine_block(
@@ -251,12 +255,13 @@ def _refine_block(
     chosen = extreme.unique()
     residual = block.gradients - fitted.prepared.operator.matmat(block.solution.x)
     for part in chosen.split(fitted.block_size()):
-        rows = fitted.train_gradients.rows(part)
+        rows, sizes = fitted.train_gradients.rows_and_sizes(part)
         other = fitted.solve(rows.T)
-        corrected = (block.solution.x.T @ rows.T + residual.T @ other.x).cpu()
+        corrected = block.solution.x.T @ rows.T + residual.T @ other.x
         left = torch.einsum("pq,rpb->rqb", residual, other.error_directions).norm(dim=0)
-        left = torch.hypot(left, fitted.rounding_estimate(block.solution, rows.norm(dim=1))).cpu()
-        rounding = fitted.score_bound(_exactly(block.solution), rows.norm(dim=1))
+        left = torch.hypot(left, fitted.rounding_estimate(block.solution, sizes, corrected)).cpu()
+        corrected = corrected.cpu()
+        rounding = fitted.score_bound(_exactly(block.solution), sizes)
         both = (
             residual.norm(dim=0).double()[:, None]
             * other.residual_norm.double()[None]
@@ -277,26 +282,9 @@ def _refine_block(
 
 def _exactly(solution: Solution) -> Solution:
     """The same solution as if its residual were zero: what is left of the bound is rounding."""
-    zero = torch.zeros_like(solution.residual_norm)
-    return Solution(
-        solution.x,
-        solution.converged,
-        "",
-        solution.iterations,
-        zero,
-        solution.rhs_norm,
-        solution.error_directions,
-    )
+    return replace(solution, reason="", residual_norm=torch.zeros_like(solution.residual_norm))
 
 
 def _without_vectors(solution: Solution) -> Solution:
     """Drop the `p`-vectors once the scores are computed."""
-    return Solution(
-        solution.x[:0],
-        solution.converged,
-        solution.reason,
-        solution.iterations,
-        solution.residual_norm,
-        solution.rhs_norm,
-        solution.error_directions[:, :0],
-    )
+    return replace(solution, x=solution.x[:0], error_directions=solution.error_directions[:, :0])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +15,12 @@ from torch import Tensor
 from whence.contraction import GradientSource
 from whence.curvature import Curvature, choose_curvature
 from whence.errors import InputError, NonFiniteError
-from whence.gradients import ExampleGradients, GradientEngine, HvpMode
+from whence.gradients import ExampleGradients, GradientEngine, GradientSizes, HvpMode
 from whence.gradients.hvp import HVP_MODES
 from whence.influence.flat_loss import refuse_flat_loss
 from whence.influence.measurements import Measurement, check_measurement
 from whence.influence.minimum import MinimumCheck, check_minimum
+from whence.influence.score_errors import rounding_estimate, score_bound
 from whence.linalg import Spectrum, lanczos_spectrum
 from whence.memory import memory_errors
 from whence.progress import progress_display
@@ -39,6 +39,7 @@ from whence.solvers import (
     choose_solver,
     keep_factors,
     relative_damping,
+    solve_scaled,
 )
 from whence.task import (
     Objective,
@@ -258,8 +259,9 @@ class FittedInfluence:
             with memory_errors(
                 "solving for a block of queries", "Lower memory= or pass fewer queries at once."
             ):
-                rhs = self._rows(gradients, where).T
-                solution = self.solve(rhs)
+                rows, shaken = self._rows(gradients, where)
+                rhs = rows.T
+                solution = replace(self.solve(rhs), rhs_shaken=shaken)
             yield SolvedBlock(where, rhs, solution)
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
@@ -269,7 +271,7 @@ class FittedInfluence:
                 "a gradient holds NaN or infinity: the loss is not differentiable at these parameters"
             )
         with progress_display(self.options.progress):
-            solution = self.prepared.solve(rhs)
+            solution = solve_scaled(self.prepared, rhs)
         if not bool(torch.isfinite(solution.x).all()):
             raise NonFiniteError(
                 f"solver {self.solver.name!r} returned NaN or infinity: raise damping (now "
@@ -283,33 +285,27 @@ class FittedInfluence:
         return int(max(1, min(1024, self.objective.memory * _SOLVE_SHARE // bytes_each)))
 
     def score_bound(
-        self, solution: Solution, gradient_norms: Float[Tensor, " b"], floor: float | None = None
+        self, solution: Solution, gradients: GradientSizes | Float[Tensor, " b"], floor: float | None = None
     ) -> Float[Tensor, "k b"]:
-        """`|score error| ≤ ‖r‖ ‖g‖ / λ_min`, plus an allowance for rounding in the operator, the gradients
-        and the dot product.
-
-        From `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`; `floor` stands for `λ_min` where
-        the solution is of another system. Where the answer sought is that of `C` itself, its residual is
-        `r + λx`.
-        """
-        gamma = torch.finfo(self.objective.dtype).eps * (32 + math.sqrt(self.objective.p))
-        largest = max(self.spectrum.largest_upper, 0.0) + self.damping.value
-        size = solution.x.norm(dim=0)
-        residual = solution.residual_norm + gamma * (solution.rhs_norm + largest * size)
+        """See `influence.score_errors.score_bound`; `floor` stands for `λ_min` where the solution is of another
+        system. Where the answer sought is that of `C` itself, its residual is `r + λx`."""
         floor = self.prepared.lower_bound if floor is None else floor
+        largest = max(self.spectrum.largest_upper, 0.0) + self.damping.value
         if self.damping.departs:
-            residual, floor = residual + self.damping.value * size, floor - self.damping.value
-        per_gradient = residual / floor + gamma * size if floor > 0 else torch.full_like(residual, math.inf)
-        return per_gradient.double()[:, None] * gradient_norms.double()[None]
+            missing = self.damping.value * solution.x.norm(dim=0)
+            solution = replace(solution, residual_norm=solution.residual_norm + missing)
+            floor -= self.damping.value
+        return score_bound(solution, gradients, floor=floor, largest=largest)
 
     def rounding_estimate(
-        self, solution: Solution, gradient_norms: Float[Tensor, " b"]
+        self,
+        solution: Solution,
+        gradients: GradientSizes | Float[Tensor, " b"],
+        scores: Float[Tensor, "k b"] | None = None,
     ) -> Float[Tensor, "k b"]:
-        """What rounding alone leaves in a score: independent errors of a few units in all entries
-        of `x` and `g` add up to so many times `eps ‖x‖ ‖g‖ / √p`."""
+        """See `influence.score_errors.rounding_estimate`."""
         units = _ROUNDING_UNITS_HEAD if self.engine.affine else _ROUNDING_UNITS
-        unit = units * torch.finfo(self.objective.dtype).eps / math.sqrt(self.objective.p)
-        return unit * solution.x.norm(dim=0)[:, None] * gradient_norms[None]
+        return rounding_estimate(solution, gradients, scores, units=units)
 
     def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:
         """Checked queries and the gradients of a measurement on them."""
@@ -318,14 +314,17 @@ class FittedInfluence:
         check_measurement(self.objective, examples, measurement)
         return ExampleGradients(self.engine, examples, measurement.function)
 
-    def _rows(self, gradients: ExampleGradients, where: slice) -> Float[Tensor, "k p"]:
-        """Explicit gradients, taken in pieces so that graphs stay within the working memory."""
+    def _rows(
+        self, gradients: ExampleGradients, where: slice
+    ) -> tuple[Float[Tensor, "k p"], Float[Tensor, " k"]]:
+        """Explicit gradients and how far rounding moves them, taken in pieces so that graphs stay within the
+        working memory."""
         size = self.engine.rows_per_batch()
         parts = [
-            gradients.rows(slice(start, min(start + size, where.stop)))
+            gradients.rows_and_sizes(slice(start, min(start + size, where.stop)))
             for start in range(where.start, where.stop, size)
         ]
-        return torch.cat(parts)
+        return torch.cat([rows for rows, _ in parts]), torch.cat([sizes.shaken for _, sizes in parts])
 
 
 def _will_damp(damping: Any) -> bool:

@@ -138,10 +138,7 @@ class LinearRefits:
 
     def _output_gradients(self, theta: Float[Tensor, "m c d"]) -> Float[Tensor, "m n c"]:
         outputs, targets = self._rows(self._outputs(theta))
-        leaf = outputs.detach().requires_grad_()
-        with torch.enable_grad():
-            (made,) = torch.autograd.grad(self.loss(leaf, targets).sum(), leaf)
-        return made.view(len(theta), self.n, self.classes)
+        return self.loss.output_gradient(outputs, targets).view(len(theta), self.n, self.classes)
 
     def _penalised(self, moved: Float[Tensor, "m c d"]) -> Float[Tensor, "m c d"]:
         """`(∇²R + λ) v`."""

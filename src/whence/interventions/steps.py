@@ -130,11 +130,13 @@ class Steps:
         r = solution.error_directions.shape[0]
         directions = torch.cat([solution.x, solution.error_directions[:, :, 0].T], dim=1)
         values, estimates, bounds = [], [], []
-        for _, inner, norms in self._gradients.products(directions):
+        for _, inner, sizes in self._gradients.products(directions):
             values.append(-inner[:, 0])
             errors = inner[:, 1 : 1 + r].norm(dim=1)
-            estimates.append(torch.hypot(errors, fitted.rounding_estimate(solution, norms)[0]))
-            bounds.append(fitted.score_bound(solution, norms, floor)[0].to(inner.dtype))
+            estimates.append(
+                torch.hypot(errors, fitted.rounding_estimate(solution, sizes, inner[:, :1].T)[0])
+            )
+            bounds.append(fitted.score_bound(solution, sizes, floor)[0].to(inner.dtype))
         if isinstance(fitted.prepared, PreparedBlocks):
             bounds = [torch.full_like(bound, math.inf) for bound in bounds]
             estimates = bounds

@@ -63,11 +63,8 @@ class ClassLabels:
 
     def output_gradient(self, outputs: Tensor, targets: Tensor, number: int) -> Tensor:
         """`∇_f ℓ` as if all of these examples had the label `number`, shaped like the outputs."""
-        leaf = outputs.detach().requires_grad_()
-        with torch.enable_grad():
-            losses = self.loss(leaf, torch.full_like(targets, self.values[number].item()))
-            (made,) = torch.autograd.grad(losses.sum(), leaf)
-        return made
+        as_if = torch.full_like(targets, self.values[number].item())
+        return self.loss.output_gradient(outputs, as_if)
 
     def scores(self, outputs: Tensor) -> Float[Tensor, "b c"]:
         """One score per class, in float64: the logits, or `(−f/2, +f/2)` for a single output `f`."""

@@ -36,6 +36,11 @@ class ElementwiseLoss(Loss):
     ) -> Float[Tensor, " b *d"]: ...
 
     @abstractmethod
+    def _element_slopes(
+        self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]: ...
+
+    @abstractmethod
     def _element_curvature(
         self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
     ) -> Float[Tensor, " b *d"]: ...
@@ -47,6 +52,11 @@ class ElementwiseLoss(Loss):
     def __call__(self, outputs: Tensor, targets: Any) -> Float[Tensor, " b"]:
         f, y = self._pair(outputs, targets)
         return self._scale(f) * self._element_losses(f, y).reshape(_rows(f)).sum(-1)
+
+    def output_gradient(self, outputs: Tensor, targets: Any) -> Tensor:
+        """See `Loss.output_gradient`: in closed form."""
+        f, y = self._pair(outputs.detach(), targets)
+        return self._scale(f) * self._element_slopes(f, y)
 
     def validate(self, outputs: Tensor, targets: Any) -> None:
         require_outputs(outputs, self.name)

@@ -68,6 +68,23 @@ def softmax_residual(p: Float[Tensor, "*b c"], labels: Int[Tensor, "*b"]) -> Flo
     return torch.where(at_label, -softmax_complement(p), p)
 
 
+def softmax_minus(p: Float[Tensor, "*b c"], mass: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+    """`W p − m` for a mass `m ≥ 0` of sum `W`: the gradient of cross-entropy with soft targets.
+
+    `W p_c − m_c = p_c Σ_{k≠c} m_k − m_c Σ_{k≠c} p_k`: where all of the mass is on the likeliest class, as for
+    a hard label, nothing cancels. Sums over the others are not taken as differences from the whole.
+    """
+    return p * _sum_of_others(mass) - mass * softmax_complement(p)
+
+
+def _sum_of_others(values: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+    """`Σ_{k≠c} v_k` of non-negative values: by a difference only where that loses no more than a bit."""
+    total = values.sum(-1, keepdim=True)
+    large = values > 0.5 * total
+    rest = torch.where(large, 0.0, values).sum(-1, keepdim=True)
+    return torch.where(large, rest, total - values)
+
+
 def draw_classes(p: Float[Tensor, "*b c"], uniforms: Float[Tensor, "*b"]) -> Int[Tensor, "*b"]:
     """Classes with probabilities `p`, by inverting the distribution function at numbers between 0 and 1."""
     rows, shares = p.reshape(-1, p.shape[-1]), uniforms.reshape(-1).to(p.device)

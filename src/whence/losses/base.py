@@ -38,6 +38,17 @@ class Loss(ABC):
         values.
         """
 
+    def output_gradient(self, outputs: Tensor, targets: Any) -> Tensor:
+        """`∇_f ℓ_i`, shaped like the outputs, detached.
+
+        By autograd, which subtracts what a confident prediction has made nearly equal; closed forms that do
+        not override this default.
+        """
+        leaf = outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            (made,) = torch.autograd.grad(self(leaf, targets).sum(), leaf)
+        return made
+
     @abstractmethod
     def validate(self, outputs: Tensor, targets: Any) -> None:
         """Raise `InputError` for wrong shapes, labels out of range, or non-finite targets."""

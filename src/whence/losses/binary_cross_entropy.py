@@ -74,6 +74,11 @@ class BinaryCrossEntropy(ElementwiseLoss):
     def _element_losses(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         return (1.0 - y) * f + self._label_weights(f, y) * softplus(-f)
 
+    def _element_slopes(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
+        # Of (1 − y) σ(f) − P y σ(−f) a label of 0 or 1 leaves one term: nothing cancels.
+        label = y * (1.0 if self._pos_weight is None else self._broadcast_weight(f))
+        return (1.0 - y) * torch.sigmoid(f) - label * torch.sigmoid(-f)
+
     def _element_curvature(
         self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
     ) -> Float[Tensor, " b *d"]:
@@ -93,6 +98,11 @@ class BinaryCrossEntropy(ElementwiseLoss):
         """`1 + (P − 1) y`."""
         if self._pos_weight is None:
             return torch.ones_like(f)
+        return 1.0 + (self._broadcast_weight(f) - 1.0) * y
+
+    def _broadcast_weight(self, f: Float[Tensor, " b *d"]) -> Tensor:
+        """`P`, of a shape that broadcasts to the outputs."""
+        assert self._pos_weight is not None
         weight, example = self._pos_weight, tuple(f.shape[1:])
         pairs = zip(reversed(weight.shape), reversed(example))
         if weight.ndim > len(example) or any(have not in (1, want) for have, want in pairs):
@@ -100,7 +110,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
                 f"pos_weight has shape {tuple(weight.shape)}, the outputs of one example shape {example}; "
                 "expected one number, or values that broadcast to that shape."
             )
-        return 1.0 + (weight.to(dtype=f.dtype, device=f.device) - 1.0) * y
+        return weight.to(dtype=f.dtype, device=f.device)
 
     def _require_likelihood(self) -> None:
         if self._pos_weight is not None:

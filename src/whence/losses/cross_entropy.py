@@ -19,6 +19,7 @@ from whence.losses._softmax import (
     softmax_curvature,
     softmax_curvature_apply,
     softmax_curvature_sqrt,
+    softmax_minus,
     softmax_residual,
 )
 from whence.losses.base import Loss
@@ -95,6 +96,29 @@ class CrossEntropy(Loss):
                 losses = (1.0 - self.label_smoothing) * losses + self.label_smoothing * spread
         kept, scale = self._positions(outputs, targets)
         return (torch.where(kept, losses, 0.0) * scale).sum(-1)
+
+    def output_gradient(self, outputs: Tensor, targets: Any) -> Tensor:
+        """See `Loss.output_gradient`: `W p − w∘q` without cancellation, also where `p` is nearly `q`."""
+        outputs = outputs.detach()
+        p = self._probabilities(outputs, targets)
+        weights = self._class_weights(outputs)
+        kept, scale = self._positions(outputs, targets)
+        if targets.is_floating_point():
+            mass = self._soft_targets(outputs, targets)
+            slopes = softmax_minus(p, mass if weights is None else mass * weights)
+        else:
+            labels = self._labels(outputs, targets)
+            hard = None if weights is None else weights[labels].unsqueeze(-1)
+            if self.label_smoothing > 0.0:
+                spread = torch.full_like(p, self.label_smoothing / p.shape[-1])
+                own = torch.nn.functional.one_hot(labels, p.shape[-1]).to(p) * (1.0 - self.label_smoothing)
+                mass = spread + own
+                slopes = softmax_minus(p, mass if weights is None else mass * weights)
+            else:
+                residual = softmax_residual(p, labels)
+                slopes = residual if hard is None else residual * hard
+        made = torch.where(kept.unsqueeze(-1), slopes, 0.0) * scale.unsqueeze(-1)
+        return self.from_blocks(made, outputs, targets)
 
     def validate(self, outputs: Tensor, targets: Any) -> None:
         require_outputs(outputs, self.name)

@@ -48,6 +48,9 @@ class Logistic(ElementwiseLoss):
     def _element_losses(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         return softplus(-y * f)
 
+    def _element_slopes(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
+        return -y * torch.sigmoid(-y * f)
+
     def _element_curvature(
         self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
     ) -> Float[Tensor, " b *d"]:

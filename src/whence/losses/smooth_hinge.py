@@ -58,6 +58,15 @@ class SmoothHinge(ElementwiseLoss):
         smooth = t * softplus(torch.where(near, shortfall, 0.0) / t)
         return torch.where(near, smooth, torch.relu(shortfall))
 
+    def _element_slopes(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
+        shortfall = 1.0 - y * f
+        if self.t == 0.0:
+            return torch.where(shortfall > 0, -y, 0.0)
+        t = self._representable(f)
+        near = shortfall.abs() < LINEAR_BEYOND * t
+        smooth = torch.sigmoid(torch.where(near, shortfall, 0.0) / t)
+        return -y * torch.where(near, smooth, (shortfall > 0).to(f.dtype))
+
     def _element_curvature(
         self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
     ) -> Float[Tensor, " b *d"]:

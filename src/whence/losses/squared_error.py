@@ -66,6 +66,9 @@ class SquaredError(ElementwiseLoss):
     def _element_losses(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         return self.scale * (f - y).square()
 
+    def _element_slopes(self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
+        return 2.0 * self.scale * (f - y)
+
     def _element_curvature(
         self, f: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]
     ) -> Float[Tensor, " b *d"]:

@@ -63,16 +63,17 @@ def score_examples(fitted: FittedInfluence, solution: Solution, scores: Tensor, 
         scores, errors: `(n, k)`, written: the scores and the errors expected in them.
 
     Returns:
-        `‖g_i‖²`, `(n,)`.
+        `‖g_i‖²`, with what rounding of the outputs adds to it, `(n,)`.
     """
     r, p, k = solution.error_directions.shape
     directions = torch.cat([solution.x, solution.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
     squares = torch.empty(len(scores), dtype=torch.float64)
-    for where, inner, norms in fitted.train_gradients.products(directions):
+    for where, inner, sizes in fitted.train_gradients.products(directions):
         scores[where] = inner[:, :k].cpu()
         missed = inner[:, k:].reshape(len(inner), r, k).norm(dim=1)
-        errors[where] = torch.hypot(missed, fitted.rounding_estimate(solution, norms).T).cpu()
-        squares[where] = norms.double().square().cpu()
+        rounding = fitted.rounding_estimate(solution, sizes, inner[:, :k].T).T
+        errors[where] = torch.hypot(missed, rounding).cpu()
+        squares[where] = (sizes.norm + sizes.shaken).square().cpu()
     if not _error_known(fitted):
         errors.fill_(math.inf)
     return squares

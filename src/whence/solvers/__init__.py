@@ -23,6 +23,7 @@ from whence.solvers.lissa import LiSSA
 from whence.solvers.nystrom import Nystrom
 from whence.solvers.preconditioner import InverseOperator, preconditioner_of
 from whence.solvers.projected import Projected
+from whence.solvers.scaled import solve_scaled
 
 __all__ = [
     "CG",
@@ -52,4 +53,5 @@ __all__ = [
     "keep_factors",
     "preconditioner_of",
     "relative_damping",
+    "solve_scaled",
 ]

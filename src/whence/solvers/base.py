@@ -28,6 +28,7 @@ class Solution:
         rhs_norm: `‖v‖`.
         error_directions: `(r, p, k)`: the error of `uᵀx` is estimated by the norm over `r` of `E_rᵀ u`;
             `r = 0` when nothing but rounding is left.
+        rhs_shaken: rounding moved `v` itself by about `eps` times this; `None` where that is not known.
     """
 
     x: Float[Tensor, "p k"]
@@ -37,6 +38,7 @@ class Solution:
     residual_norm: Float[Tensor, " k"]
     rhs_norm: Float[Tensor, " k"]
     error_directions: Float[Tensor, "r p k"]
+    rhs_shaken: Float[Tensor, " k"] | None = None
 
     @property
     def relative_residual(self) -> Float[Tensor, " k"]:

@@ -38,9 +38,19 @@ class OneApplication(FixedInverse):
             converged=torch.ones(k, dtype=torch.bool),
             reason="",
             iterations=torch.ones(k, dtype=torch.long),
-            error_directions=self._error(residual)[None],
+            error_directions=self._at_least(x, rhs - residual, residual)[None],
             residual=residual,
         )
+
+    def _at_least(
+        self, x: Float[Tensor, "p k"], image: Float[Tensor, "p k"], residual: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "p k"]:
+        """The error; `x` itself where it is larger than what was found of that and its `image` `C_λx` is no
+        answer: a residual above the right-hand side, so that 0 would be nearer in that norm."""
+        found = self._error(residual)
+        energy = (found * residual).double().sum(0)
+        overshot = residual.norm(dim=0) > (image + residual).norm(dim=0)
+        return torch.where(overshot & ((x * image).double().sum(0) > energy), x, found)
 
     def _error(self, residual: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         """Per column, the multiple of `M⁻¹ r` closest to `C_λ⁻¹ r` in the energy norm: of the right size even

@@ -1,0 +1,87 @@
+"""What a score may be off by: a bound from the residual, and what rounding leaves."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.gradients import GradientSizes
+from whence.gradients.rounding import MARGIN
+from whence.solvers import Solution
+
+# Outputs are not all rounded the way that moves a gradient most: what their errors leave in a score, as a
+# share of that.
+_TYPICAL = 0.25
+
+
+def score_bound(
+    solution: Solution,
+    gradients: GradientSizes | Float[Tensor, " b"],
+    *,
+    floor: float,
+    largest: float,
+) -> Float[Tensor, "k b"]:
+    """`|score error| ≤ ‖r‖ ‖g‖ / λ_min`, plus an allowance for rounding in the operator, the gradients and
+    the dot product.
+
+    From `x − x* = −C_λ⁻¹ r`, so `|gᵀ(x − x*)| ≤ ‖g‖ ‖r‖ / λ_min(C_λ)`. Rounded outputs move a gradient by
+    `‖JᵀS δf‖`, which may be more than any share of its norm: `δv` of the right-hand side adds to the
+    residual, `δg` meets `x`.
+
+    Args:
+        gradients: sizes of the `g`; norms alone where rounding of the outputs is in them.
+        floor: a lower bound of `λ_min(C_λ)`; the bound is infinite where it is not positive.
+        largest: `λ_max(C_λ)`.
+    """
+    sizes, eps = _sizes(gradients), _eps(solution)
+    gamma = eps * (32 + math.sqrt(solution.x.shape[0]))
+    x = torch.linalg.vector_norm(solution.x, dim=0, dtype=torch.float64)
+    residual = solution.residual_norm.double() + gamma * (solution.rhs_norm.double() + largest * x)
+    if solution.rhs_shaken is not None:
+        residual = residual + MARGIN * eps * solution.rhs_shaken
+    per_gradient = residual / floor + gamma * x if floor > 0 else torch.full_like(residual, math.inf)
+    moved = (per_gradient + x)[:, None] * (MARGIN * eps * sizes.shaken)[None]
+    bound = per_gradient[:, None] * sizes.norm[None] + moved
+    # A score smaller than the smallest number of its dtype is stored as 0.
+    return bound.clamp(min=torch.finfo(solution.x.dtype).tiny)
+
+
+def rounding_estimate(
+    solution: Solution,
+    gradients: GradientSizes | Float[Tensor, " b"],
+    scores: Float[Tensor, "k b"] | None,
+    *,
+    units: float,
+) -> Float[Tensor, "k b"]:
+    """What rounding alone leaves in a score: independent errors of a few units in all entries of `x` and `g`
+    add up to so many times `eps ‖x‖ ‖g‖ / √p`; a gradient whose outputs are rounded moves by a share of
+    itself, and so does the score.
+
+    Args:
+        gradients: as for `score_bound`.
+        scores: the scores themselves, where `gradients` are of single examples.
+    """
+    sizes, dtype, eps = _sizes(gradients), solution.x.dtype, _eps(solution)
+    x = torch.linalg.vector_norm(solution.x, dim=0, dtype=torch.float64)
+    made = units * eps / math.sqrt(solution.x.shape[0]) * x[:, None] * sizes.norm[None]
+    if scores is not None:
+        size = _TYPICAL * scores.double().abs()
+        made = torch.hypot(made, eps * size * sizes.relative[None])
+        if solution.rhs_shaken is not None:
+            of_rhs = solution.rhs_shaken / solution.rhs_norm.double().clamp(min=1e-300)
+            made = torch.hypot(made, eps * size * of_rhs[:, None])
+    return made.to(dtype)
+
+
+def _sizes(gradients: GradientSizes | Float[Tensor, " b"]) -> GradientSizes:
+    if isinstance(gradients, GradientSizes):
+        return gradients
+    norm = gradients.double()
+    return GradientSizes(norm, torch.zeros_like(norm))
+
+
+def _eps(solution: Solution) -> float:
+    return torch.finfo(solution.x.dtype).eps
