@@ -224,6 +224,24 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def table(rows: list[dict[str, Any]], by: str) -> list[str]:
+    """A line for every value of one of the settings, and dtype."""
+    lines = [
+        f"| {by} | dtype | settings | refused | bound holds | largest error / bound | estimate / error "
+        "| settings within 5× |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    keys = dict.fromkeys((row["setting"][by], row["setting"]["dtype"]) for row in rows)
+    for key in sorted(keys):
+        found = summary([row for row in rows if (row["setting"][by], row["setting"]["dtype"]) == key])
+        lines.append(
+            f"| {key[0]} | {key[1]} | {found['settings']} | {found['refused']} | {found['held']:.1%} "
+            f"| {found['worst']:.2g} | {found['median_estimate_over_error']:.2g} "
+            f"| {found['settings_within_5']:.0%} |"
+        )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--settings", type=int, default=120)
@@ -245,6 +263,7 @@ def main() -> None:
     print(json.dumps(found, indent=1))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "error_bounds.json").write_text(json.dumps({"summary": found, "rows": rows}, indent=1))
+    lines = [*table(rows, "solver"), "", *table(rows, "kind"), "", *lines]
     (options.out / "error_bounds.md").write_text("\n".join(lines) + "\n")
 
 

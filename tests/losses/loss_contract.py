@@ -51,6 +51,15 @@ def check_curvature(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
         assert torch.linalg.eigvalsh(blocks).min() > -1e-12 * max(1.0, float(blocks.abs().max()))
 
 
+def check_output_gradient(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
+    """The slopes are those of autograd, carry no graph, and have the outputs' shape and dtype."""
+    leaf = outputs.detach().clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(leaf, targets).sum(), leaf)
+    found = loss.output_gradient(leaf, targets)
+    assert found.shape == outputs.shape and found.dtype == outputs.dtype and not found.requires_grad
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-12)
+
+
 def check_differentiation(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
     """One example at a time under vmap gives the batch's losses; every mode of second derivative agrees."""
 
@@ -58,6 +67,7 @@ def check_differentiation(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
         return loss(f[None], y[None])[0]
 
     torch.testing.assert_close(vmap(single)(outputs, targets), loss(outputs, targets))
+    check_output_gradient(loss, outputs, targets)
     reverse = vmap(jacrev(jacrev(single)))(outputs, targets)
     torch.testing.assert_close(vmap(jacfwd(jacrev(single)))(outputs, targets), reverse)
     torch.testing.assert_close(vmap(jacfwd(jacfwd(single)))(outputs, targets), reverse)

@@ -173,7 +173,8 @@ def compute_self_scores(
         for part in index.split(size):
             with memory_errors("computing self-influence", "Lower memory=."):
                 rows, sizes = gradients.rows_and_sizes(part)
-                solution = replace(fitted.solve(rows.T), rhs_shaken=sizes.shaken)
+                solution = fitted.solve(rows.T)
+                solution = replace(solution, rhs_shaken=sizes.shaken, overlap=fitted.overlap(solution.x))
             own = (rows.T * solution.x).sum(0)
             values.append(own.cpu())
             errors = torch.einsum("kp,rpk->rk", rows, solution.error_directions)

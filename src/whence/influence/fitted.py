@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -20,7 +21,7 @@ from whence.gradients.hvp import HVP_MODES
 from whence.influence.flat_loss import refuse_flat_loss
 from whence.influence.measurements import Measurement, check_measurement
 from whence.influence.minimum import MinimumCheck, check_minimum
-from whence.influence.score_errors import rounding_estimate, score_bound
+from whence.influence.score_errors import overlap_with, rounding_estimate, score_bound
 from whence.linalg import Spectrum, lanczos_spectrum
 from whence.memory import memory_errors
 from whence.progress import progress_display
@@ -57,11 +58,13 @@ _LEAST_WATCHED, _MOST_WATCHED = 32, 256
 _WATCH_SHARE = 0.1
 # Enough for the largest eigenvalue to a percent or so, which is all that is asked where the damping is given.
 _LANCZOS_STEPS = 12
+# Training gradients by which the rounding of dot products is gauged.
+_FEW = 8
 # Entries of exact solutions and gradients are off by one to twenty units, measured on softmax, dense and
 # convolutional models in float32 and float64, primal and dual; networks of several layers lose more than a
 # linear head.
 _ROUNDING_UNITS_HEAD = 2.5
-_ROUNDING_UNITS = 8.0
+_ROUNDING_UNITS = 5.0
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,8 @@ class FittedInfluence:
             ):
                 rows, shaken = self._rows(gradients, where)
                 rhs = rows.T
-                solution = replace(self.solve(rhs), rhs_shaken=shaken)
+                solution = self.solve(rhs)
+                solution = replace(solution, rhs_shaken=shaken, overlap=self.overlap(solution.x))
             yield SolvedBlock(where, rhs, solution)
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
@@ -306,6 +310,16 @@ class FittedInfluence:
         """See `influence.score_errors.rounding_estimate`."""
         units = _ROUNDING_UNITS_HEAD if self.engine.affine else _ROUNDING_UNITS
         return rounding_estimate(solution, gradients, scores, units=units)
+
+    def overlap(self, x: Float[Tensor, "p k"]) -> Float[Tensor, " k"]:
+        """See `influence.score_errors.overlap_with`: with a few training gradients."""
+        return overlap_with(x, self._few_gradients)
+
+    @functools.cached_property
+    def _few_gradients(self) -> Float[Tensor, "m p"]:
+        chosen = torch.tensor(self.objective.examples.spread(_FEW), device=self.objective.device)
+        parts = chosen.split(self.engine.rows_per_batch())
+        return torch.cat([self.train_gradients.rows(part) for part in parts])
 
     def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:
         """Checked queries and the gradients of a measurement on them."""

@@ -14,7 +14,8 @@ from whence.solvers import Solution
 
 # Outputs are not all rounded the way that moves a gradient most: what their errors leave in a score, as a
 # share of that.
-_TYPICAL = 0.25
+_TYPICAL = 0.15
+_COLUMNS = 64
 
 
 def score_bound(
@@ -57,8 +58,8 @@ def rounding_estimate(
     units: float,
 ) -> Float[Tensor, "k b"]:
     """What rounding alone leaves in a score: independent errors of a few units in all entries of `x` and `g`
-    add up to so many times `eps ‖x‖ ‖g‖ / √p`; a gradient whose outputs are rounded moves by a share of
-    itself, and so does the score.
+    add up to so many times `eps ‖x ∘ g‖`, which is `‖x‖ ‖g‖ / √p` for vectors without structure; a gradient
+    whose outputs are rounded moves by a share of itself, and so does the score.
 
     Args:
         gradients: as for `score_bound`.
@@ -66,7 +67,11 @@ def rounding_estimate(
     """
     sizes, dtype, eps = _sizes(gradients), solution.x.dtype, _eps(solution)
     x = torch.linalg.vector_norm(solution.x, dim=0, dtype=torch.float64)
-    made = units * eps / math.sqrt(solution.x.shape[0]) * x[:, None] * sizes.norm[None]
+    if solution.overlap is None:
+        overlap = torch.full_like(x, 1 / math.sqrt(solution.x.shape[0]))
+    else:
+        overlap = solution.overlap.double()
+    made = units * eps * (overlap * x)[:, None] * sizes.norm[None]
     if scores is not None:
         size = _TYPICAL * scores.double().abs()
         made = torch.hypot(made, eps * size * sizes.relative[None])
@@ -74,6 +79,22 @@ def rounding_estimate(
             of_rhs = solution.rhs_shaken / solution.rhs_norm.double().clamp(min=1e-300)
             made = torch.hypot(made, eps * size * of_rhs[:, None])
     return made.to(dtype)
+
+
+def overlap_with(x: Float[Tensor, "p k"], sample: Float[Tensor, "m p"]) -> Float[Tensor, " k"]:
+    """Root mean square of `‖x ∘ g‖ / (‖x‖ ‖g‖)` over a sample of gradients: where a few large entries of `x`
+    meet small ones of the gradients, as with inputs of another size than 1 beside a bias, it is far below
+    `1/√p`."""
+    sizes = torch.linalg.vector_norm(sample, dim=1, dtype=torch.float64)
+    kept = sizes > 0
+    if not bool(kept.any()):
+        return torch.full_like(x[0], 1 / math.sqrt(len(x)))
+    unit = (sample[kept] / sizes[kept].to(sample)[:, None]).square()
+    parts = []
+    for columns in x.split(_COLUMNS, dim=1):
+        norms = torch.linalg.vector_norm(columns, dim=0, dtype=torch.float64).clamp(min=1e-300)
+        parts.append((unit @ (columns / norms.to(x)).nan_to_num(0.0, 0.0, 0.0).square()).mean(0).sqrt())
+    return torch.cat(parts)
 
 
 def _sizes(gradients: GradientSizes | Float[Tensor, " b"]) -> GradientSizes:

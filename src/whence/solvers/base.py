@@ -29,6 +29,8 @@ class Solution:
         error_directions: `(r, p, k)`: the error of `uᵀx` is estimated by the norm over `r` of `E_rᵀ u`;
             `r = 0` when nothing but rounding is left.
         rhs_shaken: rounding moved `v` itself by about `eps` times this; `None` where that is not known.
+        overlap: typical `‖x ∘ g‖ / (‖x‖ ‖g‖)` of the gradients that meet `x`; `None` for `1/√p`, that of
+            vectors without structure.
     """
 
     x: Float[Tensor, "p k"]
@@ -39,6 +41,7 @@ class Solution:
     rhs_norm: Float[Tensor, " k"]
     error_directions: Float[Tensor, "r p k"]
     rhs_shaken: Float[Tensor, " k"] | None = None
+    overlap: Float[Tensor, " k"] | None = None
 
     @property
     def relative_residual(self) -> Float[Tensor, " k"]:
