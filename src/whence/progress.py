@@ -70,3 +70,10 @@ def progress_bar(label: str, total: int | None, *, enabled: bool = True) -> Iter
             yield bar
         finally:
             bar.remove()
+
+
+def say(text: str, *, enabled: bool = True) -> None:
+    """A line above the bars, where these would be shown."""
+    with progress_display(enabled) as display:
+        if not display.disable:
+            display.console.print(text, markup=False, highlight=False)

@@ -3,7 +3,7 @@ here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from whence.influence import (
     explain_scores,
     layer_coverage,
     parameter_influence,
+    score_parts,
 )
 from whence.solvers import RelativeDamping, Solver
 from whence.task import Objective
@@ -56,7 +57,10 @@ class Influence(WhatIf, Inputs, Findings, Shape):
         forward, target, collate: how a batch is fed to the model, where its target is, how items become a
             batch.
         batch_size: examples per pass; from the memory budget when `None`.
-        memory: budget for data, graphs and vectors: `"auto"`, bytes, or text such as `"2GB"`.
+        memory: budget for data, graphs and vectors: `"auto"` (a quarter of what is free, at most 4 GiB),
+            bytes, or text such as `"2GB"`. What is returned comes on top: three numbers per query and
+            training example; more of them than a budget that you state, or than is free, are refused before
+            anything is computed, with the number of queries that would fit.
         dtype: of the computation; the model's own when `None`. `torch.float64` buys accuracy for time.
         hvp_mode: order of differentiation of Hessian products; `"auto"` times both once.
         fisher_draws: labels per example for `"sampled_fisher"`.
@@ -140,6 +144,17 @@ class Influence(WhatIf, Inputs, Findings, Shape):
     ) -> Scores:
         """Scores of all training examples for all queries, each with its error; see `compute_scores`."""
         return compute_scores(self.fitted, queries, measurement, refine=refine)
+
+    def score_parts(
+        self,
+        queries: Any,
+        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
+        *,
+        refine: int = 0,
+    ) -> Iterator[tuple[range, Scores]]:
+        """Scores of as many queries at a time as results of fit the memory budget, one part after the other;
+        see `whence.influence.score_parts`."""
+        return score_parts(self.fitted, queries, measurement, refine=refine)
 
     def explain(
         self,

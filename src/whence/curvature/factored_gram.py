@@ -90,9 +90,8 @@ class FactoredGram:
         self._layers = layers
         self._metric = metric
         probe = layers.capture(layers.objective.examples, slice(0, 1))
-        cotangents = metric.cotangents(probe, slice(0, 1))
-        self.roots = cotangents.shape[0]
-        forms = probe.gradients(cotangents)
+        self.roots = metric.count(probe)
+        forms = probe.gradients(torch.ones_like(probe.outputs)[None])
         # None for a form that only a rule of the user's own knows: its rows are used.
         self._positions = [
             form.positions if isinstance(form, (OuterProducts, TokenOuterProducts)) else None

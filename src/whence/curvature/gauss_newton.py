@@ -17,16 +17,25 @@ from whence.curvature.factored_gram import (
     panel_bytes,
     require_room,
 )
-from whence.curvature.head import HeadHessian
-from whence.curvature.metrics import OutputMetric, by_example
+from whence.curvature.head_matrix import head_matrix, head_operations
+from whence.curvature.metrics import LossHessianMetric, OutputMetric, by_example
+from whence.curvature.roots import RootParts, require_room_for_roots, require_room_for_rows
 from whence.gradients import GradientEngine
 from whence.gradients.linear_head import LinearHeadLinearisation
 from whence.linalg import DenseOperator, FactoredOperator, LinearOperator
+from whence.progress import progress_bar
 
 # Explicit rows of so few operations take less time than factored gradients take to be proved right.
 _SMALL_GRAM = 2e9
 # A matrix of this size (32 MB in float64) is formed in less time than a few dozen products take.
 _COMPACT_SIZE = 2048
+# A matrix made column by column is no sum of squares, so that rounding may leave it indefinite: taken only
+# where the columns take less than this share of the operations of the rows.
+_FEWER = 0.25
+# Output curvatures that are kept as matrices may take this share of the memory budget.
+_KEPT_BLOCKS = 0.1
+# Rows that are added to a matrix in float64 at once.
+_WIDE_ROWS = 1024
 
 
 class GaussNewtonOperator(FactoredOperator):
@@ -45,6 +54,9 @@ class GaussNewtonOperator(FactoredOperator):
         self.engine = engine
         self.metric = metric
         self.n_examples = objective.n
+        self.roots = RootParts(engine, metric)
+        if isinstance(metric, LossHessianMetric):
+            metric.room = _KEPT_BLOCKS * objective.memory
         # What was gathered about this matrix once and is wanted again: factored gradients, Kronecker factors.
         self.memo: dict[Hashable, Any] = {}
 
@@ -69,12 +81,34 @@ class GaussNewtonOperator(FactoredOperator):
     def to_dense(self) -> Float[Tensor, "p p"]:
         """The matrix, accumulated in float64 and returned in it."""
         if self.engine.head is not None and self._positions_apart():
-            return self._head_dense()
+            return head_matrix(self)
+        if self._columns_operations() < _FEWER * self._rows_operations():
+            return super().to_dense().double()
         dense = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
-        for rows in self._factor_rows():
-            wide = rows.double()
-            dense.addmm_(wide.T, wide)
-        return dense / self.engine.objective.n
+        with progress_bar("matrix of the curvature", self.n_examples) as bar:
+            for rows, done in self._factor_rows():
+                for part in rows.split(_WIDE_ROWS):
+                    wide = part.double()
+                    dense.addmm_(wide.T, wide)
+                bar.advance(done)
+        return dense.div_(self.n_examples)
+
+    def dense_operations(self) -> float:
+        if self.engine.head is not None and self._positions_apart():
+            return head_operations(self)
+        return min(self._rows_operations(), self._columns_operations() / _FEWER)
+
+    def _rows_operations(self) -> float:
+        """Of the matrix as a product of explicit rows in float64, and of making these."""
+        rows = float(self.rank)
+        return rows * (self.size * (4.0 * self.size + MAKING_A_ROW) + 2.0 * self.engine.operations_each)
+
+    def _columns_operations(self) -> float:
+        """Of the matrix column by column, as products with the unit vectors."""
+        return self.engine.product_operations(self.size)
+
+    def product_operations(self) -> float:
+        return self.engine.product_operations(1)
 
     @property
     def fixed_rank(self) -> bool:  # type: ignore[override]
@@ -83,9 +117,7 @@ class GaussNewtonOperator(FactoredOperator):
     @property
     def rank(self) -> int:  # type: ignore[override]
         """Columns of the factor: `n` times the roots per example."""
-        where = slice(0, 1)
-        at = self.engine.linearise(self.engine.objective.examples, where)
-        return self.engine.objective.n * self.metric.cotangents(at, where).shape[0]
+        return self.engine.objective.n * self.roots.each
 
     def factor_apply(self, coefficients: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
         if coefficients.shape[1] > self.engine.columns:
@@ -93,11 +125,12 @@ class GaussNewtonOperator(FactoredOperator):
             return torch.cat([self.factor_apply(part) for part in parts], dim=1)
         total = torch.zeros(coefficients.shape[1], self.size, dtype=self.dtype, device=self.device).T
         start = 0
-        for where, at in self.engine.training_passes():
-            roots = self.metric.cotangents(at, where)
-            r, b = roots.shape[:2]
-            part = coefficients[start : start + b * r].view(b, r, -1).to(self.dtype)
-            mixed = torch.einsum("brk,rbo->kbo", part, by_example(roots)).view(-1, *roots.shape[1:])
+        for where, at in self.roots.passes():
+            r, b = self.metric.count(at), at.outputs.shape[0]
+            own = coefficients[start : start + b * r].view(b, r, -1).to(self.dtype)
+            mixed = torch.zeros(own.shape[2], *at.outputs.shape, dtype=self.dtype, device=self.device)
+            for place, roots in self.roots.parts(at, where):
+                mixed += torch.einsum("brk,rbo->kbo", own[:, place], by_example(roots)).view_as(mixed)
             total += at.vjp(mixed)
             start += b * r
         return total
@@ -106,12 +139,15 @@ class GaussNewtonOperator(FactoredOperator):
         if vectors.shape[1] > self.engine.columns:
             columns = vectors.split(self.engine.columns, dim=1)
             return torch.cat([self.factor_adjoint(part) for part in columns], dim=1)
-        parts = []
-        for where, at in self.engine.training_passes():
-            roots = by_example(self.metric.cotangents(at, where))
-            inner = torch.einsum("rbo,kbo->brk", roots, by_example(at.jvp(vectors)))
-            parts.append(inner.reshape(-1, vectors.shape[1]))
-        return torch.cat(parts)
+        made = []
+        for where, at in self.roots.passes():
+            tangents = by_example(at.jvp(vectors))
+            inner = [
+                torch.einsum("rbo,kbo->brk", by_example(roots), tangents)
+                for _, roots in self.roots.parts(at, where)
+            ]
+            made.append(torch.cat(inner, dim=1).reshape(-1, vectors.shape[1]))
+        return torch.cat(made)
 
     def factor_gram(
         self, scale: Float[Tensor, " p"], dtype: torch.dtype = torch.float64
@@ -129,12 +165,14 @@ class GaussNewtonOperator(FactoredOperator):
 
     def gram_operations(self) -> float:
         factored = self._factored_gram()
-        return self._explicit_operations() if factored is None else factored.operations
+        if factored is None:
+            return self._explicit_operations()
+        return factored.operations + self.rank * 2.0 * self.engine.operations_each
 
     def _explicit_operations(self) -> float:
         """Of products of explicit rows, and of making these."""
         rows = float(self.rank)
-        return rows * self.size * (rows + MAKING_A_ROW)
+        return rows * (self.size * (rows + MAKING_A_ROW) + 2.0 * self.engine.operations_each)
 
     def _factored_gram(self) -> FactoredGram | None:
         """The way by factored gradients, where it exists and is the cheaper one."""
@@ -155,24 +193,35 @@ class GaussNewtonOperator(FactoredOperator):
         each = total // objective.n
         gram = torch.empty(total, total, dtype=dtype, device=self.device)
         held = max(1, panel_bytes(objective, total, dtype) // (dtype.itemsize * self.size * each))
-        for first in range(0, objective.n, held):
-            last = min(first + held, objective.n)
-            panel = torch.cat(list(self._factor_rows(first, last))).to(dtype) * scale.to(dtype)
-            column = first * each
-            for rows in self._factor_rows(first, objective.n):
-                product = panel @ rows.to(dtype).T
-                here, there = slice(first * each, last * each), slice(column, column + rows.shape[0])
-                gram[here, there] = product
-                gram[there, here] = product.T
-                column += rows.shape[0]
+        panels = range(0, objective.n, held)
+        with progress_bar("Gram matrix", sum(objective.n - first for first in panels)) as bar:
+            for first in panels:
+                last = min(first + held, objective.n)
+                panel = torch.cat([rows for rows, _ in self._factor_rows(first, last)])
+                panel = panel.to(dtype) * scale.to(dtype)
+                column = first * each
+                for rows, done in self._factor_rows(first, objective.n):
+                    product = panel @ rows.to(dtype).T
+                    here, there = slice(first * each, last * each), slice(column, column + rows.shape[0])
+                    gram[here, there] = product
+                    gram[there, here] = product.T
+                    column += rows.shape[0]
+                    bar.advance(done)
         return gram
 
     def factor_examples(self) -> Iterator[Float[Tensor, "b r p"]]:
+        """See `FactoredOperator.factor_examples`.
+
+        Raises:
+            OutOfMemoryError: the roots of one example do not fit the memory budget.
+        """
         examples = self.engine.objective.examples
-        size = self.engine.rows_per_batch(self.rank // len(examples))
+        require_room_for_rows(self.roots.each, self.size, self.dtype, self.engine.objective.memory)
+        size = self._row_batch(self.roots.each)
         for start in range(0, len(examples), size):
             where = slice(start, min(start + size, len(examples)))
             at = self.engine.linearise(examples, where)
+            require_room_for_roots(self.metric, at, self.engine.objective.memory)
             yield at.vjp_each(self.metric.cotangents(at, where))
 
     @property
@@ -186,16 +235,36 @@ class GaussNewtonOperator(FactoredOperator):
             start += size
         return found
 
-    def _factor_rows(self, first: int = 0, last: int | None = None) -> Iterator[Float[Tensor, "r p"]]:
+    def _factor_rows(
+        self, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[Float[Tensor, "r p"], int]]:
         """Explicit rows `l_irᵀ J_i`, example by example from `first` to `last`, in chunks that fit the
-        working memory."""
+        working memory, and how many examples each completes."""
         examples = self.engine.objective.examples
         last = len(examples) if last is None else last
-        size = self.engine.rows_per_batch(self.rank // len(examples))
+        size = self._row_batch(self.roots.each)
         for start in range(first, last, size):
             where = slice(start, min(start + size, last))
             at = self.engine.linearise(examples, where)
-            yield at.vjp_each(self.metric.cotangents(at, where)).flatten(0, 1)
+            if at.outputs.shape[0] > 1:
+                require_room_for_roots(self.metric, at, self.engine.objective.memory)
+                yield at.vjp_each(self.metric.cotangents(at, where)).flatten(0, 1), where.stop - start
+                continue
+            left = self.metric.count(at)
+            for _, roots in self.roots.parts(at, where):
+                for some in roots.split(self._rows_together()):
+                    left -= some.shape[0]
+                    yield at.vjp_each(some).flatten(0, 1), int(left == 0)
+
+    def _row_batch(self, roots: int) -> int:
+        """Examples whose explicit rows, and the roots these are made of, fit the working memory."""
+        outputs = max(1, self.roots.outputs_each * roots)
+        fitting = min(self.roots.examples_together(), max(1, self.roots.numbers // outputs))
+        return min(self.engine.rows_per_batch(roots), fitting)
+
+    def _rows_together(self) -> int:
+        """Explicit rows of one example that fit the working memory."""
+        return int(max(1, self.engine.work_bytes // (2 * self.size * self.dtype.itemsize)))
 
     def _positions_apart(self) -> bool:
         """Whether the output curvature couples only outputs of one position of the linear head."""
@@ -211,28 +280,6 @@ class GaussNewtonOperator(FactoredOperator):
             numbers.to(self.dtype).view_as(at.outputs), at.outputs, at.targets
         )
         return bool((blocks == blocks[..., :1]).all())
-
-    def _head_dense(self) -> Float[Tensor, "p p"]:
-        """`Σ S_i ⊗ a_i a_iᵀ / n` by weighted Gram products of the features."""
-        total: HeadHessian | None = None
-        for where, at in self.engine.training_passes():
-            assert isinstance(at, LinearHeadLinearisation)
-            b, s, d = at.features.shape
-            width = at.width
-            units = torch.eye(width, dtype=self.dtype, device=self.device)
-            spread = units[:, None, None].expand(width, b, s, width).reshape(width, *at.outputs.shape)
-            columns = self.metric.apply(spread, at, where).reshape(width, b * s, width)
-            if total is None:
-                total = HeadHessian(
-                    d,
-                    width,
-                    include_bias=at.has_bias,
-                    rows_sum_to_zero=self.metric.loss.shift_invariant,
-                    device=self.device,
-                )
-            total.add(at.features.reshape(b * s, d), columns.permute(1, 0, 2))
-        assert total is not None
-        return total.dense(float(self.engine.objective.n))
 
 
 class _MinibatchGaussNewton(LinearOperator):

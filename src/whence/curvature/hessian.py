@@ -57,6 +57,12 @@ class HessianOperator(LinearOperator):
         assert total is not None  # a training set has examples
         return total.div_(self.engine.objective.n)
 
+    def product_operations(self) -> float:
+        return self.engine.product_operations(1)
+
+    def dense_operations(self) -> float:
+        return self.engine.product_operations(self.size)
+
     def sampled(self, indices: Int[Tensor, " b"]) -> LinearOperator:
         return _MinibatchHessian(self, indices)
 

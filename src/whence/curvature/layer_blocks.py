@@ -14,9 +14,7 @@ from whence.progress import progress_bar
 
 def roots_each(operator: GaussNewtonOperator, layers: LayerGradients) -> int:
     """Gradients that an example contributes to the matrix: the roots of its output curvature."""
-    where = slice(0, 1)
-    at = layers.capture(layers.objective.examples, where)
-    return operator.metric.cotangents(at, where).shape[0]
+    return operator.roots.each
 
 
 def layer_matrices(
@@ -60,8 +58,12 @@ def _rows(
     examples = layers.objective.examples
     roots = roots_each(operator, layers)
     widest = max(layers.blocks[position].size for position in chosen)
+    numbers = operator.engine.work_bytes // operator.dtype.itemsize
+    together = min(roots, layers.roots_together(), max(1, numbers // (3 * widest)))
+    held = 3 * together * widest + operator.metric.held_each(operator.roots.first)
     with progress_bar("blocks of the curvature", len(examples)) as bar:
-        for where, capture in layers.captures(examples, cotangents=roots, numbers_each=3 * roots * widest):
-            forms = capture.gradients(operator.metric.cotangents(capture, where))
-            yield [forms[position].rows().flatten(0, 1) for position in chosen]
+        for where, capture in layers.captures(examples, cotangents=together, numbers_each=held):
+            for part in operator.roots.parts(capture, where, together):
+                forms = capture.gradients(part[1])
+                yield [forms[position].rows().flatten(0, 1) for position in chosen]
             bar.advance(where.stop - where.start)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 from whence.errors import InputError, UnsupportedError
 from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each, vmap_failure, vmapped_vjp_each
 from whence.gradients.linear_head import LinearHeadLinearisation, find_linear_head
-from whence.gradients.linearisation import Linearisation
+from whence.gradients.linearisation import Evaluated, Linearisation
+from whence.gradients.operations import CALL, ELEMENTWISE, Counted, count_forward
 from whence.gradients.rounding import PROBES, OutputRounding, measure_rounding
 from whence.task import Examples, Objective
 
@@ -32,6 +34,8 @@ _FEATURE_BATCH = 512
 # Beyond this many columns the activations of a batch leave the caches and a second derivative gets slower.
 _AUTOGRAD_COLUMNS = 20
 _PROBE = 8
+# A product with a Jacobian and its transpose, in forward passes.
+_PRODUCT = 5
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,53 @@ class GradientEngine:
     def _sizes(self, given: int | None) -> tuple[int, int]:
         """Columns and examples that go through one product together, within the working memory."""
         n = self.objective.n
-        work = min(self.objective.memory * _WORK_SHARE, _WORK_CEILING)
+        work = self.work_bytes
         per_example = max(1, self._bytes_per_example)
         wanted = min(n, given or _GOOD_BATCH)
         most = MAX_COLUMNS if self.head is not None else _AUTOGRAD_COLUMNS
         columns = int(min(most, max(1, work // (per_example * wanted) - 2)))
         batch = given or max(1, work // (per_example * (2 + columns)))
         return columns, int(min(n, batch))
+
+    @property
+    def work_bytes(self) -> int:
+        """Working memory of one product."""
+        return int(min(self.objective.memory * _WORK_SHARE, _WORK_CEILING))
+
+    def forward_batch(self, most: int) -> int:
+        """Examples of a pass, at most so many, whose outputs and what is made of them fit the working
+        memory."""
+        fitting = self.work_bytes // max(1, self._bytes_per_example)
+        return int(max(1, min(most, fitting)))
+
+    @property
+    def bytes_each(self) -> int:
+        """What a derivative saves of one example."""
+        return self._bytes_per_example
+
+    @functools.cached_property
+    def operations_each(self) -> float:
+        """Operations of the model on one example, in those of a matrix product in float32 that take as long:
+        counted, so that nothing chosen by them depends on how fast a machine is or what else runs on it."""
+        weight = self.objective.dtype.itemsize / 4
+        if self.head is not None:
+            return 2.0 * weight * self.head.features_each * self.head.outputs_each
+        numbers = self._bytes_per_example / self.objective.dtype.itemsize
+        return weight * (self._counted.operations + ELEMENTWISE * numbers)
+
+    @functools.cached_property
+    def _counted(self) -> Counted:
+        return count_forward(self.objective)
+
+    def product_operations(self, columns: int) -> float:
+        """Operations of a product with a Gauss-Newton matrix over the training set, forward and back, the
+        start of each of torch's functions included."""
+        n = self.objective.n
+        # A closed form costs little beside its two matrix products.
+        calls = 4 if self.head is not None else _PRODUCT * self._counted.calls
+        times = 2 if self.head is not None else _PRODUCT
+        blocks = -(-columns // self.columns)
+        return times * columns * n * self.operations_each + blocks * -(-n // self.batch_size) * calls * CALL
 
     def graph_bytes(self) -> int:
         """Estimated bytes of what repeated products over the training set reuse: graphs, or a linear head's
@@ -118,7 +162,7 @@ class GradientEngine:
     def rows_per_batch(self, rows_each: int = 1) -> int:
         """Examples whose `rows_each` explicit `p`-vectors fit the working memory."""
         per_example = self.objective.p * rows_each * self.objective.dtype.itemsize * 2
-        work = min(self.objective.memory * _WORK_SHARE, _WORK_CEILING)
+        work = self.work_bytes
         return int(max(1, min(self.batch_size, work // max(per_example, 1))))
 
     def linearise(self, examples: Examples, where: slice | Tensor) -> Linearisation:
@@ -134,6 +178,15 @@ class GradientEngine:
             features, outputs = cache.features[where], cache.outputs[where]
             targets = tree_map(lambda leaf: leaf[where], cache.targets)
         return LinearHeadLinearisation(features, outputs, targets, has_bias=self.head.has_bias)
+
+    def evaluated(self, examples: Examples, where: slice | Tensor) -> Evaluated:
+        """Outputs and targets of these examples, without anything to differentiate."""
+        batch = examples.batch(where)
+        made = Evaluated()
+        with torch.no_grad():
+            made.outputs = self.objective.outputs(self.objective.parameters.values, batch)
+        made.targets = self.objective.targets(batch)
+        return made
 
     def training_passes(self) -> Iterator[tuple[slice, Linearisation]]:
         """Linearisations that cover the training set once; graphs are kept between calls when they fit."""
@@ -185,9 +238,14 @@ class GradientEngine:
 
 
 def _graph_bytes(objective: Objective) -> int:
-    """Bytes that autograd saves per example for a first and a second derivative, measured on a few
-    examples."""
-    count = min(_PROBE, objective.n)
+    """Bytes that autograd saves per example for a first and a second derivative, measured on a few examples,
+    or on one where a few would take more than the working memory."""
+    few = min(_PROBE, objective.n)
+    one = _measured_bytes(objective, 1)
+    return one if few == 1 or few * one > _WORK_SHARE * objective.memory else _measured_bytes(objective, few)
+
+
+def _measured_bytes(objective: Objective, count: int) -> int:
     batch = objective.examples.batch(range(count))
     fixed = {
         value.data_ptr() for value in [*objective.parameters.values.values(), *objective.constants.values()]

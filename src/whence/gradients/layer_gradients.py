@@ -118,8 +118,17 @@ class LayerGradients:
         work = min(self.objective.memory * _WORK_SHARE, ceiling)
         # On a CPU one root after the other is pulled back, elsewhere all together.
         together = 2 * cotangents if self.objective.device.type != "cpu" else 1 + cotangents
-        numbers = self._input_numbers + (1 + together) * self._output_numbers + numbers_each
+        # The graph from the studied layers to the outputs is held too, and what comes back through it.
+        graph = max(self._input_numbers, self.engine.bytes_each // self.objective.dtype.itemsize)
+        numbers = graph + (1 + together) * self._output_numbers + cotangents * self._outputs_each
+        numbers += numbers_each
         return int(max(1, min(_MOST_EXAMPLES, work // (numbers * self.objective.dtype.itemsize))))
+
+    def roots_together(self) -> int:
+        """Cotangents of one example whose gradients fit the working memory."""
+        work = min(self.objective.memory * _WORK_SHARE, _ROOTS_CEILING)
+        each = (2 * self._output_numbers + self._outputs_each) * self.objective.dtype.itemsize
+        return int(max(1, work // max(1, each)))
 
     def _prove(self) -> None:
         """Compare every block with autograd on a few examples, and repair what can be repaired."""
@@ -158,6 +167,7 @@ class LayerGradients:
         index = torch.tensor(self.objective.examples.spread(PROBES), device=self.objective.device)
         capture = self.capture(self.objective.examples, index)
         forms = capture.gradients(torch.ones_like(capture.outputs)[None])
+        self._outputs_each = max(1, capture.outputs.numel() // len(index))
         calls = capture.calls()
         held = sum(call.inputs.numel() for call in calls)
         held += sum(form.activations.numel() for form in forms if isinstance(form, OuterProducts))

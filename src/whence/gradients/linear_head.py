@@ -15,6 +15,8 @@ from whence.task import Objective
 
 # Examples on which the structure is proved.
 _PROBES = 4
+# Their outputs may take this share of the memory budget.
+_SHARE = 0.05
 
 
 class LinearHeadLinearisation(Linearisation):
@@ -116,7 +118,7 @@ def find_linear_head(objective: Objective) -> LinearHead | None:
     module = objective.model.get_submodule(owners.pop())
     if type(module) is not nn.Linear or fields - {"weight", "bias"}:
         return None
-    batch = objective.examples.batch(objective.examples.spread(_PROBES))
+    batch = objective.examples.batch(objective.examples.spread(_probes(objective)))
     values = objective.parameters.values
     generator = torch.Generator().manual_seed(0)
     other = {
@@ -135,6 +137,14 @@ def find_linear_head(objective: Objective) -> LinearHead | None:
     inputs = moved[0][0]
     count = inputs.shape[0]
     return LinearHead(objective, module, "bias" in fields, inputs.numel() // count, outputs.numel() // count)
+
+
+def _probes(objective: Objective) -> int:
+    """Examples that the structure is proved on: fewer, where their outputs would not fit the budget."""
+    with torch.no_grad():
+        outputs = objective.outputs(objective.parameters.values, objective.examples.batch([0]))
+    room = _SHARE * objective.memory // max(1, outputs.numel() * outputs.element_size())
+    return int(max(2, min(_PROBES, room)))
 
 
 def _is_head(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from whence.errors import UnsupportedError
 from whence.gradients.capture import Capture
@@ -32,11 +33,12 @@ class Proof:
         self._engine = engine
         self._objective = objective = engine.objective
         self._layouts = layouts
-        self._where = torch.tensor(objective.examples.spread(PROBES), device=objective.device)
+        # Order among examples shows in two of them at least.
+        self._part = max(2, engine.forward_batch(_PART))
+        probes = objective.examples.spread(min(PROBES, self._part))
+        self._where = torch.tensor(probes, device=objective.device)
         at = engine.linearise(objective.examples, self._where)
-        generator = torch.Generator().manual_seed(0)
-        random = torch.randn(2, *at.outputs.shape, generator=generator, dtype=torch.float64)
-        self._cotangents = random.to(at.outputs)
+        self._cotangents = _random(at.outputs, 2, torch.Generator().manual_seed(0))
         self._truth = at.vjp_each(self._cotangents).transpose(0, 1)  # (k, b, p)
         self._tolerance = torch.finfo(objective.dtype).eps ** 0.5
 
@@ -89,9 +91,8 @@ class Proof:
         ruled = [site for site in sites if site.rule is not None]
         generator = torch.Generator().manual_seed(1)
         for capture in self._larger(ruled):
-            random = torch.randn(1, *capture.outputs.shape, generator=generator, dtype=torch.float64)
             try:
-                capture.pull(random.to(capture.outputs))
+                capture.pull(_random(capture.outputs, 1, generator))
             except UnsupportedError as error:
                 if len(ruled) > 1:
                     for site in ruled:
@@ -109,9 +110,7 @@ class Proof:
         found: dict[str, str] = {}
         for where in self._parts():
             at = self._engine.linearise(self._objective.examples, where)
-            random = torch.randn(1, *at.outputs.shape, generator=generator, dtype=torch.float64).to(
-                at.outputs
-            )
+            random = _random(at.outputs, 1, generator)
             truth = at.vjp(random)[:, 0]
             batch, tape = self._objective.examples.batch(where), Tape(len(where), self._layouts)
             capture = Capture(self._objective, [*ruled, *openers], None, batch, tape)
@@ -132,7 +131,7 @@ class Proof:
 
     def _parts(self) -> Iterator[torch.Tensor]:
         """More examples than those asked first, a few at a time."""
-        for part in torch.tensor(self._objective.examples.spread(_MANY)).split(_PART):
+        for part in torch.tensor(self._objective.examples.spread(_MANY)).split(self._part):
             yield part.to(self._objective.device)
 
     def _larger(self, sites: Sequence[Site]) -> Iterator[Capture]:
@@ -206,6 +205,11 @@ class Proof:
             if not bool((rows - truth).norm() <= self._tolerance * (rows.norm() + truth.norm())):
                 return f"the rule {site.rule.name!r} gives other gradients than autograd"
         return None
+
+
+def _random(outputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` cotangents, drawn on the CPU: the same on every device."""
+    return torch.randn(count, *outputs.shape, generator=generator, dtype=outputs.dtype).to(outputs.device)
 
 
 def _first_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from whence.influence.layerwise import layer_coverage
 from whence.influence.leave_one_out import LeaveOneOut, leave_one_out, output_spread
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.minimum import MinimumCheck
+from whence.influence.parts import score_parts
 from whence.influence.scores import Scores, check_indices
 from whence.influence.scores_file import load_scores, save_scores
 from whence.influence.self_scores import SelfScores
@@ -45,5 +46,6 @@ __all__ = [
     "parameter_influence",
     "resolve_measurement",
     "save_scores",
+    "score_parts",
     "token_replacements",
 ]

@@ -13,20 +13,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError, OutOfMemoryError
+from whence.errors import InputError
 from whence.gradients import ExampleGradients
 from whence.influence.damping_effect import damping_share, departure, undamped_distance
 from whence.influence.fitted import FittedInfluence, SolvedBlock
 from whence.influence.layerwise import layerwise_plan, layerwise_scores, layerwise_self_scores
 from whence.influence.measurements import Measurement, resolve_measurement
+from whence.influence.room import NUMBERS_PER_SCORE, require_room_for_scores
 from whence.influence.scores import Scores, check_indices
 from whence.influence.self_scores import SelfScores
-from whence.memory import available_memory, memory_errors
+from whence.memory import memory_errors
 from whence.progress import progress_bar
 from whence.solvers import PreparedBlocks, Solution
-
-# values, estimate and bound of one query against all training examples, in float64 at most.
-_NUMBERS_PER_SCORE = 3
 
 
 def compute_scores(
@@ -50,7 +48,7 @@ def compute_scores(
 
     Raises:
         InputError, NonFiniteError: bad queries.
-        OutOfMemoryError: the score matrix does not fit.
+        OutOfMemoryError: scores and errors exceed the memory budget that was stated, or what is free.
     """
     if refine < 0:
         raise InputError(f"refine={refine}: expected 0 or more training examples")
@@ -63,17 +61,11 @@ def compute_scores(
             "scores cannot be corrected beside others that are not. Use refine=0, or "
             "solver=CG() for the full curvature."
         )
-    needed = q * n * _NUMBERS_PER_SCORE * fitted.objective.dtype.itemsize
-    if needed > 0.9 * available_memory(torch.device("cpu")):
-        raise OutOfMemoryError(
-            f"{q:,} queries × {n:,} training examples need {needed / 1e9:.1f} GB for scores and errors, "
-            "more than is free. Pass fewer "
-            "queries at a time."
-        )
+    require_room_for_scores(fitted.objective, q)
     if isinstance(fitted.prepared, PreparedBlocks):
         return _layerwise(fitted, gradients, measured)
     values, estimate, bound = (
-        torch.empty(q, n, dtype=fitted.objective.dtype) for _ in range(_NUMBERS_PER_SCORE)
+        torch.empty(q, n, dtype=fitted.objective.dtype) for _ in range(NUMBERS_PER_SCORE)
     )
     solutions: list[Solution] = []
     share = 0.0
@@ -130,7 +122,8 @@ def _layerwise(fitted: FittedInfluence, gradients: ExampleGradients, measured: M
     return Scores(
         values=made.values,
         estimate=made.estimate,
-        bound=torch.full_like(made.values, math.inf),
+        # One number seen from all places: there is nothing to hold.
+        bound=made.values.new_full((1, 1), math.inf).expand_as(made.values),
         bound_proven=False,
         converged=torch.ones(q, dtype=torch.bool),
         reason="",

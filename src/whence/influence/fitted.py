@@ -18,6 +18,7 @@ from whence.curvature import Curvature, choose_curvature
 from whence.errors import InputError, NonFiniteError
 from whence.gradients import ExampleGradients, GradientEngine, GradientSizes, HvpMode
 from whence.gradients.hvp import HVP_MODES
+from whence.influence.choice import say_choice
 from whence.influence.flat_loss import refuse_flat_loss
 from whence.influence.measurements import Measurement, check_measurement
 from whence.influence.minimum import MinimumCheck, check_minimum
@@ -137,7 +138,7 @@ class FittedInfluence:
         check_examples(
             objective,
             objective.examples,
-            batch_size=max(self.engine.batch_size, 256),
+            batch_size=self.engine.forward_batch(max(self.engine.batch_size, 256)),
             progress=options.progress,
         )
         check_batch_independence(objective)
@@ -157,6 +158,7 @@ class FittedInfluence:
             memory=objective.memory,
             damped=_will_damp(options.damping),
         )
+        say_choice(options.solver, self.solver, self.solver_reason, enabled=options.progress)
         if self.curvature.name in ("hessian", "ggn") and not isinstance(self.solver, Identity):
             refuse_flat_loss(objective, self.engine.batch_size)
         with (
@@ -324,7 +326,12 @@ class FittedInfluence:
     def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:
         """Checked queries and the gradients of a measurement on them."""
         examples = self.objective.read(queries, role="queries")
-        check_examples(self.objective, examples, batch_size=max(self.engine.batch_size, 256), progress=False)
+        check_examples(
+            self.objective,
+            examples,
+            batch_size=self.engine.forward_batch(max(self.engine.batch_size, 256)),
+            progress=False,
+        )
         check_measurement(self.objective, examples, measurement)
         return ExampleGradients(self.engine, examples, measurement.function)
 

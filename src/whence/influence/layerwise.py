@@ -100,7 +100,8 @@ def _estimate(values: Float[Tensor, "q n"], distance: float, contraction: float)
     rounding to a query's typical one."""
     if not math.isfinite(distance):
         return torch.full_like(values, math.inf)
-    typical = values.double().square().mean(1, keepdim=True).sqrt().to(values.dtype)
+    typical = torch.stack([row.double().norm() for row in values])[:, None] / values.shape[1] ** 0.5
+    typical = typical.to(values.dtype)
     even = math.hypot(_LEAST * distance, contraction, torch.finfo(values.dtype).eps * _ROUNDING)
     return torch.hypot(distance * values.abs(), even * typical)
 

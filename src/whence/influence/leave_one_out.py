@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.curvature import GaussNewtonOperator
-from whence.errors import InputError, UnsupportedError
+from whence.errors import InputError, OutOfMemoryError, UnsupportedError
 from whence.influence.fitted import FittedInfluence
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.scores import check_indices
@@ -92,8 +92,7 @@ def leave_one_out(
     )
     # What the others' growing weight does is the same for every removal; nothing where weights are kept.
     others = (x.T @ whole.mean_gradient).double()[:, None] / objective.n
-    width = fitted.engine.linearise(objective.examples, slice(0, 1)).outputs.numel()
-    size = max(1, min(fitted.engine.rows_per_batch(width), fitted.block_size() // width))
+    _, size = _outputs_and_batch(fitted)
     parts = []
     with progress_bar("leaving one out", len(index), enabled=fitted.options.progress) as bar:
         for part in index.to(objective.device).split(size):
@@ -141,8 +140,15 @@ def output_spread(fitted: FittedInfluence, index: Int[Tensor, " k"]) -> Float[Te
     """`K = J_i C_λ⁻¹ J_iᵀ / n` of these training examples, symmetric, in float64 on the CPU: one solve per
     example and output."""
     engine, objective = fitted.engine, fitted.objective
-    width = engine.linearise(objective.examples, slice(0, 1)).outputs.numel()
-    size = max(1, min(engine.rows_per_batch(width), fitted.block_size() // width))
+    width, size = _outputs_and_batch(fitted)
+    needed = 8 * len(index) * width**2
+    if needed > objective.memory:
+        raise OutOfMemoryError(
+            f"left-out predictions of {len(index):,} examples with {width:,} outputs are as many matrices of "
+            f"{width:,} × {width:,}: {needed / 1e9:.3g} GB, and the memory budget is "
+            f"{objective.memory / 1e9:.3g} GB. Ask for fewer examples at a time with indices=, raise memory= "
+            "or take left_out='gradient'."
+        )
     parts = []
     with progress_bar("left-out predictions", len(index), enabled=fitted.options.progress) as bar:
         for part in index.to(objective.device).split(size):
@@ -152,6 +158,24 @@ def output_spread(fitted: FittedInfluence, index: Int[Tensor, " k"]) -> Float[Te
             bar.advance(len(part))
     spread = torch.cat(parts)
     return 0.5 * (spread + spread.mT)
+
+
+def _outputs_and_batch(fitted: FittedInfluence) -> tuple[int, int]:
+    """Outputs of an example, and examples taken together.
+
+    Raises:
+        OutOfMemoryError: what is held of a single example does not fit the memory budget.
+    """
+    objective = fitted.objective
+    width = fitted.engine.evaluated(objective.examples, slice(0, 1)).outputs.numel()
+    needed = 2 * width * (objective.p + width) * objective.dtype.itemsize
+    if needed > objective.memory:
+        raise OutOfMemoryError(
+            f"leaving an example out in closed form solves for each of its outputs, and it has {width:,}: "
+            f"{needed / 1e9:.3g} GB an example, and the memory budget is {objective.memory / 1e9:.3g} GB. "
+            "Predict single removals with remove([i]).change(queries), which solves once."
+        )
+    return width, max(1, min(fitted.engine.rows_per_batch(width), fitted.block_size() // width))
 
 
 def _units(outputs: Tensor, width: int) -> Float[Tensor, "o b *outputs"]:

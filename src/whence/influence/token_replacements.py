@@ -200,7 +200,8 @@ def _exact(
     objective = fitted.objective
     changes = []
     before = _gradient_products(fitted, batch, solution)
-    for where, what in zip(at.split(_BATCH), put.split(_BATCH)):
+    size = min(_BATCH, fitted.engine.batch_size)
+    for where, what in zip(at.split(size), put.split(size)):
         many = tree_map(partial(_repeated, times=len(where)), batch)
         leaves, structure = tree_flatten(many)
         tokens = leaves[leaf].clone()

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.errors import InputError
+from whence.progress import progress_bar
 
 # Columns of the identity applied at once when an operator has no better way to become dense.
 _DENSE_COLUMNS = 64
@@ -52,12 +53,23 @@ class LinearOperator(ABC):
     def to_dense(self) -> Float[Tensor, "p p"]:
         """The `p × p` matrix. Cost: `p` products and `p²` numbers unless a subclass knows better."""
         dense = torch.empty(self.size, self.size, dtype=self.dtype, device=self.device)
-        for start in range(0, self.size, _DENSE_COLUMNS):
-            stop = min(start + _DENSE_COLUMNS, self.size)
-            columns = torch.zeros(stop - start, self.size, dtype=self.dtype, device=self.device)
-            columns[torch.arange(stop - start), torch.arange(start, stop)] = 1
-            dense[:, start:stop] = self.matmat(columns.T)
+        with progress_bar("matrix of the curvature", self.size) as bar:
+            for start in range(0, self.size, _DENSE_COLUMNS):
+                stop = min(start + _DENSE_COLUMNS, self.size)
+                columns = torch.zeros(stop - start, self.size, dtype=self.dtype, device=self.device)
+                columns[torch.arange(stop - start), torch.arange(start, stop)] = 1
+                dense[:, start:stop] = self.matmat(columns.T)
+                bar.advance(stop - start)
         return (dense + dense.T) / 2
+
+    def product_operations(self) -> float:
+        """Operations of a product with one column, about, in those of a matrix product in float32 that take
+        as long (one in float64 counts as two): from sizes, never measured."""
+        return self.size**2 * self.dtype.itemsize / 2
+
+    def dense_operations(self) -> float:
+        """Operations that `to_dense` takes, about, in the same unit."""
+        return self.size * self.product_operations()
 
     def sampled(self, indices: Int[Tensor, " b"]) -> LinearOperator:
         """The same operator averaged over the examples `indices` only: unbiased for uniform draws.
@@ -155,6 +167,9 @@ class DenseOperator(LinearOperator):
     def to_dense(self) -> Float[Tensor, "p p"]:
         return self.matrix
 
+    def dense_operations(self) -> float:
+        return 0.0
+
 
 class DiagonalOperator(LinearOperator):
     """`diag(d)`: damping, or the curvature of weight decay."""
@@ -173,6 +188,9 @@ class DiagonalOperator(LinearOperator):
 
     def to_dense(self) -> Float[Tensor, "p p"]:
         return torch.diag(self.diagonal)
+
+    def product_operations(self) -> float:
+        return 0.0
 
 
 class SumOperator(LinearOperator):
@@ -212,6 +230,12 @@ class SumOperator(LinearOperator):
         dense.diagonal().add_(diagonal)
         return dense
 
+    def product_operations(self) -> float:
+        return sum(term.product_operations() for term in self.terms)
+
+    def dense_operations(self) -> float:
+        return sum(term.dense_operations() for term in self.terms)
+
     def sampled(self, indices: Int[Tensor, " b"]) -> LinearOperator:
         return SumOperator([term.sampled(indices) for term in self.terms])
 
@@ -239,6 +263,12 @@ class ScaledOperator(LinearOperator):
 
     def to_dense(self) -> Float[Tensor, "p p"]:
         return self.factor * self.operator.to_dense()
+
+    def product_operations(self) -> float:
+        return self.operator.product_operations()
+
+    def dense_operations(self) -> float:
+        return self.operator.dense_operations()
 
     def sampled(self, indices: Int[Tensor, " b"]) -> LinearOperator:
         return ScaledOperator(self.operator.sampled(indices), self.factor)

@@ -28,6 +28,7 @@ class ElementwiseLoss(Loss):
 
     reduction_over_outputs: str | None
     convex = True
+    roots_by_parts = True  # all of them are one number an output
     _several_outputs_fix: str  # what to do when a loss of one output meets several
 
     @abstractmethod
@@ -81,6 +82,18 @@ class ElementwiseLoss(Loss):
     def hessian_apply(self, vectors: Tensor, outputs: Tensor, targets: Any) -> Tensor:
         """`∇²_f ℓ_i v_i`: one multiplication per output."""
         return vectors * self._diagonal(outputs, targets)
+
+    def fisher_apply(self, vectors: Tensor, outputs: Tensor, targets: Any) -> Tensor:
+        """One multiplication per output."""
+        root = self.from_blocks(self.fisher_sqrt_blocks(outputs, targets)[..., 0], outputs, targets)
+        return vectors * root.square()
+
+    def sample_roots(
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
+    ) -> Float[Tensor, "b s c"]:
+        """See `Loss.sample_roots`: the root of the curvature with a random sign."""
+        roots = self.hessian_sqrt_blocks(outputs, targets)[..., 0]
+        return torch.where((uniforms < 0.5).to(roots.device).unsqueeze(-1), roots, -roots)
 
     def _diagonal(self, outputs: Tensor, targets: Any) -> Tensor:
         f, y = self._pair(outputs, targets)

@@ -40,8 +40,8 @@ def softmax_curvature_apply(
     return p * (shifted - (p * shifted).sum(-1, keepdim=True))
 
 
-def softmax_curvature_sqrt(p: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c r"]:
-    """`L` with `L Lᵀ = S(p)` and `c − 1` columns, its rank.
+def softmax_curvature_sqrt(p: Float[Tensor, "*b c"], chosen: slice | None = None) -> Float[Tensor, "*b c r"]:
+    """`L` with `L Lᵀ = S(p)` and `c − 1` columns, its rank, or the chosen ones of them.
 
     `S = diag(√p) (I − √p √pᵀ) diag(√p)`. The Householder reflection with `v = √p + e_t`, `t` the likeliest
     class, maps `√p` to `−e_t`, so its other columns are an orthonormal basis of the complement of `√p`. They
@@ -53,7 +53,8 @@ def softmax_curvature_sqrt(p: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c r"]:
     classes = p.shape[-1]
     top = p.argmax(-1, keepdim=True)
     # The last class takes the place of the likeliest among the columns.
-    columns = torch.arange(classes - 1, device=p.device).expand(*p.shape[:-1], classes - 1)
+    numbers = torch.arange(classes - 1, device=p.device)[chosen if chosen is not None else slice(None)]
+    columns = numbers.expand(*p.shape[:-1], len(numbers))
     columns = torch.where(columns == top, classes - 1, columns)
     largest = p.gather(-1, top).sqrt()
     w = (p / (1.0 + largest)).scatter(-1, top, largest)

@@ -24,11 +24,14 @@ class Loss(ABC):
         convex: whether `ℓ` is convex in `f`, so that `S_i` is positive semi-definite.
         shift_invariant: whether adding a constant to all `c` values of a block changes nothing, so that
             `S_i 1 = 0`.
+        roots_by_parts: whether `hessian_sqrt_part` and `fisher_sqrt_part` make what is asked of them without
+            making the rest: needed where `s·c` is large (a vocabulary, an image).
     """
 
     name: str
     convex: bool
     shift_invariant: bool = False
+    roots_by_parts: bool = False
 
     @abstractmethod
     def __call__(self, outputs: Tensor, targets: Any) -> Float[Tensor, " b"]:
@@ -73,6 +76,17 @@ class Loss(ABC):
             UnsupportedError: the loss is not convex in the outputs, so no real square root exists.
         """
 
+    def root_columns(self, values: int) -> int:
+        """Columns `r` of the square roots of blocks of `c = values` coupled values: known without making
+        one."""
+        return values
+
+    def hessian_sqrt_part(
+        self, outputs: Tensor, targets: Any, positions: slice, columns: slice
+    ) -> Float[Tensor, "b s c r"]:
+        """`hessian_sqrt_blocks(outputs, targets)[:, positions, :, columns]`."""
+        return self.hessian_sqrt_blocks(outputs, targets)[:, positions, :, columns]
+
     def hessian_apply(self, vectors: Tensor, outputs: Tensor, targets: Any) -> Tensor:
         """`∇²_f ℓ_i v_i`, `vectors` of shape `(*k, *outputs.shape)`; closed forms override this default."""
         blocks = self.to_blocks(vectors, outputs, targets)
@@ -94,6 +108,19 @@ class Loss(ABC):
         """
         raise self._not_a_likelihood()
 
+    def fisher_sqrt_part(
+        self, outputs: Tensor, targets: Any, positions: slice, columns: slice
+    ) -> Float[Tensor, "b s c r"]:
+        """`fisher_sqrt_blocks(outputs, targets)[:, positions, :, columns]`."""
+        return self.fisher_sqrt_blocks(outputs, targets)[:, positions, :, columns]
+
+    def fisher_apply(self, vectors: Tensor, outputs: Tensor, targets: Any) -> Tensor:
+        """`F_i v_i` with the Fisher of `fisher_sqrt_blocks`, position by position; closed forms override this
+        default."""
+        roots = self.fisher_sqrt_blocks(outputs, targets)
+        inner = torch.einsum("bscr,...bsc->...bsr", roots, self.to_blocks(vectors, outputs, targets))
+        return self.from_blocks(torch.einsum("bscr,...bsr->...bsc", roots, inner), outputs, targets)
+
     def sample_gradients(
         self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
     ) -> Float[Tensor, "b s c"]:
@@ -111,6 +138,21 @@ class Loss(ABC):
             UnsupportedError: the loss is not the negative logarithm of a likelihood.
         """
         raise self._not_a_likelihood()
+
+    def sample_roots(
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
+    ) -> Float[Tensor, "b s c"]:
+        """Random vectors `u` with `E[u uᵀ] = ∇²_f ℓ_i`, positions independent of one another: what stands in
+        for the columns of `hessian_sqrt_blocks` where these are too many. For a likelihood a drawn gradient
+        is one.
+
+        Args:
+            outputs, targets, uniforms: as for `sample_gradients`.
+
+        Raises:
+            UnsupportedError: the loss has no such vectors in closed form.
+        """
+        return self.sample_gradients(outputs, targets, uniforms)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

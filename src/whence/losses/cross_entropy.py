@@ -66,6 +66,7 @@ class CrossEntropy(Loss):
     name = "cross_entropy"
     convex = True
     shift_invariant = True
+    roots_by_parts = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing <= 1.0:
@@ -167,6 +168,17 @@ class CrossEntropy(Loss):
         weight = self._curvature_weights(outputs, targets).sqrt()
         return weight[..., None, None] * softmax_curvature_sqrt(self._probabilities(outputs, targets))
 
+    def root_columns(self, values: int) -> int:
+        """The rank of `diag(p) − p pᵀ`."""
+        return values - 1
+
+    def hessian_sqrt_part(
+        self, outputs: Tensor, targets: Any, positions: slice, columns: slice
+    ) -> Float[Tensor, "b s c r"]:
+        weight = self._curvature_weights(outputs, targets)[:, positions].sqrt()
+        p = self._probabilities(outputs, targets)[:, positions]
+        return weight[..., None, None] * softmax_curvature_sqrt(p, columns)
+
     def hessian_apply(self, vectors: Tensor, outputs: Tensor, targets: Any) -> Tensor:
         """`∇²_f ℓ_i v_i` in `O(c)` per position, without a `c × c` matrix."""
         blocks = self.to_blocks(vectors, outputs, targets)
@@ -181,6 +193,23 @@ class CrossEntropy(Loss):
         weight = (kept * scale).sqrt()
         return weight[..., None, None] * softmax_curvature_sqrt(self._probabilities(outputs, targets))
 
+    def fisher_sqrt_part(
+        self, outputs: Tensor, targets: Any, positions: slice, columns: slice
+    ) -> Float[Tensor, "b s c r"]:
+        self._require_likelihood()
+        kept, scale = self._positions(outputs, targets)
+        weight = (kept * scale)[:, positions].sqrt()
+        p = self._probabilities(outputs, targets)[:, positions]
+        return weight[..., None, None] * softmax_curvature_sqrt(p, columns)
+
+    def fisher_apply(self, vectors: Tensor, outputs: Tensor, targets: Any) -> Tensor:
+        """The Hessian's product: without class weights and smoothing the two are the same."""
+        self._require_likelihood()
+        kept, scale = self._positions(outputs, targets)
+        blocks = self.to_blocks(vectors, outputs, targets)
+        product = softmax_curvature_apply(self._probabilities(outputs, targets), blocks)
+        return self.from_blocks((kept * scale).unsqueeze(-1) * product, outputs, targets)
+
     def sample_gradients(
         self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
     ) -> Float[Tensor, "b s c"]:
@@ -190,6 +219,14 @@ class CrossEntropy(Loss):
         labels = draw_classes(p.detach(), uniforms)
         kept, scale = self._positions(outputs, targets)
         return (kept * scale).sqrt().unsqueeze(-1) * softmax_residual(p, labels)
+
+    def sample_roots(
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
+    ) -> Float[Tensor, "b s c"]:
+        """See `Loss.sample_roots`: `√(r W) (p − ỹ)` with `ỹ` drawn from `p`, for any targets and weights."""
+        p = self._probabilities(outputs, targets)
+        weight = self._curvature_weights(outputs, targets).sqrt()
+        return weight.unsqueeze(-1) * softmax_residual(p, draw_classes(p.detach(), uniforms))
 
     def settings(self) -> dict[str, Any]:
         return {

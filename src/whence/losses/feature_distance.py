@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.errors import InputError
+from whence.losses._signs import random_signs
 from whence.losses._vectors import VectorLoss
 
 
@@ -36,6 +37,7 @@ class FeatureDistance(VectorLoss):
 
     name = "feature_distance"
     convex = True
+    roots_by_parts = True
 
     def __post_init__(self) -> None:
         if (
@@ -60,11 +62,29 @@ class FeatureDistance(VectorLoss):
         return ((v - unit * (unit * v).sum(-1, keepdim=True)) / rho).reshape(vectors.shape)
 
     def hessian_sqrt_blocks(self, outputs: Tensor, targets: Any) -> Float[Tensor, "b s c r"]:
+        return self.hessian_sqrt_part(outputs, targets, slice(None), slice(None))
+
+    def hessian_sqrt_part(
+        self, outputs: Tensor, targets: Any, positions: slice, columns: slice
+    ) -> Float[Tensor, "b s c r"]:
         delta, rho = self._difference(outputs, targets)
         scaled = delta / (rho * (rho + self.smoothing)).sqrt()
-        identity = torch.eye(delta.shape[1], dtype=delta.dtype, device=delta.device)
-        root = (identity - scaled.unsqueeze(-1) * scaled.unsqueeze(-2)) / rho.sqrt().unsqueeze(-1)
-        return root.unsqueeze(1)
+        c = delta.shape[1]
+        chosen = torch.arange(c, device=delta.device)
+        units = (chosen[:, None] == chosen[columns]).to(delta.dtype)
+        root = (units - scaled.unsqueeze(-1) * scaled[:, None, columns]) / rho.sqrt().unsqueeze(-1)
+        return root.unsqueeze(1)[:, positions]
+
+    def sample_roots(
+        self, outputs: Tensor, targets: Any, uniforms: Float[Tensor, "b s"]
+    ) -> Float[Tensor, "b s c"]:
+        """See `Loss.sample_roots`: the symmetric root times random signs, which the one number of an example
+        seeds."""
+        delta, rho = self._difference(outputs, targets)
+        scaled = delta / (rho * (rho + self.smoothing)).sqrt()
+        signs = random_signs(uniforms[:, 0], delta.shape[1]).to(delta)
+        mixed = (signs - scaled * (scaled * signs).sum(-1, keepdim=True)) / rho.sqrt()
+        return mixed.unsqueeze(1)
 
     def settings(self) -> dict[str, Any]:
         return {"loss": self.name, "smoothing": float(self.smoothing)}

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whence.errors import OutOfMemoryError
 from whence.influence import FittedInfluence, Measurement, resolve_measurement
-from whence.memory import available_memory
+from whence.influence.room import require_room_for_scores
 from whence.progress import progress_bar
 from whence.slices.groups import resolve_groups
 from whence.slices.sums import (
@@ -63,7 +62,7 @@ def group_influence(
     gradients = fitted.measure_gradients(queries, measured)
     everyone = {ALL_QUERIES: torch.arange(len(gradients))}
     asked = resolve_groups(everyone if query_groups is None else query_groups, len(gradients), "query_groups")
-    _require_memory(fitted, len(asked))
+    require_room_for_scores(fitted.objective, len(asked), "query groups", _NUMBERS)
     n, q, dtype = fitted.objective.n, len(asked), fitted.objective.dtype
     scores, score_error = torch.empty(n, q, dtype=dtype), torch.empty(n, q, dtype=dtype)
     change, estimate, bound = (torch.empty(len(train), q, dtype=torch.float64) for _ in range(3))
@@ -100,12 +99,3 @@ def group_influence(
         higher_is_better=measured.higher_is_better,
         settings={**fitted.settings(), "measurement": measured.name},
     )
-
-
-def _require_memory(fitted: FittedInfluence, groups: int) -> None:
-    needed = fitted.objective.n * groups * _NUMBERS * fitted.objective.dtype.itemsize
-    if needed > 0.9 * available_memory(torch.device("cpu")):
-        raise OutOfMemoryError(
-            f"{groups:,} query groups × {fitted.objective.n:,} training examples need {needed / 1e9:.1f} GB "
-            "for scores and errors, more than is free. Use fewer, larger query groups."
-        )

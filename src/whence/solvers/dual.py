@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,12 +9,9 @@ from torch import Tensor
 from whence.errors import NotPositiveDefiniteError
 from whence.linalg import FactoredOperator, InPlaceCholesky, LinearOperator, split_diagonal
 from whence.memory import memory_errors
+from whence.solvers.cost import dual_precision
 from whence.solvers.direct import Direct
 
-# Up to this size (200 MB, seconds) the dual space is in float64 whatever the operator's precision is.
-_DOUBLE_SIZE = 5_000
-# Operations a second of a factorisation: on a GPU?, in float64? Two cores of a common CPU; a modest GPU.
-_RATES = {(False, False): 1e11, (False, True): 5e10, (True, False): 1e13, (True, True): 1e12}
 # A factorisation in float32 of a matrix with this condition number gains two digits per residual correction.
 _SINGLE_CONDITION = 1e5
 _POWER_STEPS = 12
@@ -40,42 +35,6 @@ def dual_factor(operator: LinearOperator) -> FactoredOperator | None:
     return factor
 
 
-@dataclass(frozen=True)
-class DualCost:
-    """What a factorisation in the dual space takes.
-
-    Attributes:
-        size: `m`.
-        precision: of the matrix and its factor: that of the operator where float64 would take long, as the
-            answer is refined against the operator's own products either way.
-        operations: of the Gram matrix and the factorisation.
-        bytes: of the matrix, which is factorised in place.
-        seconds: of `operations`, on two cores of a common CPU or on a GPU: a rough figure that depends on
-            neither, so that no choice made by it does.
-    """
-
-    size: int
-    precision: torch.dtype
-    operations: float
-    bytes: int
-    seconds: float
-
-
-def dual_cost(factor: FactoredOperator, *, with_gram: bool = True) -> DualCost:
-    """Predicted cost.
-
-    Args:
-        factor: of the data term.
-        with_gram: count the formation of the Gram matrix as well, for which factored gradients may first
-            have to be proved right.
-    """
-    m = factor.rank
-    precision = factor.dtype if m > _DOUBLE_SIZE else torch.float64
-    operations = m**3 / 3 + (factor.gram_operations() if with_gram else 0.0)
-    rate = _RATES[factor.device.type != "cpu", precision == torch.float64]
-    return DualCost(m, precision, operations, m * m * precision.itemsize, operations / rate)
-
-
 class PreparedDual(Direct):
     """`(D + FFᵀ/n)⁻¹ = D⁻¹ − D⁻¹F (nI + FᵀD⁻¹F)⁻¹ FᵀD⁻¹`."""
 
@@ -88,7 +47,7 @@ class PreparedDual(Direct):
             "factorising the Gram matrix of the dual space",
             "Use solver=EKFAC() or CG(), or fewer training examples.",
         ):
-            for dtype in dict.fromkeys((dual_cost(factor, with_gram=False).precision, torch.float64)):
+            for dtype in dict.fromkeys((dual_precision(factor), torch.float64)):
                 found = self._factorise(dtype)
                 if found is not None:
                     break

@@ -11,6 +11,7 @@ from torch import Tensor
 from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
 from whence.linalg import DenseOperator, LinearOperator, lanczos_spectrum
 from whence.memory import memory_errors
+from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solver
 from whence.solvers.direct import Direct
 from whence.solvers.dual import PreparedDual, dual_form
@@ -84,7 +85,8 @@ class _PrimalCholesky(Direct):
             "factorising the dense curvature", "Use solver=CG(), or attribute fewer parameters."
         ):
             dense = operator.to_dense().double()
-            factor, info = torch.linalg.cholesky_ex(dense)
+            with progress_bar(f"Cholesky factorisation of {operator.size:,} × {operator.size:,}", None):
+                factor, info = torch.linalg.cholesky_ex(dense)
             if int(info) != 0:
                 raise _indefinite(torch.linalg.eigvalsh(dense))
             bound, proven = _proven_lower_bound(operator, dense, factor)

@@ -118,8 +118,8 @@ class EKFAC(_Kronecker):
     Args:
         labels: where the gradients for the factors come from: `"exact"` (the output curvature root by root,
             for a softmax the expectation over classes), `"sampled"` (labels drawn from the model), or
-            `"auto"`: exact up to 16 roots an example. `curvature="empirical_fisher"` takes the training
-            labels.
+            `"auto"`: exact up to 16 roots an example; which, and why, stands in the notes.
+            `curvature="empirical_fisher"` takes the training labels.
         draws: labels drawn per example.
         sharing: `"expand"` or `"reduce"`, for weights shared over positions (Eschenhagen et al. 2023).
         score_rtol: root mean square error, relative to a query's scores, that the contraction may make; 0 for

@@ -24,6 +24,8 @@ _BIAS_DRAWS = 16
 _COLUMNS = 64
 # Rows added to a Gram matrix at once, in float64.
 _GRAM_ROWS = 4096
+# Projected columns of the factor may take this share of the memory budget.
+_MEMORY_SHARE = 0.5
 # Where more of the k components than this are taken up by the curvature, its directions no longer fit.
 _SATURATED = 1 / 3
 
@@ -158,6 +160,10 @@ class _PreparedProjected(PreparedSolver):
     def _projected_curvature(self, factor: FactoredOperator) -> Float[Tensor, "components components"]:
         """`P C' Pᵀ = (Fᵀ D^-½ Pᵀ)ᵀ (Fᵀ D^-½ Pᵀ) / n`, a few rows of `P` at a time."""
         k, device = self._projection.k, self._scale.device
+        if isinstance(factor, GaussNewtonOperator):
+            memory = factor.engine.objective.memory
+            if factor.rank * k * self._scale.element_size() > _MEMORY_SHARE * memory:
+                return self._by_products(factor)
         width = min(_COLUMNS, factor.engine.columns) if isinstance(factor, GaussNewtonOperator) else _COLUMNS
         roots = []
         with progress_bar("projecting the curvature", k) as bar:
@@ -175,6 +181,20 @@ class _PreparedProjected(PreparedSolver):
             matrix.addmm_(wide.T, wide)
         assert factor.n_examples is not None
         return matrix / factor.n_examples
+
+    def _by_products(self, factor: FactoredOperator) -> Float[Tensor, "components components"]:
+        """The same from products with `FFᵀ/n`, which hold nothing of the size of `F`: twice the time."""
+        k = self._projection.k
+        matrix = torch.empty(k, k, dtype=torch.float64, device=self._scale.device)
+        with progress_bar("projecting the curvature", k) as bar:
+            for start in range(0, k, _COLUMNS):
+                chosen = torch.arange(start, min(start + _COLUMNS, k))
+                units = torch.zeros(len(chosen), k, dtype=self._scale.dtype, device=self._scale.device)
+                units[torch.arange(len(chosen)), chosen] = 1
+                image = factor.matmat((self._projection.adjoint(units) * self._scale).T)
+                matrix[chosen] = self._projection.apply(image.T * self._scale).double()
+                bar.advance(len(chosen))
+        return (matrix + matrix.T) / 2
 
     def _reason(self) -> str:
         k = self._projection.k

@@ -75,6 +75,7 @@ class Objective:
         self.parameters = ParameterSet(model, parameters, dtype)
         self.dtype, self.device = self.parameters.dtype, self.parameters.device
         self.memory = memory_budget(memory, self.device)
+        self.memory_stated = memory != "auto"
         self._callable = _Forwarded(model, forward or default_forward)
         self._target = target or default_target
         self._collate = collate
@@ -117,7 +118,7 @@ class Objective:
 
     def like(self, model: nn.Module, train: Any) -> Objective:
         """The same objective for another model of the same architecture and another training set."""
-        return Objective(
+        made = Objective(
             model,
             train,
             loss=self.loss,
@@ -129,6 +130,8 @@ class Objective:
             memory=self.memory,
             **self.regulariser.arguments(),
         )
+        made.memory_stated = self.memory_stated
+        return made
 
     def identity(self) -> dict[str, Any]:
         """Fingerprints of all that the per-example losses depend on, as JSON values: model, studied

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from whence.curvature.choose import choose_curvature
 from whence.curvature.gauss_newton import GaussNewtonOperator
@@ -16,16 +18,17 @@ from whence.curvature.kronecker.moments import MAX_SIDE, KroneckerMoments
 from whence.curvature.kronecker.options import KroneckerOptions
 from whence.curvature.kronecker.ranges import Ranges
 from whence.curvature.kronecker.sums import EigenvalueSums, ExampleSums
-from whence.curvature.metrics import OutputMetric, SampledFisherMetric
+from whence.curvature.metrics import OutputMetric, SampledFisherMetric, SampledRootsMetric
+from whence.curvature.roots import require_room_for_roots
 from whence.errors import InputError, NonFiniteError, UnsupportedError
-from whence.gradients import GradientEngine, LayerGradients
-from whence.layers import OuterProducts
+from whence.gradients import Capture, GradientEngine, LayerGradients
+from whence.layers import GradientForm, OuterProducts
 from whence.linalg import split_diagonal
 from whence.progress import progress_bar
 from whence.task import Objective
 
 # With "auto", up to this many gradients per example are taken exactly instead of by drawing labels.
-_EXACT_ROOTS = 16
+EXACT_ROOTS = 16
 # Added to the seed for the second pass.
 _SECOND_DRAW = 1 << 40
 
@@ -129,9 +132,8 @@ class KroneckerGathering:
 
     def batch_size(self) -> int:
         """Examples per batch, from the memory budget."""
-        where = slice(0, 1)
-        at = self.layers.capture(self.layers.objective.examples, where)
-        return self.layers.batch_size(self._metric.cotangents(at, where).shape[0])
+        first = self.operator.roots.first
+        return self.layers.batch_size(self._together(), self._metric.held_each(first))
 
     def moments(self, examples: range | None = None, *, batch_size: int | None = None) -> KroneckerMoments:
         """The first pass, over all examples or a range of them.
@@ -212,30 +214,59 @@ class KroneckerGathering:
         """
         size = self.batch_size() if batch_size is None else batch_size
         label = "eigenvalues" if isinstance(sums, EigenvalueSums) else "Kronecker factors"
-        data = self.layers.objective.examples
         with progress_bar(label, len(examples), enabled=self.progress) as bar:
             for first, stop in examples.pairs:
                 for start in range(first, stop, size):
                     where = slice(start, min(start + size, stop))
-                    capture = self.layers.capture(data, where)
-                    second = isinstance(sums, EigenvalueSums)
-                    metric = self._eigenvalue_metric if second else self._metric
-                    forms = capture.gradients(metric.cotangents(capture, where))
                     if isinstance(sums, EigenvalueSums):
                         assert bases is not None
-                        pairs = zip(forms, bases)
-                        rotated = (form.rotated(basis.left, basis.right) for form, basis in pairs)
-                        sums.add(self.blocks, rotated, where)
+                        self._add_squares(sums, bases, where)
                     else:
                         assert isinstance(sums, KroneckerMoments)
-                        if self.options.sharing == "reduce":
-                            forms = [
-                                form.reduced() if isinstance(form, OuterProducts) else form for form in forms
-                            ]
-                        sums.add(self.blocks, forms, where)
+                        self._add_moments(sums, where)
+                    sums.cover(where)
                     bar.advance(where.stop - where.start)
                     if after_batch is not None:
                         after_batch()
+
+    def _add_squares(self, sums: EigenvalueSums, bases: Sequence[Basis], where: slice) -> None:
+        """A batch's gradients in the bases, squared: root by root of the output curvature."""
+        capture = self.layers.capture(self.layers.objective.examples, where)
+        for _, roots in self._parts(self._eigenvalue_metric, capture, where):
+            pairs = zip(capture.gradients(roots), bases)
+            sums.add(self.blocks, (form.rotated(basis.left, basis.right) for form, basis in pairs))
+
+    def _add_moments(self, sums: KroneckerMoments, where: slice) -> None:
+        """A batch's second moments. Which positions are padding shows in all roots together only, so that of
+        several parts a random mixture is pulled back as well."""
+        capture = self.layers.capture(self.layers.objective.examples, where)
+        parts = self._parts(self._metric, capture, where)
+        place, roots = next(parts)
+        if place.stop == self._metric.count(capture):
+            forms = self._shared(capture.gradients(roots))
+            sums.add_gradients(self.blocks, forms)
+            sums.add_activations(self.blocks, forms)
+            return
+        mixed = torch.zeros_like(roots[0])
+        generator = torch.Generator().manual_seed(0)
+        for _, some in chain([(place, roots)], parts):
+            sums.add_gradients(self.blocks, self._shared(capture.gradients(some)))
+            shares = torch.randn(some.shape[0], generator=generator, dtype=torch.float64).to(some)
+            mixed += torch.tensordot(shares, some, dims=1)
+        sums.add_activations(self.blocks, self._shared(capture.gradients(mixed[None])))
+
+    def _parts(self, metric: OutputMetric, capture: Capture, where: slice) -> Iterator[tuple[slice, Tensor]]:
+        require_room_for_roots(metric, capture, self.layers.objective.memory)
+        return metric.parts(capture, where, self._together() * capture.outputs.numel())
+
+    def _together(self) -> int:
+        """Roots that are pulled back together."""
+        return min(self._metric.count(self.operator.roots.first), self.layers.roots_together())
+
+    def _shared(self, forms: list[GradientForm]) -> list[GradientForm]:
+        if self.options.sharing != "reduce":
+            return forms
+        return [form.reduced() if isinstance(form, OuterProducts) else form for form in forms]
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -268,7 +299,7 @@ class KroneckerGathering:
 def _redrawn(metric: OutputMetric) -> OutputMetric:
     """The same with labels drawn independently."""
     assert isinstance(metric, SampledFisherMetric)
-    return SampledFisherMetric(metric.loss, metric.draws, metric.seed + _SECOND_DRAW)
+    return type(metric)(metric.loss, metric.draws, metric.seed + _SECOND_DRAW)
 
 
 def _metric(operator: GaussNewtonOperator, options: KroneckerOptions) -> tuple[OutputMetric, str, str]:
@@ -281,14 +312,32 @@ def _metric(operator: GaussNewtonOperator, options: KroneckerOptions) -> tuple[O
     sampled = SampledFisherMetric(metric.loss, options.draws, options.seed)
     if options.labels == "sampled":
         return sampled, "sampled", f"labels drawn from the model, {options.draws} an example"
-    at = operator.engine.linearise(operator.engine.objective.examples, slice(0, 1))
-    roots = metric.cotangents(at, slice(0, 1)).shape[0]
-    exact = metric, "exact", f"output curvature taken exactly, {roots} gradients an example"
-    if options.labels == "exact" or roots <= _EXACT_ROOTS:
+    first = operator.roots.first
+    roots = metric.count(first)
+    exact = metric, "exact", f"output curvature taken exactly, {roots:,} gradients an example"
+    if options.labels == "exact" or roots <= EXACT_ROOTS:
         return exact
-    try:
-        sampled.cotangents(at, slice(0, 1))
-    except UnsupportedError:
+    drawn = drawn_metric(operator, options)
+    if drawn is None:
         return exact
-    words = f"labels drawn from the model, {options.draws} an example ({roots} gradients exactly)"
-    return sampled, "sampled", words
+    words = f"{drawn[1]}, {options.draws} an example ({roots:,} gradients exactly, more than {EXACT_ROOTS}); "
+    return drawn[0], "sampled", words + "the error of drawing is part of the measured distance"
+
+
+def drawn_metric(
+    operator: GaussNewtonOperator, options: KroneckerOptions
+) -> tuple[SampledFisherMetric, str] | None:
+    """Random gradients that stand in for the roots of the output curvature, and what they are; `None` where
+    the loss cannot draw them."""
+    loss = operator.metric.loss
+    for kind, what in (
+        (SampledFisherMetric, "labels drawn from the model"),
+        (SampledRootsMetric, "vectors drawn for the output curvature"),
+    ):
+        made = kind(loss, options.draws, options.seed)
+        try:
+            made.cotangents(operator.roots.first, slice(0, 1))
+        except UnsupportedError:
+            continue
+        return made, what
+    return None

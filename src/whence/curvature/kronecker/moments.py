@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whence.curvature.kronecker.ranges import Ranges
 from whence.curvature.kronecker.sums import ExampleSums
 from whence.layers import Block, GradientForm
 
@@ -55,18 +54,21 @@ class KroneckerMoments(ExampleSums):
         }
         return cls(sums)
 
-    def add(self, blocks: Sequence[Block], forms: Sequence[GradientForm], where: slice) -> None:
-        """Add a batch: the forms of all blocks, in their order, of the examples `where`."""
+    def add_gradients(self, blocks: Sequence[Block], forms: Sequence[GradientForm]) -> None:
+        """Add the gradients' side: the forms of all blocks, in their order, of some roots of a batch."""
+        for block, form in zip(blocks, forms):
+            gradients = self.sums.get(f"{block.name}:gradients")
+            if gradients is not None:
+                gradients += form.gradient_moment()
+
+    def add_activations(self, blocks: Sequence[Block], forms: Sequence[GradientForm]) -> None:
+        """Add the activations' side, once for a batch: from forms whose gradients vanish at padding only."""
         for block, form in zip(blocks, forms):
             activations = self.sums.get(f"{block.name}:activations")
-            gradients = self.sums.get(f"{block.name}:gradients")
             if activations is not None:
                 moment, count = form.activation_moment()
                 activations += moment
                 self.sums[f"{block.name}:positions"] += count
-            if gradients is not None:
-                gradients += form.gradient_moment()
-        self.covered = self.covered.joined(Ranges([(where.start, where.stop)]))
 
     def block(self, name: str) -> BlockMoments:
         """The sums of one block."""

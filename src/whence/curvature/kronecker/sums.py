@@ -34,6 +34,10 @@ class ExampleSums:
         """Examples in the sums."""
         return len(self.covered)
 
+    def cover(self, where: slice) -> None:
+        """Note that the examples `where` are in the sums."""
+        self.covered = self.covered.joined(Ranges([(where.start, where.stop)]))
+
     def merge(self, other: ExampleSums) -> None:
         """Add the sums gathered on other examples.
 
@@ -81,11 +85,10 @@ class EigenvalueSums(ExampleSums):
         }
         return cls(zeros, basis=basis)
 
-    def add(self, blocks: Sequence[Block], rotated: Iterable[GradientForm], where: slice) -> None:
-        """Add a batch: the gradients of all blocks in their bases, in order, of the examples `where`."""
+    def add(self, blocks: Sequence[Block], rotated: Iterable[GradientForm]) -> None:
+        """Add the gradients of all blocks in their bases, in order, of some roots of a batch."""
         for block, form in zip(blocks, rotated):
             self.sums[block.name] += form.squares()
-        self.covered = self.covered.joined(Ranges([(where.start, where.stop)]))
 
 
 def _shapes(sums: ExampleSums) -> dict[str, tuple[int, ...]]:
