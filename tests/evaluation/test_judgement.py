@@ -35,17 +35,17 @@ ACTUAL_LARGE = np.array([10, -10, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
         (
             check(PREDICTED_LARGE, ACTUAL_LARGE),
             "fair",
-            "In size",
-            "in size; the order of the smaller ones is not resolved",
+            "Ranking only",
+            "in size too; the order of the smaller ones is not resolved",
         ),
-        (check(SPREAD, 2 * SPREAD), "fair", "In order", "confirms the order of the scores"),
-        (check(PREDICTED_LARGE, 2 * ACTUAL_LARGE), "fair", "The large ones", "confirms the large scores"),
+        (check(SPREAD, 2 * SPREAD), "fair", "Ranking only", "confirms the order of the scores"),
+        (check(PREDICTED_LARGE, 2 * ACTUAL_LARGE), "fair", "Ranking only", "confirms the large scores"),
         (check(SPREAD, -SPREAD), "poor", "No", "does not confirm"),
-        (check(SPREAD, 0 * SPREAD), "none", "Undecided", "no variation"),
+        (check(SPREAD, 0 * SPREAD), "none", "Cannot tell", "no variation"),
         (
-            check(SPREAD, SPREAD + np.tile([1.0, -1.0], 5) * 0.8),
+            check(SPREAD, SPREAD + np.tile([1.0, -1.0], 5) * 0.6),
             "fair",
-            "In tendency",
+            "Ranking only",
             "in tendency only",
         ),
     ],
@@ -53,6 +53,7 @@ ACTUAL_LARGE = np.array([10, -10, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 def test_order_and_size_are_judged_apart(made, level, answer, words):
     judgement = made.judgement()
     assert (judgement.level, judgement.answer) == (level, answer)
+    assert judgement.verdict == answer.lower() == made.summary()["verdict"]
     assert words in judgement.words and made.words == judgement.words
     assert "small:" not in made.words
 
@@ -70,3 +71,23 @@ def test_one_removal_over_several_queries_is_small():
 
 def test_a_recipe_that_does_not_reproduce_the_model_is_named():
     assert "does not reproduce the given model" in check(SPREAD, SPREAD, baseline_gap=5.0).words
+
+
+def test_noise_above_the_effects_cannot_tell_and_says_how_many_seeds_might():
+    generator = np.random.default_rng(3)
+    noisy = check(SPREAD, generator.normal(size=10), noise=np.full((10, 1), 3.0))
+    assert noisy.judgement().verdict == "cannot tell" and "seeds (about " in noisy.words
+    # What agrees beyond chance needs no small noise: noise knows nothing of the predictions.
+    assert check(SPREAD, SPREAD, noise=np.full((10, 1), 3.0)).judgement().verdict == "ranking only"
+    small = check(SPREAD, -SPREAD, noise=np.full((10, 1), 1e-4))
+    assert small.judgement().verdict == "no"
+
+
+def test_the_seeds_asked_for_grow_with_the_noise():
+    found = check(1e-3 * SPREAD, -SPREAD, noise=np.full((10, 1), 30.0))
+    assert "more than 1,000" in found.words
+
+
+def test_a_tendency_of_few_removals_may_be_chance():
+    found = check(SPREAD[:4], SPREAD[[0, 2, 1, 3]] + [0.0, 0.2, 0.0, 0.0])
+    assert found.judgement().verdict == "cannot tell" and "chance may give" in found.words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -100,16 +102,16 @@ def test_finished_retrainings_are_kept_and_another_edit_is_another_run(tmp_path)
     influence = fit(plain, run_dir=tmp_path)
     first = influence.remove([1]).retrain(counted, queries())
     again = influence.remove([1]).retrain(counted, queries())
-    assert counted.calls == [plain.n, plain.n - 1] and np.array_equal(first.actual, again.actual)
+    assert counted.calls == [plain.n, plain.n - 1, plain.n] and np.array_equal(first.actual, again.actual)
     influence.relabel([1], 0 if plain.y[1] else 1).retrain(counted, queries())
     influence.relabel([2], 0 if plain.y[2] else 1).retrain(counted, queries())
-    assert counted.calls[2:] == [plain.n, plain.n]
+    assert counted.calls[3:] == [plain.n, plain.n]
     # Other queries and other measurements are kept beside them, and the curve reads what is there.
     influence.remove([1]).retrain(counted, queries(3))
     margins = influence.remove([1]).retrain(counted, queries(), "margin")
-    assert len(counted.calls) == 8 and not np.array_equal(margins.actual, first.actual)
+    assert len(counted.calls) == 11 and not np.array_equal(margins.actual, first.actual)
     influence.removal_curve([1, 2], [1], queries(), counted)
-    assert len(counted.calls) == 8
+    assert len(counted.calls) == 11
     other = fit(convex(), run_dir=tmp_path, parameters="weight", weight_decay=0.03)
     with pytest.raises(StoreError):
         other.remove([1]).retrain(counted, queries())
@@ -260,3 +262,33 @@ def test_another_forward_pass_is_another_run(tmp_path):
     assert remove(1.0).seeds == (0,)
     with pytest.raises(StoreError, match="another run"):
         remove(0.5)
+
+
+def test_a_change_below_the_noise_of_training_cannot_be_told():
+    """A recipe whose end depends on seed and order by more than the edit does."""
+    plain = convex()
+
+    def noisy(train, seed):
+        model = recipe()(train, seed)
+        with torch.no_grad():
+            model.bias[0] += 5e-3 * (seed == 1) + 2e-3 * (len(train[0]) < plain.n)
+        return model
+
+    one = fit(plain).remove([1])
+    outcome = one.retrain(noisy, queries())
+    assert outcome.verdict == "cannot tell" and "noise of training alone" in outcome.words
+    np.testing.assert_allclose(outcome.noise, 2**0.5 * outcome.seed_spread)
+    assert outcome.summary()["retraining_agrees"] == "cannot tell" and outcome.summary()["noise"] > 0
+    clear = fit(plain).remove(range(25)).retrain(noisy, queries())
+    assert clear.verdict == "yes" and "confirms the prediction" in clear.words
+
+
+def test_a_prediction_far_outside_the_noise_is_refuted():
+    plain = convex()
+    outcome = fit(plain).remove([1]).retrain(recipe(), queries())
+    wrong = dataclasses.replace(
+        outcome, change=dataclasses.replace(outcome.change, values=100 * outcome.change.values)
+    )
+    assert outcome.verdict == "yes" and wrong.verdict == "no" and "does not confirm" in wrong.words
+    unknown = dataclasses.replace(outcome, noise=np.full_like(outcome.noise, np.nan))
+    assert unknown.verdict == "cannot tell" and "not known" in unknown.words

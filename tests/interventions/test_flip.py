@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -252,13 +253,13 @@ def test_a_set_that_fails_is_enlarged_and_a_run_that_fails_is_reported(tmp_path)
     flips = influence.flip(only, max_size=20)
     (grown,) = flips.confirm(stubborn)
     larger = -(-target.size * 3 // 2)
-    assert stubborn.calls == [0, target.size, larger]
+    assert stubborn.calls == [0, 0, target.size, larger]
     assert grown.size == target.size and grown.confirmed_size == larger == len(grown.indices)
     assert f"Retraining needed {larger}" in grown.words
     flips.confirm(stubborn)
-    assert len(stubborn.calls) == 3  # read from the run directory
+    assert len(stubborn.calls) == 4  # read from the run directory
     influence.flip(queries, max_size=20).confirm(stubborn)  # which keeps those of other queries beside them
-    assert len(stubborn.calls) > 3
+    assert len(stubborn.calls) > 4
 
     def unwilling(data, seed):
         if len(data[0]) < 70:
@@ -279,6 +280,35 @@ def test_a_set_that_fails_is_enlarged_and_a_run_that_fails_is_reported(tmp_path)
     (unstable,) = fresh.flip(only, max_size=20).confirm(other)
     assert unstable.confirmed_size is None and not unstable.confirmation.stable
     assert "not counted" in unstable.words
+
+
+def test_a_flip_within_the_noise_of_training_is_not_counted():
+    model, train, queries, loss = linear_case("binary")
+    influence, recipe = fitted(model, train, loss)
+    target = next(one for one in influence.flip(queries, max_size=20) if one.size)
+    only = (queries[0][target.query : target.query + 1], queries[1][target.query : target.query + 1])
+
+    def noisy(data, seed, size=10.0):
+        made = recipe(data, seed)
+        if seed:  # away from the boundary, so that the label stays
+            with torch.no_grad():
+                made.bias += size * made(only[0]).sign().reshape(-1)[0]
+        return made
+
+    (hidden,) = influence.flip(only, max_size=20).confirm(noisy)
+    check = hidden.confirmation
+    assert check.hidden and check.stable and hidden.confirmed_size is None and check.noise > 5
+    assert "cannot tell whether they did it" in hidden.words and hidden.row()["hidden"] is True
+    (clear,) = influence.flip(only, max_size=20).confirm(functools.partial(noisy, size=1e-6))
+    assert not clear.confirmation.hidden and clear.confirmed_size == target.size
+
+    def once(data, seed):
+        if seed:
+            raise ConvergenceError("not with this seed")
+        return recipe(data, seed)
+
+    (unknown,) = influence.flip(only, max_size=20).confirm(once)
+    assert unknown.confirmed_size is None and "noise of training is not known" in unknown.words
 
 
 def test_robustness_counts_predictions_that_fall():

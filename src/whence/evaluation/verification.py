@@ -9,20 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
+from whence.evaluation.judgement import Judgement, judge
+from whence.evaluation.noise import reliability
+
 if TYPE_CHECKING:
     import pandas
-
-# Fewer removals than this say little, however well they agree.
-_FEW = 5
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What retraining says of the scores: `level` is `"good"`, `"fair"`, `"poor"` or `"none"` (undecided)."""
-
-    level: str
-    answer: str
-    words: str
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,8 @@ class Verification:
         removed: training indices, `(r,)`, each removed alone.
         predicted: `(r, q)`.
         actual: `(r, q)`: retrained without the example minus retrained with all, averaged over seeds.
-        noise: `(r, q)`: standard error of `actual` over seeds; zeros for one seed.
+        noise: `(r, q)`: standard error of `actual`: over seeds, or, for one seed, the most that the noise of
+            training can be, `√2 · seed_spread`. Zero where training has no noise; NaN where that is not known.
         seeds: used for every retraining.
         reduction: whether the recipe averages its loss over the examples left (`"mean"`) or keeps the weights
             `1/n` (`"sum"`).
@@ -44,6 +36,10 @@ class Verification:
         measurement: what was measured.
         corrected: `(r, q)`: what a Newton step predicts, first order corrected by the leverage
             (`leave_one_out`); `None` where that has no closed form or the solver makes it dear.
+        seed_spread: `(q,)`: standard deviation of the measurement between trainings on all the data: with
+            each of the seeds, and once more with another seed and the examples in the reverse order. `None`
+            where that was not measured.
+        by_seed: `(s, r, q)`: the changes for each seed.
         estimand: what is compared: the expected change over the seeds given.
     """
 
@@ -57,6 +53,8 @@ class Verification:
     failed: dict[int, str] = field(default_factory=dict)
     measurement: str = "loss"
     corrected: Float[np.ndarray, "r q"] | None = None
+    seed_spread: Float[np.ndarray, " q"] | None = None
+    by_seed: Float[np.ndarray, "s r q"] | None = None
 
     @property
     def estimand(self) -> str:
@@ -95,7 +93,17 @@ class Verification:
             "reduction": self.reduction,
             "baseline_gap": self.baseline_gap,
             "estimand": self.estimand,
+            "noise": _root_mean_square(self.noise),
+            "seed_spread": None if self.seed_spread is None else _root_mean_square(self.seed_spread),
+            "noise_ceiling": self.ceiling,
+            "verdict": self.judgement().verdict,
         }
+
+    @property
+    def ceiling(self) -> float:
+        """The correlation that perfect predictions would reach against retraining with this much noise, by a
+        cautious estimate: 1 without noise, 0 where it may all be noise."""
+        return reliability(self.actual, self.noise, self.by_seed) ** 0.5 if len(self.removed) else 0.0
 
     @property
     def words(self) -> str:
@@ -103,45 +111,8 @@ class Verification:
         return self.judgement().words
 
     def judgement(self) -> Judgement:
-        """The verdict, from all pairs: size by Pearson correlation and slope, order by Spearman's too."""
-        pearson, slope = self.pearson(), self.slope()
-        if not np.isfinite(pearson):
-            return Judgement("none", "Undecided", "Retraining gave no variation to compare with.")
-        ordered = self.spearman() >= 0.9
-        if pearson >= 0.95 and 0.8 <= slope <= 1.25:
-            level, answer = ("good", "Yes") if ordered else ("fair", "In size")
-            verdict = (
-                "Retraining confirms the scores, in order and in size."
-                if ordered
-                else "Retraining confirms the scores in size; the order of the smaller ones is not resolved."
-            )
-        elif pearson >= 0.8:
-            level, answer = ("fair", "In order") if ordered else ("fair", "The large ones")
-            verdict = (
-                "Retraining confirms the order of the scores; read their size with the slope in mind."
-                if ordered
-                else "Retraining confirms the large scores; the order of the smaller ones is not resolved. "
-                "Read their size with the slope in mind."
-            )
-        elif pearson >= 0.5:
-            level, answer = "fair", "In tendency"
-            verdict = (
-                "Retraining agrees in tendency only: use the scores to find candidates, retrain to decide."
-            )
-        else:
-            level, answer = "poor", "No"
-            verdict = "Retraining does not confirm the scores: do not rely on them for this model."
-        count = len(self.removed)
-        if count < _FEW:
-            verdict += f" The check is small: {count} removal{'' if count == 1 else 's'}."
-        scale = float(np.sqrt(np.mean(self.actual**2)))
-        if self.baseline_gap > scale:
-            verdict += (
-                f" The recipe does not reproduce the given model (difference {self.baseline_gap:.2g} on the "
-                "queries, against typical changes of "
-                f"{scale:.2g}), which limits what this check can show."
-            )
-        return Judgement(level, answer, verdict)
+        """What this says of the scores: yes, ranking only, no, or cannot tell; see `judge`."""
+        return judge(self)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per removed example and query."""
@@ -162,7 +133,8 @@ class Verification:
         return (
             f"Verification(removed={len(self.removed)}, queries={self.predicted.shape[1]}, "
             f"pearson={self.pearson():.4f}, "
-            f"spearman={self.spearman():.4f}, slope={self.slope():.3f}, failed={len(self.failed)})"
+            f"spearman={self.spearman():.4f}, slope={self.slope():.3f}, failed={len(self.failed)}, "
+            f"verdict={self.judgement().verdict!r})"
         )
 
     def _pairs(self, query: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -180,3 +152,7 @@ def _correlation(function: Any, a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(function(a, b).statistic)
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

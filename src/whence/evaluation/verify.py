@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whence.curvature import HessianOperator
 from whence.errors import InputError
+from whence.evaluation.noise import another_full_run, noise_of_mean, training_spread
 from whence.evaluation.retraining import Recipe, Retraining
 from whence.evaluation.verification import Verification
 from whence.influence import (
@@ -43,6 +44,10 @@ def verify_removals(
 ) -> Verification:
     """Leave-one-out retraining of the most influential examples: predicted against actual change.
 
+    Besides, the recipe runs once more on all the data, with a seed of its own and the examples in the reverse
+    order: what that changes is the noise of training, below which no removal says anything
+    (`Verification.judgement`).
+
     The examples are those with the largest predicted effect, taken from the queries in turn. Predictions
     follow the recipe's objective: with `reduction="mean"` the loss is averaged over the examples that are
     left, so `Δm ≈ (score_i − mean score)/(n − 1)`; with `"sum"` the weights stay `1/n` and
@@ -56,7 +61,8 @@ def verify_removals(
         recipe: `recipe(train, seed) -> model`, trains from data; it may raise `ConvergenceError`, and that
             run is then left out and reported.
         remove: how many examples are removed, each alone.
-        seeds: every retraining is done once per seed, and compared with the full-data run of the same seed.
+        seeds: every retraining is done once per seed, and compared with the full-data run of the same seed;
+            `len(seeds) · (1 + remove) + 1` trainings in all.
         reduction: what the recipe minimises.
         scores: of these queries, if they were computed already.
         measurement: what is compared. By default that of `scores`, where it is `"loss"`, `"margin"` or
@@ -106,8 +112,8 @@ def verify_removals(
     failed: dict[int, str] = {}
     changes: dict[int, list[np.ndarray]] = {i: [] for i in chosen}
     given = retraining.given()
-    gaps = []
-    total = len(seeds) * (1 + len(chosen))
+    baselines = []
+    total = len(seeds) * (1 + len(chosen)) + 1
 
     def retrained(removed: int, seed: int) -> np.ndarray | str:
         return retraining.measured(f"without{removed}", lambda: data.edited(drop=[removed]), seed)
@@ -116,7 +122,7 @@ def verify_removals(
         for seed in seeds:
             baseline = retraining.baseline(train, seed)
             bar.advance()
-            gaps.append(baseline - given)
+            baselines.append(baseline)
             for i in chosen:
                 result = retrained(i, seed)
                 bar.advance()
@@ -124,23 +130,24 @@ def verify_removals(
                     failed[i] = result
                 else:
                     changes[i].append(result - baseline)
+        another = another_full_run(retraining, data, seeds)
+        bar.advance()
     kept = [i for i in chosen if i not in failed]
-    actual = np.stack([np.mean(changes[i], axis=0) for i in kept]) if kept else np.zeros((0, len(examples)))
-    spread = (
-        [np.std(changes[i], axis=0, ddof=1) / len(seeds) ** 0.5 for i in kept]
-        if len(seeds) > 1 and kept
-        else None
-    )
+    shape = (len(seeds), len(kept), len(examples))
+    by_seed = np.stack([changes[i] for i in kept], axis=1) if kept else np.zeros(shape)
+    spread = training_spread(baselines, another)
     return Verification(
         removed=np.array(kept, dtype=np.int64),
         predicted=predicted[:, kept].T.copy(),
-        actual=actual,
-        noise=np.stack(spread) if spread is not None else np.zeros_like(actual),
+        actual=by_seed.mean(axis=0),
+        noise=noise_of_mean(by_seed, spread),
         seeds=tuple(seeds),
         reduction=reduction,
-        baseline_gap=float(np.sqrt(np.mean(np.square(gaps)))),
+        baseline_gap=float(np.sqrt(np.mean(np.square(np.stack(baselines) - given)))),
         failed=failed,
         measurement=measured.name,
+        seed_spread=spread,
+        by_seed=by_seed,
         corrected=_corrected(fitted, queries, measured, kept, reduction),
     )
 

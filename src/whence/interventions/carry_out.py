@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whence.errors import InputError
 from whence.evaluation import Recipe, Retraining
+from whence.evaluation.noise import another_full_run, noise_of_mean, training_spread
 from whence.influence import FittedInfluence, Measurement, resolve_measurement
 from whence.interventions.edited_objective import Reduction
 from whence.interventions.edits import Edits
@@ -75,6 +76,9 @@ def carry_out(
 ) -> Outcome:
     """Predict, retrain on the given and on the edited data with each seed, and compare.
 
+    Besides, the recipe runs once more on the given data, with another seed and the examples in the reverse
+    order: a change smaller than what that changes cannot be told from the noise of training.
+
     Args:
         fitted: the fitted influence function.
         train: the training set as the user gave it.
@@ -105,27 +109,28 @@ def carry_out(
     change = predict_change(fitted, data, edits, queries, measured, order=order, reduction=reduction)
     given = retraining.given()
     name = f"edited{fingerprint(edits)[:24]}"
-    differences, gaps, failed = [], [], {}
-    with progress_bar("retraining", 2 * len(seeds), enabled=fitted.options.progress) as bar:
+    differences, baselines, failed = [], [], {}
+    with progress_bar("retraining", 2 * len(seeds) + 1, enabled=fitted.options.progress) as bar:
         for seed in seeds:
             baseline = retraining.baseline(train, seed)
             bar.advance()
-            gaps.append(baseline - given)
+            baselines.append(baseline)
             after = retraining.measured(name, lambda: changed, seed, weights)
             bar.advance()
             if isinstance(after, str):
                 failed[seed] = after
             else:
                 differences.append(after - baseline)
+        another = another_full_run(retraining, data, seeds)
+        bar.advance()
     missing = np.full(len(examples), np.nan)
-    several = len(differences) > 1
+    spread = training_spread(baselines, another)
     return Outcome(
         change=change,
         actual=np.mean(differences, axis=0) if differences else missing,
-        noise=np.std(differences, axis=0, ddof=1) / len(differences) ** 0.5
-        if several
-        else np.zeros(len(examples)),
+        noise=noise_of_mean(np.stack(differences), spread) if differences else missing,
+        seed_spread=spread,
         seeds=tuple(seed for seed in seeds if seed not in failed),
-        baseline_gap=float(np.sqrt(np.mean(np.square(gaps)))),
+        baseline_gap=float(np.sqrt(np.mean(np.square(np.stack(baselines) - given)))),
         failed=failed,
     )

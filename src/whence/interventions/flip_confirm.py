@@ -15,6 +15,7 @@ from torch import Tensor
 
 from whence.errors import InputError
 from whence.evaluation import Recipe, Retraining
+from whence.evaluation.noise import another_full_run
 from whence.influence import FittedInfluence, Measurement
 from whence.interventions.carry_out import own_directory
 from whence.interventions.decision import as_scores, resolve_decision
@@ -25,6 +26,7 @@ from whence.task import TrainingData
 
 # Each set that fails is enlarged by half.
 _GROWTH = 1.5
+_CLEAR = 2.0
 
 
 def confirm_flips(
@@ -40,7 +42,9 @@ def confirm_flips(
 ) -> list[FlipSet]:
     """The same answers, each with what retraining says of it.
 
-    The recipe runs once on all the data, and then, for every set, without it. Where that does not flip the
+    The recipe runs twice on all the data (with another seed and order the second time: what that changes is
+    the noise of training), and then, for every set, without it. A flip is confirmed if the margin moved by
+    more than twice that noise. Where that does not flip the
     prediction, the set is enlarged by half along its ranking and tried again, `retrainings` times in all per
     query. A run that does not converge counts for nothing and is reported.
 
@@ -74,14 +78,21 @@ def confirm_flips(
         label = torch.tensor([found.predicted])
         return float(decision.margins(scores, label)[0]), int(decision.labels(scores)[0])
 
-    with progress_bar("retraining", 1 + len(wanted), enabled=fitted.options.progress) as bar:
+    with progress_bar("retraining", 2 + len(wanted), enabled=fitted.options.progress) as bar:
         baseline = retraining.baseline(train, seed)
+        bar.advance()
+        another = another_full_run(retraining, data, [seed])
         bar.advance()
 
         def confirmed(found: FlipSet) -> Confirmation:
-            _, label = margin_of(baseline, found)
+            before, label = margin_of(baseline, found)
+            noise = math.nan
+            if another is not None:
+                again, label_again = margin_of(another, found)
+                noise = abs(again - before)
+                label = label if label != found.predicted else label_again
             if label != found.predicted:
-                return Confirmation(None, None, None, (), stable=False)
+                return Confirmation(None, None, None, (), stable=False, noise=noise)
             tried: list[int] = []
             failed: dict[int, str] = {}
             margin: float | None = None
@@ -96,8 +107,18 @@ def confirm_flips(
                     continue
                 margin, became = margin_of(result, found)
                 if became != found.predicted:
-                    return Confirmation(size, margin, became, tuple(tried), failed=failed)
-            return Confirmation(None, margin, became, tuple(tried), failed=failed)
+                    # Twice the difference of two trainings; of one whose noise is not known nothing is said.
+                    clear = before - margin > _CLEAR * noise
+                    return Confirmation(
+                        size if clear else None,
+                        margin,
+                        became,
+                        tuple(tried),
+                        failed=failed,
+                        noise=noise,
+                        hidden=not clear,
+                    )
+            return Confirmation(None, margin, became, tuple(tried), failed=failed, noise=noise)
 
         answers = []
         for found in sets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,14 @@ class Confirmation:
             `None` if no retraining converged.
         became: the label that model predicts.
         tried: sizes retrained without, in turn.
-        stable: whether the recipe on all the data predicts what the given model does. Where it does not, a
-            flip is not the removal's doing and is not counted.
+        stable: whether the recipe on all the data predicts what the given model does, with the seed given and
+            with another seed and order. Where it does not, a flip is not the removal's doing and is not
+            counted.
         failed: by size, why the retraining did not converge.
+        noise: by how much the margin differs between two trainings on all the data; NaN where that is not
+            known.
+        hidden: the prediction flipped, but its margin moved by less than twice the noise: whether the removal
+            did it cannot be told, and it is not counted.
     """
 
     size: int | None
@@ -33,6 +39,8 @@ class Confirmation:
     tried: tuple[int, ...]
     stable: bool = True
     failed: dict[int, str] = field(default_factory=dict)
+    noise: float = 0.0
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,17 @@ class FlipSet:
         if check is None:
             return said
         if not check.stable:
-            return said + " The recipe on all the data already predicts another label: not counted as a flip."
+            return said + (
+                " The recipe on all the data already predicts another label, with one seed at least: not "
+                "counted as a flip."
+            )
+        if check.hidden:
+            return said + (
+                " Retraining flipped it, but the noise of training is not known: not counted as a flip."
+                if math.isnan(check.noise)
+                else f" Retraining without {_counted(check.tried[-1])} flipped it, but cannot tell whether they "
+                f"did it: another seed and order alone move the margin by {check.noise:.2g}."
+            )
         if check.size is None:
             tried = ", ".join(f"{size:,}" for size in check.tried)
             kept = f"Retraining did not flip it (without {tried})."
@@ -139,6 +157,8 @@ class FlipSet:
             "confirmed_size": self.confirmed_size,
             "retrained_margin": None if check is None else check.margin,
             "stable": None if check is None else check.stable,
+            "noise": None if check is None else check.noise,
+            "hidden": None if check is None else check.hidden,
         }
 
 

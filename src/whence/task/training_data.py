@@ -86,6 +86,13 @@ class TrainingData:
         """
         replace, repeat, gone = replace or {}, repeat or {}, set(drop)
         order = [i for i in range(self.n) if i not in gone for _ in range(repeat.get(i, 1))]
+        return self._in_order(order, replace, add)
+
+    def reordered(self, order: Sequence[int]) -> Any:
+        """The examples of these indices in this order, in the form the user gave."""
+        return self._in_order(list(order), {}, ())
+
+    def _in_order(self, order: list[int], replace: Mapping[int, Any], add: Sequence[Any]) -> Any:
         if not self.columns and isinstance(self._data, (list, tuple)):
             return type(self._data)([replace.get(i, self._data[i]) for i in order] + list(add))
         if not self.columns:
