@@ -19,6 +19,7 @@ from whence.cli.files import write_table
 from whence.cli.task_cards import query_cards, train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
+from whence.influence import Trust, trust_of
 from whence.influence.continuous_input import ContinuousInput, find_input
 from whence.report import Panel, write_panels
 from whence.report.poisoning_panel import attack_panel, poisoning_panel
@@ -52,6 +53,7 @@ class AttackReport:
     numbers: list[int]
     panel: Panel
     remark: str
+    trust: Trust | None = None
 
 
 def find_attack(
@@ -90,7 +92,7 @@ def find_attack(
         on_stage(f"{task.name}: attacking {len(numbers)} queries, each by itself")
         audit = audit_poisoning(fitted, queries, edits=options.edits, **shared)
         panel = poisoning_panel(audit, *cards, class_names=task.class_names)
-        return AttackReport(task, audit, numbers, panel, remark)
+        return AttackReport(task, audit, numbers, panel, remark, trust_of(fitted))
     on_stage(f"{task.name}: attacking {len(numbers)} queries at once")
     left = [i for i in range(len(examples)) if i not in set(numbers)]
     controls = task.validation
@@ -112,7 +114,12 @@ def find_attack(
         again = f"All queries were attacked at once, and the recipe trained again between steps: {obstacle}."
         remark = f"{again} {remark}".strip()
     return AttackReport(
-        task, result, numbers, attack_panel(result, *cards, class_names=task.class_names), remark
+        task,
+        result,
+        numbers,
+        attack_panel(result, *cards, class_names=task.class_names),
+        remark,
+        trust_of(fitted),
     )
 
 
@@ -159,7 +166,7 @@ def run_attacks(
     on_stage("writing the page")
     out = Path(out)
     write_attack(report, out)
-    write_panels(out / "report.html", [report.panel], TITLE, LEAD)
+    write_panels(out / "report.html", [report.panel], TITLE, LEAD, report.trust)
     return report
 
 
@@ -178,6 +185,7 @@ def write_attack(report: AttackReport, out: Path) -> None:
         else _attack_rows(found, report.numbers),
     )
     summary = {"name": report.task.name, "queries": report.numbers, "words": found.words, **found.summary()}
+    summary["trust"] = None if report.trust is None else report.trust.as_dict()
     write_atomically(out / "attack.json", dump_json(summary, indent=2) + "\n")
     tensors = {}
     if isinstance(found, PoisoningAudit):

@@ -74,7 +74,7 @@ def attack(
             on_stage(f"loading {task}")
             report = run_attacks(load_task(task), out, options, on_stage=on_stage)
         print_attack(console, report)
-        say_where(console, out / "report.html")
+        say_where(console, out / "report.html", report.trust)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

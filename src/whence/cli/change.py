@@ -18,7 +18,7 @@ from whence.cli.selection import choose_queries
 from whence.cli.task_cards import query_cards, train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
-from whence.influence import resolve_measurement
+from whence.influence import Trust, resolve_measurement, trust_of
 from whence.interventions import Change, Intervention, Order, Outcome, RemovalCurve, removal_curve
 from whence.interventions.edited_objective import Reduction
 from whence.losses import Logistic, SmoothHinge
@@ -96,6 +96,7 @@ class ChangeResult:
         train_card, query_card: from an index to what people see of the example.
         edited: the training examples that change.
         curve: of growing groups, where sizes were given.
+        trust: how far the fit behind it may be trusted.
     """
 
     task: AuditTask
@@ -107,6 +108,7 @@ class ChangeResult:
     query_card: Callable[[int], Card]
     edited: list[Edited]
     curve: RemovalCurve | None = None
+    trust: Trust | None = None
 
 
 def run_change(
@@ -160,6 +162,11 @@ def run_change(
         query_cards(task, influence, queries, numbers),
         edited,
         curve,
+        trust_of(
+            influence.fitted,
+            converged=change.converged,
+            retraining=None if outcome is None else outcome.verdict,
+        ),
     )
     on_stage("writing the page")
     _write(result, out)
@@ -172,7 +179,7 @@ def run_change(
         more=max(0, len(edited) - _CARDS),
     )
     panels = [panel] if curve is None else [panel, growth_panel(curve)]
-    write_panels(out / "report.html", panels, TITLE, LEAD)
+    write_panels(out / "report.html", panels, TITLE, LEAD, result.trust)
     return result
 
 
@@ -279,6 +286,7 @@ def _write(result: ChangeResult, out: Path) -> None:
         "queries": result.numbers,
         "edited": [{"train": one.index, "done": one.done} for one in result.edited],
         **found.summary(),
+        "trust": None if result.trust is None else result.trust.as_dict(),
         "settings": result.change.settings,
     }
     write_atomically(out / "change.json", dump_json(summary, indent=2) + "\n")

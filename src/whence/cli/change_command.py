@@ -76,4 +76,4 @@ def change(
             on_stage(f"loading {task}")
             result = run_change(load_task(task), out, options, on_stage=on_stage)
         print_change(console, result)
-        say_where(console, out / "report.html")
+        say_where(console, out / "report.html", result.trust)

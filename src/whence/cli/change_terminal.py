@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +32,16 @@ def print_change(console: Console, result: ChangeResult) -> None:
     console.print()
     console.print(_table(result))
     console.print()
+    reasons = Counter(
+        found.reason.partition(" (")[0]
+        for q in range(len(change))
+        if not (found := change.resolution(q)).resolved
+    )
+    if reasons:
+        said = "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+        console.print(
+            Text(f"?: not resolved, neither size nor sign is to be read. Because {said}", style="dim")
+        )
     console.print(Text(change.words, style=_STYLES[change.level]))
     if outcome is not None:
         console.print(Text(outcome.words))
@@ -56,12 +67,12 @@ def _table(result: ChangeResult) -> Table:
     for name in ("predicted", "one more step", *(("retrained",) if outcome is not None else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for q, asked in enumerate(result.numbers):
-        value = float(change.values[q])
+        value, known = float(change.values[q]), change.resolution(q).resolved
         cells = [
             Text(str(asked)),
             Text(_short(result.query_card(q).label or "")),
             Text(number(float(result.before[q]), 3)),
-            Text(number(value, 3, sign=True), style="bold"),
+            Text(number(value, 3, sign=True) + ("" if known else "?"), style="bold" if known else "dim"),
             Text(step_words(float(change.remaining[q]), value), style="dim"),
         ]
         if outcome is not None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from whence.influence import Trust
 
 TaskArgument = Annotated[
     Path, typer.Argument(help="Python file that defines model, train, queries, loss (and a recipe).")
@@ -70,7 +73,12 @@ def errors(traceback: bool) -> Iterator[None]:
         raise typer.Exit(2 if known else 1) from error
 
 
-def say_where(console: Console, page: Path) -> None:
-    """The last line of a command: where its page is."""
+def say_where(console: Console, page: Path, trust: Trust | None = None) -> None:
+    """The last lines of a command: how far to trust what it printed, and where its page is."""
     console.print()
+    if trust is not None:
+        console.print(
+            Text(trust.words, style={"good": "green", "fair": "yellow", "poor": "red"}[trust.level])
+        )
+        console.print()
     console.print(Text.assemble("The page with everything: ", (str(page), "bold")), soft_wrap=True)

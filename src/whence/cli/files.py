@@ -45,6 +45,8 @@ def write_results(result: AuditResult) -> None:
             "estimate",
             "bound",
             "predicted_change",
+            "resolved",
+            "reason",
         ),
         _score_rows(result),
     )
@@ -136,6 +138,8 @@ def _score_rows(result: AuditResult) -> Iterable[tuple[Any, ...]]:
                     row["estimate"],
                     row["bound"],
                     row["predicted_change"],
+                    section.removal(q, row).resolved,
+                    section.removal(q, row).reason,
                 )
 
 

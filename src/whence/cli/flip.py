@@ -11,6 +11,7 @@ from whence.cli.selection import spread_queries
 from whence.cli.task_cards import query_cards, train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
+from whence.influence import Trust, trust_of
 from whence.interventions import Flips, FlipSet, Robustness
 from whence.report import Card, write_panels
 from whence.report.flip_panel import flip_panel
@@ -65,6 +66,7 @@ class FlipResult:
         train_card, query_card: from an index to what people see of the example.
         numbers: of the queries among all of the task's.
         top: queries listed.
+        trust: how far the fit behind it may be trusted.
     """
 
     task: AuditTask
@@ -74,6 +76,7 @@ class FlipResult:
     query_card: Callable[[int], Card]
     numbers: list[int]
     top: int
+    trust: Trust | None = None
 
     def smallest(self) -> list[FlipSet]:
         """The queries with a set, smallest first."""
@@ -122,6 +125,7 @@ def run_flips(
         query_cards(task, influence, queries, numbers),
         numbers,
         options.top,
+        trust_of(influence.fitted),
     )
     on_stage("writing the page")
     _write(result, out)
@@ -135,7 +139,7 @@ def run_flips(
         found=sum(one.size is not None for one in flips),
         class_names=task.class_names,
     )
-    write_panels(out / "report.html", [panel], TITLE, LEAD)
+    write_panels(out / "report.html", [panel], TITLE, LEAD, result.trust)
     return result
 
 
@@ -156,6 +160,7 @@ def _write(result: FlipResult, out: Path) -> None:
             "confirmed": robustness.confirmed,
             "words": robustness.words,
         },
+        "trust": None if result.trust is None else result.trust.as_dict(),
         "sets": [
             {
                 **row,

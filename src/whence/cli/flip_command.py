@@ -52,4 +52,4 @@ def flip(
             on_stage(f"loading {task}")
             result = run_flips(load_task(task), out, options, on_stage=on_stage)
         print_flips(console, result)
-        say_where(console, out / "report.html")
+        say_where(console, out / "report.html", result.trust)

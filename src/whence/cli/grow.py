@@ -41,7 +41,14 @@ def growth_table(curve: RemovalCurve) -> Table:
     for at, change in enumerate(curve.changes):
         row = found.iloc[at]
         values = [row["first_order"], row["predicted"], *([row["actual"]] if "actual" in found else [])]
-        cells = [Text(number(float(value), 3, sign=True)) for value in values]
+        known = change.mean_resolution().resolved
+        cells = [
+            Text(
+                number(float(value), 3, sign=True) + ("" if known or k == 2 else "?"),
+                style="" if known or k == 2 else "dim",
+            )
+            for k, value in enumerate(values)
+        ]
         step = Text(f"{100 * change.left_over:.2g} %", style="dim")
         table.add_row(Text(f"{curve.sizes[at]:,}"), *cells, step)
     return table

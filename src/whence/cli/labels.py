@@ -13,7 +13,7 @@ from whence.cli.selection import largest_losses
 from whence.cli.task_cards import train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
-from whence.influence import SelfScores
+from whence.influence import SelfScores, Trust, trust_of
 from whence.labels import COMBINED, LabelAudit
 from whence.report import Card, Panel, write_panels
 from whence.report.labels_panel import labels_panel
@@ -61,6 +61,7 @@ class LabelsResult:
     card: Callable[[int], Card]
     top: int
     by: str
+    trust: Trust | None = None
 
     def panel(self) -> Panel:
         """Its block of a page."""
@@ -87,7 +88,7 @@ def find_labels(
     )
     audit.suspicion(options.by)  # an unknown sign is refused before anything is written
     card = train_cards(task, influence)
-    return LabelsResult(task, audit, card, options.top, options.by)
+    return LabelsResult(task, audit, card, options.top, options.by, trust_of(influence.fitted))
 
 
 def run_labels(
@@ -110,7 +111,7 @@ def run_labels(
     on_stage("writing the page")
     out = Path(out)
     write_labels(result, out)
-    write_panels(out / "report.html", [result.panel()], TITLE, LEAD)
+    write_panels(out / "report.html", [result.panel()], TITLE, LEAD, result.trust)
     return result
 
 
@@ -141,6 +142,7 @@ def write_labels(result: LabelsResult, out: Path) -> None:
             "k": found.k,
         },
         "settings": dict(audit.settings),
+        "trust": None if result.trust is None else result.trust.as_dict(),
     }
     write_atomically(out / "labels.json", dump_json(summary, indent=2) + "\n")
 

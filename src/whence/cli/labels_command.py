@@ -47,4 +47,4 @@ def labels(
             on_stage(f"loading {task}")
             result = run_labels(load_task(task), out, options, on_stage=on_stage)
         print_labels(console, result)
-        say_where(console, out / "report.html")
+        say_where(console, out / "report.html", result.trust)

@@ -12,6 +12,7 @@ from whence.cli.files import write_table
 from whence.cli.task_cards import train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
+from whence.influence import Trust, trust_of
 from whence.report import Card, Panel, write_panels
 from whence.report.slices_panel import harmful_panel, slices_panel
 from whence.slices import CLUSTER_COLUMNS, COLUMNS, GroupInfluence, HarmfulGroups
@@ -60,6 +61,7 @@ class SlicesResult:
     clusters: HarmfulGroups | None
     card: Callable[[int], Card]
     top: int
+    trust: Trust | None = None
 
     def panels(self) -> list[Panel]:
         """Its blocks of a page."""
@@ -94,7 +96,9 @@ def find_slices(
         clusters = influence.harmful_groups(
             task.validation, clusters=options.clusters or "auto", measurement=task.measurement
         )
-    return SlicesResult(task, table, clusters, train_cards(task, influence), options.top)
+    solved = (table is None or bool(table.converged.all())) and (clusters is None or clusters.converged)
+    trust = trust_of(influence.fitted, converged=solved)
+    return SlicesResult(task, table, clusters, train_cards(task, influence), options.top, trust)
 
 
 def run_slices(
@@ -122,7 +126,7 @@ def run_slices(
     on_stage("writing the page")
     out = Path(out)
     write_slices(result, out)
-    write_panels(out / "report.html", result.panels(), TITLE, LEAD)
+    write_panels(out / "report.html", result.panels(), TITLE, LEAD, result.trust)
     return result
 
 
@@ -164,6 +168,7 @@ def write_slices(result: SlicesResult, out: Path) -> None:
         "name": result.task.name,
         "slices": None if table is None else list(table),
         "clusters": None if clusters is None else list(clusters.rows()),
+        "trust": None if result.trust is None else result.trust.as_dict(),
         "settings": (table if table is not None else clusters).settings,  # type: ignore[union-attr]
     }
     write_atomically(out / "slices.json", dump_json(summary, indent=2) + "\n")

@@ -46,4 +46,4 @@ def slices(
             on_stage(f"loading {task}")
             result = run_slices(load_task(task), out, options, on_stage=on_stage)
         print_slices(console, result)
-        say_where(console, out / "report.html")
+        say_where(console, out / "report.html", result.trust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import torch
 from rich.console import Console, Group, RenderableType
@@ -60,21 +61,29 @@ def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType
     shares = table.share_of_harm[:, q]
     grid = _grid("removed from training", "examples", "change", "± sample", "± solver", "of harm", "")
     order = _by_size(table, q)
+    faint: Counter[str] = Counter()
     for t in order[:_TRAIN_GROUPS]:
         change = float(table.change[t, q])
-        style = _style(table, change)
+        found = table.resolution(t, q)
+        style = _style(table, change) if found.resolved else "dim"
+        faint.update(() if found.resolved else (found.reason.partition(" (")[0],))
         mark = "*" if float(table.share_of_train[t]) > LARGE_SHARE else " "
         share = float(shares[t])
         grid.add_row(
             Text(_short(table.train.names[t], _WIDEST)),
             Text(f"{len(table.train.members[t]):,}{mark}"),
-            Text(number(change, 3, sign=True), style=style),
+            Text(number(change, 3, sign=True) + ("" if found.resolved else "?"), style=style),
             Text(_error(float(table.standard_error[t, q]))),
             Text(_error(float(table.estimate[t, q]))),
             Text(percent(share)),
             Text("█" * round(_BAR * share), style="yellow"),
         )
     lines: list[RenderableType] = [title, grid]
+    if faint:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in faint.most_common())
+        lines.append(
+            Text(f"?: not resolved, neither size nor sign is to be read. Because {reasons}", style="dim")
+        )
     if len(order) > _TRAIN_GROUPS:
         lines.append(Text(f"and {len(order) - _TRAIN_GROUPS} that change it less", style="dim"))
     worst = [row for row in table.harmful(name, examples) if (row["score"] < 0) != table.higher_is_better]
@@ -95,15 +104,28 @@ def _clusters(groups: HarmfulGroups, result: SlicesResult) -> RenderableType:
     title = Text.assemble(("Clusters that hurt together", "bold"), head)
     if not groups.converged:
         title.append("  NOT converged", style="bold red")
-    grid = _grid("examples", "change", "± sample", "of harm", "labelled", "harm falls on", left=("labelled",))
+    grid = _grid(
+        "examples",
+        "change",
+        "± sample",
+        "± solver",
+        "of harm",
+        "labelled",
+        "harm falls on",
+        left=("labelled",),
+    )
+    faint: Counter[str] = Counter()
     for cluster in groups.clusters[:_CLUSTERS]:
-        style = "yellow" if cluster.harm > 0 else "cyan"
+        known = cluster.resolution.resolved
+        style = ("yellow" if cluster.harm > 0 else "cyan") if known else "dim"
+        faint.update(() if known else (cluster.resolution.reason.partition(" (")[0],))
         labels = label_words(named_labels(cluster.labels or {}, names), 2)
         falls = share_words(named_labels(cluster.harm_by_label or {}, names), 1)
         grid.add_row(
             Text(f"{len(cluster):,}"),
-            Text(number(cluster.change, 3, sign=True), style=style),
+            Text(number(cluster.change, 3, sign=True) + ("" if known else "?"), style=style),
             Text(_error(cluster.standard_error)),
+            Text(_error(cluster.estimate)),
             Text(percent(cluster.share_of_harm)),
             Text(labels),
             Text(falls if cluster.harm > 0 else ""),
@@ -112,6 +134,11 @@ def _clusters(groups: HarmfulGroups, result: SlicesResult) -> RenderableType:
     hidden = len(groups) - _CLUSTERS
     if hidden > 0:
         lines.append(Text(f"and {hidden} that harm less, or help", style="dim"))
+    if faint:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in faint.most_common())
+        lines.append(
+            Text(f"?: not resolved, neither size nor sign is to be read. Because {reasons}", style="dim")
+        )
     note = "± sample: standard error for another validation set of this size"
     lines.append(Text(note, style="dim"))
     return Group(*lines)

@@ -10,6 +10,7 @@ from typing import Any
 from whence.api import Influence
 from whence.cli.files import write_table
 from whence.cli.task_file import AuditTask
+from whence.influence import Trust, trust_of
 from whence.report import Panel, write_panels
 from whence.report.spectrum_panel import spectrum_panel
 from whence.spectra import ClassMeans, SpectrumReport
@@ -50,6 +51,7 @@ class SpectrumResult:
 
     task: AuditTask
     report: SpectrumReport
+    trust: Trust | None = None
 
     def panel(self) -> Panel:
         """Its block of a page."""
@@ -66,7 +68,7 @@ def find_spectrum(task: AuditTask, influence: Influence, options: SpectrumOption
     report = influence.spectrum(
         top=options.top, steps=options.steps, starts=options.starts, learning_rate=rate
     )
-    return SpectrumResult(task, report)
+    return SpectrumResult(task, report, trust_of(influence.fitted))
 
 
 def run_spectrum(
@@ -91,7 +93,7 @@ def run_spectrum(
     on_stage("writing the page")
     out = Path(out)
     write_spectrum(result, out)
-    write_panels(out / "report.html", [result.panel()], TITLE, LEAD)
+    write_panels(out / "report.html", [result.panel()], TITLE, LEAD, result.trust)
     return result
 
 
@@ -171,4 +173,5 @@ def _summary(result: SpectrumResult) -> dict[str, Any]:
         "minimum": report.minimum.as_dict(),
         "learning_rate": report.learning_rate,
         "verdict": asdict(report.verdict),
+        "trust": None if result.trust is None else result.trust.as_dict(),
     }

@@ -49,4 +49,4 @@ def spectrum(
             on_stage(f"loading {task}")
             result = run_spectrum(load_task(task), out, options, on_stage=on_stage)
         print_spectrum(console, result)
-        say_where(console, out / "report.html")
+        say_where(console, out / "report.html", result.trust)

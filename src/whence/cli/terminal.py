@@ -118,26 +118,34 @@ def _query(result: AuditResult, q: int) -> RenderableType:
         (section.scores.helpful(shown, q), "cyan"),
         (section.scores.harmful(shown, q), "yellow"),
     ):
-        _add_ranking(table, result, ranking, style)
+        _add_ranking(table, result, q, ranking, style)
     body: RenderableType = table
     if card.image is not None:
         body = Table.grid(padding=(0, 3, 0, 0))
         body.add_row(picture(card.image), table)
-    note = Text("removal: predicted change of the query's measurement without that example", style="dim")
+    note = Text(
+        "removal: predicted change of the query's measurement without that example;\n?: "
+        "not resolved against its errors, see the page",
+        style="dim",
+    )
     return Group(title, Padding(body, (1, 0, 0, 0)), note)
 
 
-def _add_ranking(table: Table, result: AuditResult, ranking: Ranking, style: str) -> None:
+def _add_ranking(table: Table, result: AuditResult, q: int, ranking: Ranking, style: str) -> None:
     fine = resolution(result.section)
     table.add_row(Text(f"most {ranking.kind}", style=f"bold {style}"))
     for row in ranking:
+        known = result.section.removal(q, row).resolved
         card: Card = result.section.train_card(row["train"])
         table.add_row(
             Text(card.title),
             Text(card.label or ""),
             Text(number(row["score"], sign=True), style=style),
             Text(_error(shown_error(row["estimate"], row["bound"], row["score"], fine))),
-            Text(number(row["predicted_change"], 3, sign=True)),
+            Text(
+                number(row["predicted_change"], 3, sign=True) + ("" if known else "?"),
+                style="" if known else "dim",
+            ),
         )
 
 

@@ -91,7 +91,8 @@ def _agreement(pearson: float, spearman: float, slope: float, chance: float) -> 
             return "yes", "Retraining confirms the scores, in order and in size."
         return (
             "ranking only",
-            "Retraining confirms the large scores, in size too; the order of the smaller ones is not resolved.",
+            "Retraining confirms the large scores, in size too; the order of the smaller ones is not "
+            "resolved.",
         )
     if pearson >= _ORDER:
         if ordered:
@@ -128,8 +129,8 @@ def _gap(check: Verification) -> str:
     if not check.baseline_gap > scale:
         return ""
     return (
-        f" The recipe does not reproduce the given model (difference {check.baseline_gap:.2g} on the queries, "
-        f"against typical changes of {scale:.2g}), which limits what this check can show."
+        f" The recipe does not reproduce the given model (difference {check.baseline_gap:.2g} on the "
+        f"queries, against typical changes of {scale:.2g}), which limits what this check can show."
     )
 
 
@@ -152,8 +153,8 @@ def _blurred(check: Verification, shifted: bool) -> str:
         )
     elif not check.noise.any():
         said = (
-            "Every removal shifts a query by about the same amount, whatever was removed: the training on all "
-            "the data ended elsewhere than all others."
+            "Every removal shifts a query by about the same amount, whatever was removed: the training on "
+            "all the data ended elsewhere than all others."
         )
     else:
         size, noise = _typical(check.actual), _typical(check.noise)

@@ -24,7 +24,7 @@ _DOUBT = 0.05
 
 def another_full_run(
     retraining: Retraining, data: TrainingData, seeds: Sequence[int]
-) -> Float[np.ndarray, "q *x"] | None:
+) -> Float[np.ndarray, "q ..."] | None:
     """The measurement after one more training on all the data, with a seed that was not given and the
     examples in the reverse order; `None` if it did not converge.
 

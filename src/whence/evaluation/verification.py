@@ -25,7 +25,7 @@ class Verification:
         predicted: `(r, q)`.
         actual: `(r, q)`: retrained without the example minus retrained with all, averaged over seeds.
         noise: `(r, q)`: standard error of `actual`: over seeds, or, for one seed, the most that the noise of
-            training can be, `√2 · seed_spread`. Zero where training has no noise; NaN where that is not known.
+            training can be, `√2 · seed_spread`. Zero where training has no noise, NaN where it is not known.
         seeds: used for every retraining.
         reduction: whether the recipe averages its loss over the examples left (`"mean"`) or keeps the weights
             `1/n` (`"sum"`).

@@ -15,23 +15,30 @@ from whence.influence.leave_one_out import LeaveOneOut, leave_one_out, output_sp
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.minimum import MinimumCheck
 from whence.influence.parts import score_parts
+from whence.influence.resolution import ANY, RESOLVED, Range, Resolution, resolve_change
 from whence.influence.scores import Scores, check_indices
 from whence.influence.scores_file import load_scores, save_scores
 from whence.influence.self_scores import SelfScores
 from whence.influence.tables import Ranking
 from whence.influence.token_replacements import TokenReplacements, token_replacements
+from whence.influence.trust import Trust, trust_of, worst
 
 __all__ = [
+    "ANY",
+    "RESOLVED",
     "FitOptions",
     "FittedInfluence",
     "InputInfluence",
     "LeaveOneOut",
     "Measurement",
     "MinimumCheck",
+    "Range",
     "Ranking",
+    "Resolution",
     "Scores",
     "SelfScores",
     "TokenReplacements",
+    "Trust",
     "check_indices",
     "compute_scores",
     "compute_self_scores",
@@ -44,8 +51,11 @@ __all__ = [
     "load_scores",
     "output_spread",
     "parameter_influence",
+    "resolve_change",
     "resolve_measurement",
     "save_scores",
     "score_parts",
     "token_replacements",
+    "trust_of",
+    "worst",
 ]

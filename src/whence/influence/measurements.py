@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
+from whence.influence.resolution import ANY, Range
 from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
 from whence.task import Examples, Objective
 
@@ -25,11 +26,14 @@ class Measurement:
         name: for tables and reports.
         function: `(outputs, targets) -> (b,)`.
         higher_is_better: a loss is better low, a margin or a logit better high; decides what "helpful" means.
+        range: the least and the most that it can be, `(0.0, 1.0)` for a probability: a predicted change that
+            leaves it is shown as impossible. Infinite where it has no end or none is known.
     """
 
     name: str
     function: Callable[[Tensor, Any], Tensor]
     higher_is_better: bool = False
+    range: Range = ANY
 
 
 def resolve_measurement(
@@ -49,7 +53,7 @@ def resolve_measurement(
     if callable(measurement):
         return Measurement(getattr(measurement, "__name__", "measurement"), measurement)
     if measurement == "loss":
-        return Measurement("loss", loss)
+        return Measurement("loss", loss, range=loss.range)
     if measurement not in ("margin", "logit"):
         raise InputError(
             f"measurement={measurement!r}: expected 'loss', 'margin', 'logit', a Measurement, or a function "

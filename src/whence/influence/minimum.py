@@ -79,15 +79,15 @@ def check_minimum(
         verdict = "minimum"
         words = (
             f"At a minimum: the gradient left over is {removals:.2g} times what removing a single example "
-            "changes, so scores are the "
-            "first-order effect of changing the training data."
+            "changes, so scores are the first-order effect of changing the training data at these parameters."
         )
     elif relative <= _NEAR_MINIMUM:
         verdict = "near"
         words = (
             f"Near a minimum: the gradient left over is {relative:.1%} of a typical example's, but "
             f"{removals:.3g} times what removing one "
-            "example changes. Rankings usually hold; sizes need the retraining check."
+            "example changes. Whether rankings and sizes agree with retraining, this does not say: only the "
+            "retraining check (verify) measures it."
         )
     else:
         verdict = "not a minimum"

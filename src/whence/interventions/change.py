@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.influence import ANY, Range, Resolution, Trust, resolve_change, worst
+from whence.influence.trust import Level
+
 if TYPE_CHECKING:
     import pandas
 
@@ -38,6 +41,9 @@ class Change:
         converged: whether every solve converged; `reason` if not.
         words_done: the intervention in words.
         settings: everything that defines the prediction, as JSON values.
+        before: `(q,)`: the measurement now; `None` where it is not known.
+        range: what the measurement can be.
+        trust: how far the fit behind the prediction may be trusted; no sentence here says more.
     """
 
     values: Float[Tensor, " q"]
@@ -54,6 +60,36 @@ class Change:
     reason: str
     words_done: str
     settings: dict[str, Any] = field(default_factory=dict)
+    before: Float[Tensor, " q"] | None = None
+    range: Range = ANY
+    trust: Trust | None = None
+
+    def resolution(self, q: int) -> Resolution:
+        """Whether the predicted change of query `q` stands out of its errors: the solver's, and what one more
+        step would add."""
+        return resolve_change(
+            float(self.values[q]),
+            {
+                "the solver": float(self.estimate[q]),
+                "stopping after this step": abs(float(self.remaining[q])),
+            },
+            now=None if self.before is None else float(self.before[q]),
+            range=self.range if self.order in ("first", "second") else ANY,
+            measurement=self.measurement,
+        )
+
+    def mean_resolution(self) -> Resolution:
+        """The same of the mean over the queries: their errors do not cancel for certain, and are averaged."""
+        return resolve_change(
+            float(self.values.mean()),
+            {
+                "the solver": float(self.estimate.mean()),
+                "stopping after this step": abs(float(self.remaining.mean())),
+            },
+            now=None if self.before is None else float(self.before.mean()),
+            range=self.range if self.order in ("first", "second") else ANY,
+            measurement=f"mean {self.measurement}",
+        )
 
     def __len__(self) -> int:
         return len(self.values)
@@ -69,11 +105,13 @@ class Change:
         return _ratio(self.values - self.first, self.values)
 
     @property
-    def level(self) -> str:
-        """`"good"`, `"fair"` or `"poor"`, by `left_over`; without the exact curvature never `"good"`."""
+    def level(self) -> Level:
+        """`"good"`, `"fair"` or `"poor"`, by `left_over`; never `"good"` without the exact curvature, and
+        never better than `trust`."""
         if not self.converged or not self.left_over <= _LARGE:
             return "poor"
-        return "good" if self.left_over <= _SMALL and self.exact_curvature else "fair"
+        own: Level = "good" if self.left_over <= _SMALL and self.exact_curvature else "fair"
+        return own if self.trust is None else worst(own, self.trust.level)
 
     @property
     def words(self) -> str:
@@ -81,14 +119,17 @@ class Change:
         if not self.converged:
             return f"The solver did not converge, so the prediction is not to be used. {self.reason}"
         share = f"{100 * self.left_over:.2g} %"
-        said = {
-            "good": f"One more step would change the prediction by {share} only: the edit is small enough "
-            "for this order.",
-            "fair": f"One more step would change the prediction by {share}: trust its sign and rough "
-            "size, and retrain for more.",
-            "poor": f"One more step would change the prediction by {share}: the edit is too large for this "
-            "order, retrain to know.",
-        }[self.level]
+        said = (
+            f"One more step would change the prediction by {share}: "
+            + {
+                "good": "the edit is small enough for this order.",
+                "fair": "take its sign as likely and its size as rough, and retrain to know.",
+                "poor": "the edit is too large for this order, retrain to know."
+                if not self.left_over <= _LARGE
+                else "the step is small, but the fit behind it is not to be trusted for signs or sizes, "
+                "retrain to know.",
+            }[self.level]
+        )
         if not self.exact_curvature:
             said += " The curvature is an approximation of the model's own, so that may be too little."
         if self.order != "first" and self.beyond_first_order > _SMALL:
@@ -99,9 +140,11 @@ class Change:
         return said
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row per query: `query, predicted, first_order, estimate, bound, remaining`."""
+        """One row per query: `query, predicted, first_order, estimate, bound, remaining, resolved,
+        reason`."""
         import pandas
 
+        found = [self.resolution(q) for q in range(len(self))]
         return pandas.DataFrame(
             {
                 "query": range(len(self)),
@@ -110,11 +153,14 @@ class Change:
                 "estimate": self.estimate.numpy(),
                 "bound": self.bound.numpy(),
                 "remaining": self.remaining.numpy(),
+                "resolved": [one.resolved for one in found],
+                "reason": [one.reason for one in found],
             }
         )
 
     def summary(self) -> dict[str, Any]:
         """Headline numbers as JSON values."""
+        found = [self.resolution(q) for q in range(len(self))]
         return {
             "intervention": self.words_done,
             "order": self.order,
@@ -127,6 +173,8 @@ class Change:
             "level": self.level,
             "words": self.words,
             "converged": self.converged,
+            "resolved": [one.resolved for one in found],
+            "reasons": [one.reason for one in found],
         }
 
     def __repr__(self) -> str:

@@ -121,8 +121,8 @@ class FlipSet:
             return said + (
                 " Retraining flipped it, but the noise of training is not known: not counted as a flip."
                 if math.isnan(check.noise)
-                else f" Retraining without {_counted(check.tried[-1])} flipped it, but cannot tell whether they "
-                f"did it: another seed and order alone move the margin by {check.noise:.2g}."
+                else f" Retraining without {_counted(check.tried[-1])} flipped it, but cannot tell whether "
+                f"they did it: another seed and order alone move the margin by {check.noise:.2g}."
             )
         if check.size is None:
             tried = ", ".join(f"{size:,}" for size in check.tried)

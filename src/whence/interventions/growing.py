@@ -81,6 +81,8 @@ class RemovalCurve:
                 "predicted": self.predicted.mean(axis=1),
                 "left_over": [change.left_over for change in self.changes],
                 "beyond_first_order": [change.beyond_first_order for change in self.changes],
+                "resolved": [change.mean_resolution().resolved for change in self.changes],
+                "reason": [change.mean_resolution().reason for change in self.changes],
             }
         )
         actual = self.actual

@@ -118,9 +118,9 @@ class Outcome:
             )
         size, noise = (float(np.sqrt(np.mean(v**2))) for v in (self.actual, self.noise))
         return (
-            f"Retraining cannot tell: it changed a query by about {size:.2g}, and the noise of training alone "
-            f"is {noise:.2g}. Use more seeds, a recipe without chance (full batches, a warm start), or a "
-            "larger edit."
+            f"Retraining cannot tell: it changed a query by about {size:.2g}, and the noise of training "
+            f"alone is {noise:.2g}. Use more seeds, a recipe without chance (full batches, a warm start), or "
+            "a larger edit."
         )
 
     def summary(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from whence.errors import InputError, UnsupportedError
-from whence.influence import FittedInfluence, Measurement, resolve_measurement
+from whence.influence import FittedInfluence, Measurement, resolve_measurement, trust_of
 from whence.interventions.change import Change
 from whence.interventions.edited_objective import EditedObjective, Reduction
 from whence.interventions.edits import Edits
@@ -111,4 +111,7 @@ def predict_change(
         reason=" ".join(sorted(reasons)),
         words_done=", ".join(edits.words),
         settings=fitted.settings(),
+        before=steps.before,
+        range=measured.range,
+        trust=trust_of(fitted, converged=not reasons),
     )

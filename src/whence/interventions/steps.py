@@ -64,6 +64,11 @@ class Steps:
         self._rhs = edited.gradient_change()[:, None]
         self._before = self._values(self._fitted.objective.parameters.values)
 
+    @property
+    def before(self) -> Float[Tensor, " q"]:
+        """The measurement at `θ̂`."""
+        return self._before.cpu()
+
     def first(self) -> Step:
         """`C_λ⁻¹ d`, the measurement linearised."""
         solution = self._fitted.solve(self._rhs)

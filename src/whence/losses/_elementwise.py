@@ -29,6 +29,7 @@ class ElementwiseLoss(Loss):
     reduction_over_outputs: str | None
     convex = True
     roots_by_parts = True  # all of them are one number an output
+    range = (0.0, math.inf)
     _several_outputs_fix: str  # what to do when a loss of one output meets several
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -26,12 +27,14 @@ class Loss(ABC):
             `S_i 1 = 0`.
         roots_by_parts: whether `hessian_sqrt_part` and `fisher_sqrt_part` make what is asked of them without
             making the rest: needed where `s·c` is large (a vocabulary, an image).
+        range: the least and the most that `ℓ` can be; infinite where it has no end or none is known.
     """
 
     name: str
     convex: bool
     shift_invariant: bool = False
     roots_by_parts: bool = False
+    range: tuple[float, float] = (-math.inf, math.inf)
 
     @abstractmethod
     def __call__(self, outputs: Tensor, targets: Any) -> Float[Tensor, " b"]:

@@ -31,6 +31,7 @@ class Cosine(VectorLoss):
 
     name = "cosine"
     convex = False
+    range = (0.0, 2.0)
 
     def __call__(self, outputs: Tensor, targets: Any) -> Float[Tensor, " b"]:
         u, y, _ = self._directions(outputs, targets)

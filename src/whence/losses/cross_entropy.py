@@ -65,6 +65,7 @@ class CrossEntropy(Loss):
 
     name = "cross_entropy"
     convex = True
+    range = (0.0, math.inf)
     shift_invariant = True
     roots_by_parts = True
 

@@ -35,6 +35,8 @@ class CustomLoss(Loss):
             are not visible to a manifest's fingerprint: put them into the name.
         convex: whether the loss is convex in the outputs. A statement of yours; used, and checked where a
             square root of the curvature is taken.
+        range: the least and the most that the loss can be, such as `(0.0, math.inf)`. A statement of yours:
+            predicted changes that leave it are shown as impossible.
 
     Raises:
         InputError: the function cannot be called, or, by any method, does not return one loss per example.
@@ -43,6 +45,7 @@ class CustomLoss(Loss):
     function: Any
     name: str = ""
     convex: bool = False
+    range: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self) -> None:
         if not callable(self.function):

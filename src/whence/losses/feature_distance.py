@@ -38,6 +38,7 @@ class FeatureDistance(VectorLoss):
     name = "feature_distance"
     convex = True
     roots_by_parts = True
+    range = (0.0, math.inf)
 
     def __post_init__(self) -> None:
         if (

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from whence.errors import InputError
 from whence.evaluation import Verification
-from whence.influence import FittedInfluence, Scores, SelfScores, layer_coverage
+from whence.influence import (
+    ANY,
+    FittedInfluence,
+    Scores,
+    SelfScores,
+    layer_coverage,
+    resolve_measurement,
+)
 from whence.report.describe import Describe, Describer
 from whence.report.panels import Panel
 from whence.report.sections import ReportSection
 from whence.solvers import PreparedBlocks
+from whence.task import Examples
+
+_BATCH = 256
 
 
 def build_section(
@@ -53,6 +67,7 @@ def build_section(
         raise InputError(
             f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
         )
+    measured = measurement_now(fitted, examples, scores.measurement)
     return ReportSection(
         name=name or type(objective.model).__name__,
         scores=scores,
@@ -68,4 +83,21 @@ def build_section(
         facts=facts,
         top=top,
         review=review,
+        now=None if measured is None else measured.tolist(),
+        range=objective.loss.range if scores.measurement == "loss" else ANY,
     )
+
+
+def measurement_now(fitted: FittedInfluence, examples: Examples, name: str) -> Float[Tensor, " q"] | None:
+    """The measurement of each query as it is; `None` for a function, which scores know by its name alone."""
+    if name not in ("loss", "margin", "logit"):
+        return None
+    objective = fitted.objective
+    measured = resolve_measurement(name, objective.loss)
+    values = objective.parameters.values
+    with torch.no_grad():
+        parts = [
+            measured.function(objective.outputs(values, batch), objective.targets(batch))
+            for _, batch in examples.batches(_BATCH)
+        ]
+    return torch.cat(parts).double().cpu()

@@ -64,13 +64,14 @@ def change_panel(
                 "title": titles[q],
                 "before": number(float(before[q]), 3),
                 "predicted": _bar(float(change.values[q]), reach),
+                "reason": change.resolution(q).reason,
                 "remaining": step_words(float(change.remaining[q]), float(change.values[q])),
                 "actual": None if actual is None else _bar(float(actual[q]), reach),
             }
             for q, card in enumerate(cards)
         ],
-        scatter=None if actual is None else _scatter(change, actual, outcome.noise, titles),  # type: ignore[union-attr]
-        noisy=outcome is not None and len(outcome.seeds) > 1,
+        scatter=None if actual is None else _scatter(change, actual, np.nan_to_num(outcome.noise), titles),  # type: ignore[union-attr]
+        noisy=outcome is not None and bool((outcome.noise > 0).any()),
         numbers=[] if actual is None else _numbers(outcome),
         edited=[{"card": card_view(card), "done": done} for card, done in edited],
         more=more,

@@ -72,7 +72,7 @@ class Histogram:
 def scatter(verification: Verification, names: list[str], size: float = 360.0) -> Scatter | None:
     """Dots of all removed examples and queries on common axes; `None` when no retraining finished."""
     predicted, actual = verification.predicted.ravel(), verification.actual.ravel()
-    noise = verification.noise.ravel()
+    noise = np.nan_to_num(verification.noise.ravel())
     if predicted.size == 0:
         return None
     low = float(min(predicted.min(), (actual - noise).min(), 0.0))

@@ -60,6 +60,8 @@ def outcome_words(one: FlipSet) -> tuple[str, str]:
         return "unasked", "not asked"
     if not check.stable:
         return "unstable", "differs anyway"
+    if check.hidden:
+        return "unstable", "cannot tell"
     if check.size is None:
         return "kept", "no run converged" if len(check.failed) == len(check.tried) else "not flipped"
     if check.size == one.size:

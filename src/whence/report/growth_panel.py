@@ -47,6 +47,7 @@ def growth_panel(curve: RemovalCurve) -> Panel:
                 "size": f"{size:,}",
                 "values": [number(float(series[name][at]), 3, sign=True) for name in columns],
                 "left": f"{100 * curve.changes[at].left_over:.2g} %",
+                "reason": curve.changes[at].mean_resolution().reason,
                 "far": curve.changes[at].left_over > _FAR,
             }
             for at, size in enumerate(curve.sizes)

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from whence.errors import InputError
+from whence.influence import Trust
 from whence.report.environment import template_environment
 from whence.store import write_atomically
 
@@ -46,13 +47,14 @@ class Panel:
         return cls(title, body, Markup(style))
 
 
-def render_panels(panels: Sequence[Panel], title: str, lead: str = "") -> str:
+def render_panels(panels: Sequence[Panel], title: str, lead: str = "", trust: Trust | None = None) -> str:
     """A page of panels as text.
 
     Args:
         panels: in order.
         title: the question at the head of the page.
         lead: a sentence or two below it.
+        trust: how far the predictions of the page may be trusted; said at its head.
 
     Raises:
         InputError: no panel.
@@ -60,16 +62,22 @@ def render_panels(panels: Sequence[Panel], title: str, lead: str = "") -> str:
     if not panels:
         raise InputError("panels is empty: expected at least one Panel")
     template = template_environment().get_template("panels.html.j2")
-    return template.render(panels=panels, title=title, lead=lead)
+    return template.render(panels=panels, title=title, lead=lead, trust=trust)
 
 
-def write_panels(path: str | Path, panels: Sequence[Panel], title: str, lead: str = "") -> Path:
-    """Write a page of panels, whole or not at all, and return its path.
+def write_panels(
+    path: str | Path,
+    panels: Sequence[Panel],
+    title: str,
+    lead: str = "",
+    trust: Trust | None = None,
+) -> Path:
+    """Write a page of panels, whole or not at all, and return its path; arguments as for `render_panels`.
 
     Raises:
         InputError: no panel.
         StoreError: the file cannot be written.
     """
     path = Path(path)
-    write_atomically(path, render_panels(panels, title, lead).encode("utf-8"))
+    write_atomically(path, render_panels(panels, title, lead, trust).encode("utf-8"))
     return path

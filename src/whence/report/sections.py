@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from whence.errors import InputError
 from whence.evaluation import Verification
 from whence.gradients import Coverage
-from whence.influence import MinimumCheck, Scores, SelfScores
+from whence.influence import ANY, MinimumCheck, Range, Resolution, Scores, SelfScores, resolve_change
 from whence.report.cards import Card
 from whence.report.panels import Panel
 
@@ -29,6 +30,8 @@ class ReportSection:
         self_scores: for the ranking of examples to review.
         panels: further blocks, shown after the examples to review.
         facts: `(name, value)` shown first, such as the accuracy.
+        now: `(q,)`: the measurement of each query as it is, `None` where it is not known.
+        range: what the measurement can be.
         top: helpful and harmful examples shown per query.
         review: examples shown in the self-influence ranking.
     """
@@ -46,6 +49,29 @@ class ReportSection:
     facts: Sequence[tuple[str, str]] = ()
     top: int = 5
     review: int = 16
+    now: Sequence[float] | None = None
+    range: Range = ANY
+
+    def removal(self, q: int, row: Mapping[str, Any]) -> Resolution:
+        """Whether what removing one example is predicted to do to query `q` stands out of its errors.
+
+        Args:
+            q: the query.
+            row: of a ranking.
+        """
+        share = self.scores.distance or 0.0
+        n = self.scores.n_train
+        layered = "plan" in self.settings
+        errors = {"the curvature used": share * abs(row["predicted_change"])} if layered else {}
+        if math.isfinite(row["estimate"]) or self.scores.distance is None:
+            errors["the solver"] = row["estimate"] / n
+        return resolve_change(
+            row["predicted_change"],
+            errors,
+            now=None if self.now is None else float(self.now[q]),
+            range=self.range,
+            measurement=self.scores.measurement,
+        )
 
     def __post_init__(self) -> None:
         if self.top < 1 or self.review < 1:

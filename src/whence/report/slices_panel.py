@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from whence.report.describe import label_text
 from whence.report.numbers import error_beside, number, percent, shown_error
 from whence.report.panels import Panel
 from whence.report.view import card_view
-from whence.slices import CERTAIN, LARGE_SHARE, GroupInfluence, HarmfulCluster, HarmfulGroups
+from whence.slices import LARGE_SHARE, GroupInfluence, HarmfulCluster, HarmfulGroups
 
 # Of larger tables the part with the largest changes is shown; the files hold all of it.
 MOST_ROWS, MOST_COLUMNS = 24, 8
@@ -71,7 +72,9 @@ def slices_panel(table: GroupInfluence, card: Callable[[int], Card], *, top: int
         hidden_rows=len(table.train) - len(rows),
         hidden_columns=len(table.queries) - len(columns),
         any_large=any(float(table.share_of_train[t]) > LARGE_SHARE for t in rows),
-        any_faint=any(cell["faint"] for line in cells for cell in line),
+        faint=sum(cell["faint"] for line in cells for cell in line),
+        cells=sum(len(line) for line in cells),
+        reasons=_reasons(table, rows, columns),
         groups=[_carried(table, shares, q, card, top, resolution) for q in _worst(table)],
         hidden_groups=len(table.queries) - min(len(table.queries), _MOST_CARRIED),
     )
@@ -109,6 +112,14 @@ def harmful_panel(
     )
 
 
+def _reasons(table: GroupInfluence, rows: Sequence[int], columns: Sequence[int]) -> list[str]:
+    """What the unresolved cells come from, the most frequent first; numbers in parentheses differ from one to
+    the next."""
+    found = [table.resolution(t, q) for t in rows for q in columns]
+    counts = Counter(one.reason.partition(" (")[0] for one in found if not one.resolved)
+    return [f"{reason}: {count}" for reason, count in counts.most_common()]
+
+
 def named_labels(labels: dict[str, Any], class_names: Sequence[str] | None) -> dict[str, Any]:
     """The same numbers by the names of the classes, where they have any."""
     return {label_text(torch.tensor([int(label)]), class_names) or label: n for label, n in labels.items()}
@@ -133,15 +144,16 @@ def _cell(
 ) -> dict[str, Any]:
     change = float(table.change[t, q])
     error = shown_error(float(table.estimate[t, q]), float(table.bound[t, q]), change, resolution)
+    found = table.resolution(t, q)
     harmful = (change < 0) != table.higher_is_better
     return {
         "change": number(change, 3, sign=True),
         "kind": "" if change == 0 else "harmful" if harmful else "helpful",
         # A square root: changes span decades, and small ones should still be seen.
         "shade": round(70 * math.sqrt(min(abs(change) / largest, 1.0))),
-        # Within two standard errors it may be chance.
-        "faint": abs(change) <= CERTAIN * float(table.standard_error[t, q]),
-        "hint": f"{error_beside(float(table.standard_error[t, q]))} by the sample of queries, "
+        "faint": not found.resolved,
+        "hint": (f"Not resolved: {found.reason}. " if not found.resolved else "")
+        + f"{error_beside(float(table.standard_error[t, q]))} by the sample of queries, "
         f"{error_beside(error)} by the solver; {number(float(table.per_example[t, q]), 3, sign=True)} per "
         f"training example; {percent(float(shares[t, q]))} of the harm",
     }
@@ -200,6 +212,7 @@ def _cluster(
         "size": f"{len(cluster):,}",
         "share_of_train": percent(len(cluster) / groups.n_train),
         "certain": cluster.certain,
+        "reason": cluster.resolution.reason,
         "change": number(cluster.change, 3, sign=True),
         "standard_error": error_beside(cluster.standard_error),
         "solver_error": error_beside(cluster.estimate),

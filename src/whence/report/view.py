@@ -118,12 +118,12 @@ def _query_view(section: ReportSection, q: int, card: Card, name: str) -> dict[s
         "name": name,
         "card": card_view(card),
         "converged": converged,
-        "helpful": _ranked(section, helpful, largest),
-        "harmful": _ranked(section, harmful, largest),
+        "helpful": _ranked(section, q, helpful, largest),
+        "harmful": _ranked(section, q, harmful, largest),
     }
 
 
-def _ranked(section: ReportSection, ranking: Ranking, largest: float) -> list[dict[str, Any]]:
+def _ranked(section: ReportSection, q: int, ranking: Ranking, largest: float) -> list[dict[str, Any]]:
     fine = resolution(section)
     proven = "cannot exceed" if section.scores.bound_proven else "is not expected to exceed"
     entries = []
@@ -139,11 +139,23 @@ def _ranked(section: ReportSection, ranking: Ranking, largest: float) -> list[di
                 "bound": f"The solver's error {proven} {number(row['bound'], 2)}"
                 if math.isfinite(row["bound"])
                 else "No bound on the solver's error is known",
-                "change": number(row["predicted_change"], 3, sign=True),
+                "change": _removal(section, q, row),
+                "unresolved": section.removal(q, row).reason,
                 "share": round(100 * abs(row["score"]) / largest, 1),
             }
         )
     return entries
+
+
+def _removal(section: ReportSection, q: int, row: Mapping[str, Any]) -> str:
+    change = number(row["predicted_change"], 3, sign=True)
+    if section.now is None:
+        return change
+    now = float(section.now[q])
+    name = section.scores.measurement
+    if not section.removal(q, row).resolved:
+        return f"{change} ({name} now {number(now, 3)})"
+    return f"{change} ({name} {number(now, 4)} → {number(now + row['predicted_change'], 4)})"
 
 
 def _verification_view(section: ReportSection) -> dict[str, Any]:

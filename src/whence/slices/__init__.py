@@ -2,7 +2,6 @@
 together."""
 
 from whence.slices.clusters import (
-    CERTAIN,
     CLUSTER_COLUMNS,
     HarmfulCluster,
     HarmfulGroups,
@@ -13,7 +12,7 @@ from whence.slices.groups import Groups, resolve_groups
 from whence.slices.harmful import harmful_groups
 from whence.slices.influence import ALL_QUERIES, group_influence
 from whence.slices.ranking import GroupRanking
-from whence.slices.table import COLUMNS, LARGE_SHARE, GroupInfluence
+from whence.slices.table import CERTAIN, COLUMNS, LARGE_SHARE, GroupInfluence
 
 __all__ = [
     "ALL_QUERIES",

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from whence.influence import RESOLVED, Resolution
 from whence.influence.tables import known
 
 if TYPE_CHECKING:
     import pandas
 
-# Harm beyond so many standard errors is not put down to the choice of validation examples.
-CERTAIN = 2.0
 _SHOWN = 5
 CLUSTER_COLUMNS = (
     "rank",
@@ -26,6 +25,7 @@ CLUSTER_COLUMNS = (
     "bound",
     "standard_error",
     "certain",
+    "reason",
     "share_of_harm",
     "labels",
     "harm_by_label",
@@ -49,6 +49,8 @@ class HarmfulCluster:
         changes: predicted change of each validation example's measurement, `(v,)`.
         harm_by_label: the share of the harm that falls on the validation examples of each label, the largest
             first; `None` without classes.
+        resolution: whether the change stands out of all its errors: the solver's, twice the standard error,
+            and what first order cannot predict.
     """
 
     members: Int[np.ndarray, " size"]
@@ -61,14 +63,15 @@ class HarmfulCluster:
     labels: dict[str, int] | None
     changes: Float[np.ndarray, " v"]
     harm_by_label: dict[str, float] | None
+    resolution: Resolution = RESOLVED
 
     def __len__(self) -> int:
         return len(self.members)
 
     @property
     def certain(self) -> bool:
-        """Whether it harms by more than two standard errors."""
-        return self.harm > CERTAIN * self.standard_error
+        """Whether it harms by more than all errors of its change, see `resolution`."""
+        return self.harm > 0 and self.resolution.resolved
 
     def hurts(self, k: int = 10) -> list[int]:
         """The `k` validation examples that are predicted to gain most without the cluster."""
@@ -111,7 +114,7 @@ class HarmfulGroups:
 
     @property
     def harmful(self) -> tuple[HarmfulCluster, ...]:
-        """The clusters that harm by more than two standard errors."""
+        """The clusters that harm by more than all errors."""
         return tuple(cluster for cluster in self.clusters if cluster.certain)
 
     @property
@@ -136,6 +139,7 @@ class HarmfulGroups:
                 "bound": cluster.bound,
                 "standard_error": cluster.standard_error,
                 "certain": cluster.certain,
+                "reason": cluster.resolution.reason,
                 "share_of_harm": cluster.share_of_harm,
                 "labels": label_words(cluster.labels),
                 "harm_by_label": share_words(cluster.harm_by_label),

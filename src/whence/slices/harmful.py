@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whence.errors import InputError
 from whence.gradients.projected import project_gradients
-from whence.influence import FittedInfluence, Measurement, resolve_measurement
+from whence.influence import FittedInfluence, Measurement, resolve_change, resolve_measurement
 from whence.projections import SparseJL
 from whence.slices.clusters import HarmfulCluster, HarmfulGroups
 from whence.slices.groups import Groups
@@ -25,6 +25,7 @@ from whence.slices.sums import (
     solve_with_error,
     standard_error,
 )
+from whence.slices.table import CERTAIN
 from whence.slices.tree import build_tree, cut, prune
 from whence.task import class_numbers
 
@@ -87,6 +88,7 @@ def harmful_groups(
         else cut(tree, int(clusters))
     )
     groups = _as_groups(found, n)
+    now = float(measured_values(gradients).mean())
     change, estimate, bound = (torch.empty(len(groups), 1, dtype=torch.float64) for _ in range(3))
     score_groups(fitted, solution, groups, squares, change, estimate, bound)
     each = change_of_each(fitted, gradients, groups)
@@ -97,25 +99,33 @@ def harmful_groups(
     made = []
     for c, members in enumerate(groups.members):
         own = each[:, c]
+        error, spread = float(estimate[c, 0]) / n, standard_error(own)
         made.append(
             HarmfulCluster(
                 members=members[harm[members].argsort(descending=True, stable=True)].numpy(),
                 harm=sign * float(change[c, 0]) / n,
                 change=float(change[c, 0]) / n,
-                estimate=float(estimate[c, 0]) / n,
+                estimate=error,
                 bound=float(bound[c, 0]) / n,
-                standard_error=standard_error(own),
+                standard_error=spread,
                 share_of_harm=float(harm[members].clamp(min=0).sum() / total) if total > 0 else 0.0,
                 labels=None if labels is None else _counts(labels[members]),
                 changes=own.numpy(),
                 harm_by_label=None if asked is None else _shares(sign * own, asked),
+                resolution=resolve_change(
+                    float(change[c, 0]) / n,
+                    {"the solver": error, "the sample of validation examples": CERTAIN * spread},
+                    now=now,
+                    range=measured.range,
+                    measurement=measured.name,
+                ),
             )
         )
     made.sort(key=lambda cluster: -cluster.harm)
     return HarmfulGroups(
         clusters=tuple(made),
         harm=harm.numpy(),
-        measured=float(measured_values(gradients).mean()),
+        measured=now,
         converged=bool(solution.converged.all()),
         reason=solution.reason,
         measurement=measured.name,

@@ -97,5 +97,6 @@ def group_influence(
         reason=" ".join(sorted(reason for reason in reasons if reason)),
         measurement=measured.name,
         higher_is_better=measured.higher_is_better,
+        range=measured.range,
         settings={**fitted.settings(), "measurement": measured.name},
     )

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from whence.errors import InputError
+from whence.influence import ANY, Range, Resolution, resolve_change
 from whence.influence.tables import known
 from whence.slices.groups import Groups
 from whence.slices.ranking import GroupRanking
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # A group above this share of the training set moves the curvature too: first order is a direction only.
 LARGE_SHARE = 0.1
+# Standard errors beyond which a change is not put down to the choice of queries.
+CERTAIN = 2.0
 # Query groups written out in a repr.
 _SHOWN = 8
 COLUMNS = (
@@ -36,6 +39,8 @@ COLUMNS = (
     "per_example",
     "share_of_train",
     "share_of_harm",
+    "resolved",
+    "reason",
 )
 
 
@@ -58,7 +63,7 @@ class GroupInfluence:
         scores: `∇m̄ᵀ C_λ⁻¹ g_i` of each training example for the mean of each query group, `(n, q)`.
         score_estimate: its expected error, `(n, q)`.
         converged: per query group; `reason` for those that are not.
-        measurement, higher_is_better: what was measured.
+        measurement, higher_is_better, range: what was measured, and what it can be.
         settings: everything that defines the numbers, as JSON values.
     """
 
@@ -75,7 +80,22 @@ class GroupInfluence:
     reason: str
     measurement: str
     higher_is_better: bool = False
+    range: Range = ANY
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def resolution(self, t: int, q: int) -> Resolution:
+        """Whether the change that training group `t` makes to query group `q` stands out of its errors: the
+        solver's, twice its standard error over the sample of queries, and what first order cannot predict."""
+        return resolve_change(
+            float(self.change[t, q]),
+            {
+                "the solver": float(self.estimate[t, q]),
+                "the sample of queries": CERTAIN * float(self.standard_error[t, q]),
+            },
+            now=float(self.measured[q]),
+            range=self.range,
+            measurement=self.measurement,
+        )
 
     @property
     def n_train(self) -> int:
@@ -142,6 +162,7 @@ class GroupInfluence:
         shares, each, own = self.share_of_harm, self.per_example, self.share_of_train
         for q, query_group in enumerate(self.queries.names):
             for t, train_group in enumerate(self.train.names):
+                found = self.resolution(t, q)
                 yield {
                     "train_group": train_group,
                     "query_group": query_group,
@@ -155,6 +176,8 @@ class GroupInfluence:
                     "per_example": float(each[t, q]),
                     "share_of_train": float(own[t]),
                     "share_of_harm": float(shares[t, q]),
+                    "resolved": found.resolved,
+                    "reason": found.reason,
                 }
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -174,6 +197,8 @@ class GroupInfluence:
             t = self.train.number(first)
             error = float(self.standard_error[t, q])
             beside = f" ± {error:.1e} by the sample" if math.isfinite(error) else ""
+            found = self.resolution(t, q)
+            beside += "" if found.resolved else f", NOT RESOLVED: {found.reason}"
             lines.append(
                 f"  {name}: {self.measurement} {float(self.measured[q]):.4g}; without {first} "
                 f"({len(self.train.members[t])}): {float(self.change[t, q]):+.3e}{beside}"
