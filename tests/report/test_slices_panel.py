@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from whence.influence import resolve_change
 from whence.report import Card
 from whence.report.slices_panel import MOST_COLUMNS, MOST_ROWS, harmful_panel, shown_groups, slices_panel
 from whence.slices import GroupInfluence, Groups, HarmfulCluster, HarmfulGroups
@@ -63,7 +64,9 @@ def test_changes_that_may_be_chance_are_set_apart():
     unsure = torch.zeros(3, 2, dtype=torch.float64)
     unsure[1, 0] = float(made.change[1, 0].abs())
     html = str(slices_panel(table(3, 2, standard_error=unsure), card).body)
-    assert html.count(" faint") == 1 and "within two standard errors" in html
+    assert html.count("cell harmful faint") + html.count("cell helpful faint") == 1
+    assert "not resolved, so neither size nor sign is to be read (1 of 6 shown)" in html
+    assert "it is within the error of the sample of queries: 1" in html
 
 
 def test_large_tables_show_the_largest_changes_and_say_so():
@@ -87,7 +90,8 @@ def test_a_group_that_nobody_harms_and_a_solver_that_did_not_converge():
 def clusters(*harms: float, error: float = 0.1) -> HarmfulGroups:
     made = [
         HarmfulCluster(np.array([i]), harm, -harm, math.inf, math.inf, error, 0.5, {"1": 1, "0": 2},
-                       -harm * np.ones(4), {"0": 0.75})
+                       -harm * np.ones(4), {"0": 0.75},
+                       resolve_change(-harm, {"the sample of validation examples": 2 * error}))
         for i, harm in enumerate(harms)
     ]  # fmt: skip
     return HarmfulGroups(tuple(made), np.array(harms), 0.3, True, "", "loss")
@@ -96,7 +100,7 @@ def clusters(*harms: float, error: float = 0.1) -> HarmfulGroups:
 def test_clusters_that_harm_are_shown_with_what_is_known_of_them():
     html = str(harmful_panel(clusters(1.0, 0.15, -2.0), card, class_names=["no", "yes"]).body)
     assert "1 of 3 clusters of training examples harms the" in html and html.count('class="cluster') == 2
-    assert "yes: 1" in html and "no: 75 %" in html and "May be chance" in html
+    assert "yes: 1" in html and "no: 75 %" in html and "Not resolved: it is within the error" in html
     assert "± unknown by the solver" in html and "1 more cluster that harms less" in html
 
 

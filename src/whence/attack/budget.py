@@ -38,6 +38,9 @@ class Budget:
             8-bit picture `x₀` rounds to (Koh & Liang 2017, §5.2); `"snap"`: values on the grid
             `low + j · level`, of which `x₀` must be one.
 
+        pictures: whether the inputs are pictures, whose levels are grey levels; other inputs are spoken of in
+            their own units.
+
     Raises:
         InputError: `radius ≤ 0`, an unknown norm or grid, an empty range, a grid without `low` and `level`,
             or a radius below one level on the grid, which leaves nothing to change.
@@ -49,6 +52,7 @@ class Budget:
     high: Bound = None
     level: Bound = None
     grid: Grid = "free"
+    pictures: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.radius, bool) or not (
@@ -89,6 +93,7 @@ class Budget:
         high: Bound = 1.0,
         levels: int = 256,
         grid: Grid | None = None,
+        pictures: bool = True,
     ) -> Budget:
         """A budget in grey levels of pictures with values from `low` to `high`.
 
@@ -102,7 +107,7 @@ class Budget:
         if grid is None:
             small = isinstance(radius, (int, float)) and radius <= 0.5
             grid = "same" if norm == "linf" and small else "snap"
-        return cls(radius, norm, low, high, width, grid)
+        return cls(radius, norm, low, high, width, grid, pictures)
 
     @property
     def dual(self) -> float:
@@ -113,7 +118,20 @@ class Budget:
     @property
     def unit(self) -> str:
         """What `radius` is counted in."""
-        return "units of the input" if self.level is None else "grey levels"
+        if self.level is None:
+            return "units of the input"
+        return "grey levels" if self.pictures else "steps of their range"
+
+    @property
+    def words(self) -> str:
+        """The radius with its unit; of inputs that are no pictures in their own units."""
+        level = self.level
+        if self.pictures or level is None:
+            return f"{float(self.radius):g} {self.unit}"
+        sizes = float(self.radius) * torch.as_tensor(level).double().flatten()
+        low, high = float(sizes.min()), float(sizes.max())
+        own = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        return f"{own} in the units of the inputs"
 
     def settings(self) -> dict[str, Any]:
         """JSON values."""

@@ -121,7 +121,7 @@ class PoisoningAudit:
         parts = []
         for k in self.edits:
             parts.append(f"{100 * self.share(k):.0f} % with {k}")
-        within = f"{float(self.budget.radius):g} {self.budget.unit}"
+        within = self.budget.words
         if self.budget.norm == "l2":
             within += " in l2 norm"
         text = f"Of {counted} correct predictions, training examples edited by at most {within} flip "

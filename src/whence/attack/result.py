@@ -21,7 +21,8 @@ class EditSize:
     Attributes:
         linf: largest `|δ|`, in the units of the inputs.
         l2: largest `‖δ‖₂`, likewise.
-        grey_levels: largest `|δ|` in grey levels; `None` where no level is known.
+        grey_levels: largest `|δ|` in grey levels; `None` where no level is known or the inputs are no
+            pictures.
         same_picture: whether all edits round to the same grey levels as their originals; `None` where the
             budget has no grid.
     """
@@ -35,7 +36,7 @@ class EditSize:
     def words(self) -> str:
         """In plain words."""
         if self.grey_levels is None:
-            return f"edits of at most {self.linf:.3g} in a value, {self.l2:.3g} in l2"
+            return f"edits of at most {self.linf:.3g} in a value, in their own units ({self.l2:.3g} in l2)"
         same = ", the same picture in 8 bits" if self.same_picture else ""
         return f"edits of at most {self.grey_levels:.2g} grey levels{same}"
 
@@ -49,7 +50,7 @@ def edit_size(original: Float[Tensor, " k *x"], edited: Float[Tensor, " k *x"], 
     return EditSize(
         float(change.abs().max()),
         float(change.flatten(1).norm(dim=1).max()),
-        None if levels is None else float(levels.abs().max()),
+        None if levels is None or not budget.pictures else float(levels.abs().max()),
         None if same is None else bool(same.all()),
     )
 

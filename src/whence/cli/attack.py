@@ -35,6 +35,8 @@ LEAD = (
 )
 _BATCH = 256
 
+_RETRAINED = "every flip was counted after retraining"
+
 
 @dataclass(frozen=True)
 class AttackReport:
@@ -92,7 +94,7 @@ def find_attack(
         on_stage(f"{task.name}: attacking {len(numbers)} queries, each by itself")
         audit = audit_poisoning(fitted, queries, edits=options.edits, **shared)
         panel = poisoning_panel(audit, *cards, class_names=task.class_names)
-        return AttackReport(task, audit, numbers, panel, remark, trust_of(fitted))
+        return AttackReport(task, audit, numbers, panel, remark, trust_of(fitted, retrained=_RETRAINED))
     on_stage(f"{task.name}: attacking {len(numbers)} queries at once")
     left = [i for i in range(len(examples)) if i not in set(numbers)]
     controls = task.validation
@@ -119,7 +121,7 @@ def find_attack(
         numbers,
         attack_panel(result, *cards, class_names=task.class_names),
         remark,
-        trust_of(fitted),
+        trust_of(fitted, retrained=_RETRAINED),
     )
 
 

@@ -28,7 +28,9 @@ def attack(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", help="Largest change, in grey levels: 1/255 of the inputs' range (default: 0.5)."
+            "--budget",
+            help="Largest change, in steps of 1/255 of the inputs' range: grey levels of pictures "
+            "(default: 0.5).",
         ),
     ] = None,
     norm: Annotated[

@@ -131,19 +131,20 @@ def make_budget(objective: Objective, where: ContinuousInput, options: AttackOpt
     low, high = options.more.get("low"), options.more.get("high")
     levels, grid = options.more.get("levels", _LEVELS), options.more.get("grid")
     known, remark = True, ""
+    picture = is_image(where.read(objective.examples.batch([0]))[0].detach().cpu().double().numpy())
     if low is None or high is None:
-        ends, picture = [], False
+        ends = []
         for _, batch in objective.examples.batches(_BATCH):
             x = where.read(batch)
             ends.append((float(x.min()), float(x.max())))
-            picture = is_image(x[0].detach().cpu().double().numpy())
         low = min(end[0] for end in ends) if low is None else low
         high = max(end[1] for end in ends) if high is None else high
         if isinstance(low, (int, float)) and isinstance(high, (int, float)):
             known = picture and (low, high) in _USUAL
+            step = "grey level" if known else "step"
             remark = (
                 f"Valid range as found in the training inputs: {number(low)} to {number(high)}, of which a "
-                f"grey level is 1/{levels - 1}; the task's attack may set low and high."
+                f"{step} is 1/{levels - 1}; the task's attack may set low and high."
             )
     if grid is None:
         # Whether the originals lie on the grid is known only for pictures that say so.
@@ -155,6 +156,7 @@ def make_budget(objective: Objective, where: ContinuousInput, options: AttackOpt
         low=low,
         high=high,
         levels=levels,
+        pictures=picture and known,
         grid=grid,  # type: ignore[arg-type]
     )
     return budget, remark

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from whence.api import Influence
+from whence.cli.edit_checks import check_edits
 from whence.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
 from whence.cli.files import write_table
 from whence.cli.grow import parse_sizes
@@ -35,6 +36,10 @@ LEAD = (
     "where it was asked, by training again."
 )
 _BATCH = 256
+_NOTHING = (
+    "nothing is changed: expected at least one of --remove 17,212, --relabel 5=3, --upweight 8=2, or a "
+    "function change(influence) in the task file that returns an intervention"
+)
 
 
 @dataclass(frozen=True)
@@ -131,14 +136,16 @@ def run_change(
             f"--retrain needs a recipe, and the task {task.name!r} defines no recipe(train, seed) -> model. "
             "Add one, or leave --retrain out."
         )
+    check_edits(task, options.remove, options.relabel, options.upweight)
+    ranking = [i for text in options.remove for i in parse_indices(text, "--remove")]
+    parse_sizes(options.grow, len(ranking))
+    if not (options.remove or options.relabel or options.upweight or task.change is not None):
+        raise InputError(_NOTHING)
     on_stage(f"{task.name}: checking model and data, fitting the curvature")
     influence = task.fit(solver=options.solver, progress=options.progress)
     intervention, edited = _edits(task, influence, options, out / "run")
     if not edited and not intervention.edits.added:
-        raise InputError(
-            "nothing is changed: expected at least one of --remove 17,212, --relabel 5=3, --upweight 8=2, or "
-            "a function change(influence) in the task file that returns an intervention"
-        )
+        raise InputError(_NOTHING)
     queries, numbers = choose_queries(influence, task.queries, options.queries)
     how: dict[str, Any] = {
         "order": cast(Order, options.order),

@@ -24,6 +24,8 @@ LEAD = (
     "something else. A prediction that rests on a handful of examples is one to look at."
 )
 
+_RETRAINED = "the sets were retrained without, as far as they are marked so"
+
 
 @dataclass(frozen=True)
 class FlipOptions:
@@ -125,7 +127,7 @@ def run_flips(
         query_cards(task, influence, queries, numbers),
         numbers,
         options.top,
-        trust_of(influence.fitted),
+        trust_of(influence.fitted, retrained=_RETRAINED) if confirm else trust_of(influence.fitted),
     )
     on_stage("writing the page")
     _write(result, out)

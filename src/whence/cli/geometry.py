@@ -17,12 +17,13 @@ from whence.cli.task_cards import train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError, UnsupportedError
 from whence.geometry import GradientBounds, GradientNorms
+from whence.influence import trust_without_fit
 from whence.labels import has_class_labels
 from whence.linalg import Estimate
 from whence.report import Card, Panel, write_panels
 from whence.report.describe import prediction
 from whence.report.geometry_layers import layer_rows, quantiles, violations
-from whence.report.geometry_panel import geometry_panel, steepest_first
+from whence.report.geometry_panel import geometry_panel, steepest_first, tied
 from whence.store import write_atomically
 from whence.store.json_values import dump_json
 from whence.task import check_examples
@@ -188,7 +189,7 @@ def run_geometry(
     on_stage("writing the page")
     out = Path(out)
     write_geometry(result, out)
-    write_panels(out / "report.html", [result.panel()], PAGE_TITLE, LEAD)
+    write_panels(out / "report.html", [result.panel()], PAGE_TITLE, LEAD, trust_without_fit())
     return result
 
 
@@ -205,6 +206,7 @@ def write_geometry(result: GeometryResult, out: Path) -> None:
         table = [asdict(row) for row in rows]
         write_table(out / "geometry_layers.csv", list(table[0]), (list(row.values()) for row in table))
     norms, bounds, complexity = result.norms, result.bounds, result.complexity
+    same = tied(norms, result.top)
     summary = {
         "name": result.task.name,
         "scalar": result.scalar,
@@ -218,7 +220,9 @@ def write_geometry(result: GeometryResult, out: Path) -> None:
         else {"ratio": _spread(bounds.ratio), "violations": violations(bounds)},
         "outside_the_theorem": result.reason or None,
         "layers": [asdict(row) for row in rows],
-        "steepest": [result.numbers[k] for k in steepest_first(norms)[: result.top]],
+        "steepest": [] if same else [result.numbers[k] for k in steepest_first(norms)[: result.top]],
+        "trust": trust_without_fit().as_dict(),
+        "nothing_to_rank": same or None,
     }
     write_atomically(out / "geometry.json", dump_json(summary, indent=2) + "\n")
 

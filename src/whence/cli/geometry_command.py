@@ -40,6 +40,7 @@ def geometry(
         from whence.cli.geometry import GeometryOptions, run_geometry
         from whence.cli.geometry_terminal import print_geometry
         from whence.cli.task_file import load_task
+        from whence.influence import trust_without_fit
 
         console = Console()
         options = GeometryOptions(scalar=scalar, examples=examples, probes=probes, top=top)
@@ -47,4 +48,4 @@ def geometry(
             on_stage(f"loading {task}")
             result = run_geometry(load_task(task), out, options, on_stage=on_stage)
         print_geometry(console, result)
-        say_where(console, out / "report.html")
+        say_where(console, out / "report.html", trust_without_fit())

@@ -9,7 +9,7 @@ from rich.text import Text
 from whence.cli.geometry import GeometryResult
 from whence.geometry import GradientBounds
 from whence.report.geometry_layers import layer_rows, quantiles, violations
-from whence.report.geometry_panel import steepest_first
+from whence.report.geometry_panel import steepest_first, tied
 from whence.report.geometry_words import share_text, short_name
 from whence.report.numbers import number
 
@@ -33,7 +33,8 @@ def print_geometry(console: Console, result: GeometryResult) -> None:
         console.print()
         console.print(_layers(result.bounds))
     console.print()
-    console.print(_steepest(result))
+    same = tied(result.norms, result.top)
+    console.print(Text(same) if same else _steepest(result))
 
 
 def _found(result: GeometryResult) -> Text:

@@ -24,4 +24,13 @@ def query_cards(
     """From an index in `queries` to a card; `numbers` are theirs among all of the task's."""
     objective = influence.objective
     examples = objective.read(queries, role="queries")
-    return Describer(objective, queries, examples, "query", task.describe_query, task.class_names, numbers)
+    return Describer(
+        objective,
+        queries,
+        examples,
+        "query",
+        task.describe_query,
+        task.class_names,
+        numbers,
+        train_cards(task, influence),
+    )

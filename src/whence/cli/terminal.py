@@ -62,9 +62,9 @@ def print_error(console: Console, error: BaseException, *, hint: str) -> None:
         console.print(Text(hint, style="dim"))
 
 
-def picture(image: np.ndarray) -> Text:
+def picture(image: np.ndarray, scale: tuple[float, float] | None = None) -> Text:
     """A small picture in block characters, two to a pixel to be square; larger ones are averaged down."""
-    grey = to_rgb(image)[:, :, :3].mean(axis=2) / 255
+    grey = to_rgb(image, scale)[:, :, :3].mean(axis=2) / 255
     factor = -(-max(grey.shape) // _WIDEST_PICTURE)
     if factor > 1:
         h, w = (max(1, side // factor) for side in grey.shape)
@@ -122,7 +122,7 @@ def _query(result: AuditResult, q: int) -> RenderableType:
     body: RenderableType = table
     if card.image is not None:
         body = Table.grid(padding=(0, 3, 0, 0))
-        body.add_row(picture(card.image), table)
+        body.add_row(picture(card.image, card.scale), table)
     note = Text(
         "removal: predicted change of the query's measurement without that example;\n?: "
         "not resolved against its errors, see the page",

@@ -21,7 +21,7 @@ from whence.influence.scores_file import load_scores, save_scores
 from whence.influence.self_scores import SelfScores
 from whence.influence.tables import Ranking
 from whence.influence.token_replacements import TokenReplacements, token_replacements
-from whence.influence.trust import Trust, trust_of, worst
+from whence.influence.trust import Trust, trust_of, trust_without_fit, worst
 
 __all__ = [
     "ANY",
@@ -57,5 +57,6 @@ __all__ = [
     "score_parts",
     "token_replacements",
     "trust_of",
+    "trust_without_fit",
     "worst",
 ]

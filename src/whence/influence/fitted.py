@@ -41,6 +41,7 @@ from whence.solvers import (
     choose_solver,
     keep_factors,
     relative_damping,
+    require_solver,
     solve_scaled,
 )
 from whence.task import (
@@ -88,6 +89,7 @@ class FitOptions:
     run_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        require_solver(self.solver)
         if self.batch_size is not None:
             self._require_integer("batch_size", 1, "None (chosen from memory=) or an integer ≥ 1")
         self._require_integer("fisher_draws", 1, "an integer ≥ 1")

@@ -37,7 +37,7 @@ class Trust:
 
     Attributes:
         level: `"good"`, `"fair"` or `"poor"`: the worst of what follows.
-        minimum: `"minimum"`, `"near"` or `"not a minimum"`.
+        minimum: `"minimum"`, `"near"`, `"not a minimum"` or `"not checked"`.
         approximate: what the solver leaves out of the curvature, in plain words; empty if nothing.
         converged: whether every solve behind the numbers did.
         retraining: its verdict, where a check belongs to this result: `"yes"`, `"ranking only"`, `"no"`, …
@@ -56,13 +56,20 @@ class Trust:
         return asdict(self)
 
 
-def trust_of(fitted: FittedInfluence, *, converged: bool = True, retraining: str | None = None) -> Trust:
+def trust_of(
+    fitted: FittedInfluence,
+    *,
+    converged: bool = True,
+    retraining: str | None = None,
+    retrained: str = "nothing was retrained here",
+) -> Trust:
     """From the check of the minimum, the solver, and retraining where it was done.
 
     Args:
         fitted: the fit.
         converged: whether the solves behind the numbers shown did.
         retraining: the verdict of a check that belongs to them.
+        retrained: what was retrained, in words, where there is no such verdict.
     """
     level, said = _MINIMUM[fitted.minimum.verdict]
     found = [said]
@@ -88,9 +95,22 @@ def trust_of(fitted: FittedInfluence, *, converged: bool = True, retraining: str
         elif retraining != "cannot tell":
             so = _SO[level]
     else:
-        found.append("nothing was retrained here")
+        found.append(retrained)
     words = f"How far to trust this: {', '.join(found[:-1])}, and {found[-1]}. {so}"
     return Trust(level, fitted.minimum.verdict, approximate, converged, retraining, words)
+
+
+def trust_without_fit() -> Trust:
+    """Of what is read off the model as it is."""
+    return Trust(
+        "fair",
+        "not checked",
+        "",
+        True,
+        None,
+        "How far to trust this: it describes the model as it is. Whether the model is at a minimum was not "
+        "checked and nothing was retrained, so it says nothing of what a change of the data would do.",
+    )
 
 
 def worst(*levels: Level) -> Level:

@@ -68,13 +68,14 @@ def build_section(
             f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
         )
     measured = measurement_now(fitted, examples, scores.measurement)
+    cards = Describer(objective, train, objective.examples, "train", describe_train, class_names)
     return ReportSection(
         name=name or type(objective.model).__name__,
         scores=scores,
         minimum=fitted.minimum,
-        train_card=Describer(objective, train, objective.examples, "train", describe_train, class_names),
+        train_card=cards,
         query_card=Describer(
-            objective, queries, examples, "query", describe_query, class_names, query_numbers
+            objective, queries, examples, "query", describe_query, class_names, query_numbers, cards
         ),
         coverage=layer_coverage(fitted) if isinstance(fitted.prepared, PreparedBlocks) else (),
         verification=verification,

@@ -26,7 +26,9 @@ class Card:
         predicted: what the model says.
         probability: of the prediction, in `[0, 1]`.
         image: `(h, w)`, `(c, h, w)` or `(h, w, c)` with one, three or four channels; bytes are
-            0..255, other numbers are shown as they are in `[0, 1]` and stretched to it otherwise.
+            0..255, other numbers are shown as they are in `[0, 1]` and by `scale` otherwise.
+        scale: the values shown as black and as white, the same for all pictures of a data set; `None` for
+            bytes, for pictures in `[0, 1]`, and for one that is stretched by itself.
         text: running text.
         rows: features, `(name, value)`.
     """
@@ -38,6 +40,7 @@ class Card:
     image: np.ndarray | None = None
     text: str | None = None
     rows: Sequence[tuple[str, Any]] = ()
+    scale: tuple[float, float] | None = None
 
     @property
     def correct(self) -> bool | None:
@@ -75,6 +78,7 @@ def merge_card(default: Card, described: Any) -> Card:
         image=chosen.image,
         text=chosen.text,
         rows=chosen.rows,
+        scale=chosen.scale,
     )
 
 

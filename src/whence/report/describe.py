@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ from torch import Tensor
 
 from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
 from whence.report.cards import Card, guess_content, merge_card
+from whence.report.images import Scale, common_scale
 from whence.task import Examples, Objective
 from whence.task.batch import TARGET_KEYS
+
+# Pictures whose values give the scale of all.
+_SCALED = 64
 
 Describe = Callable[[int], Any]  # index -> Card, dict or text
 
@@ -30,6 +35,7 @@ class Describer:
         describe: the user's own description; wins over the default.
         class_names: names of the classes.
         numbers: how the examples are numbered where `data` is a selection.
+        like: the cards whose scale of pictures is used here too; `None`: a scale of one's own.
     """
 
     objective: Objective
@@ -39,8 +45,24 @@ class Describer:
     describe: Describe | None = None
     class_names: Sequence[str] | None = None
     numbers: Sequence[int] | None = None
+    like: Describer | None = None
+
+    @cached_property
+    def scale(self) -> Scale | None:
+        """Black and white of all pictures, from some that are spread over the data set; `None` where they are
+        bytes or lie between 0 and 1, or there are none."""
+        if self.like is not None:
+            return self.like.scale
+        cards = [self._card(i) for i in self.examples.spread(min(_SCALED, len(self.examples)))]
+        return common_scale([card.image for card in cards if card.image is not None])
 
     def __call__(self, index: int) -> Card:
+        card = self._card(index)
+        if card.image is None or card.scale is not None or self.scale is None:
+            return card
+        return replace(card, scale=self.scale)
+
+    def _card(self, index: int) -> Card:
         number = index if self.numbers is None else self.numbers[index]
         batch = self.examples.batch([index])
         target = self.objective.targets(batch)
@@ -50,7 +72,7 @@ class Describer:
             with torch.no_grad():
                 outputs = self.objective.outputs(self.objective.parameters.values, batch)
             predicted, probability = prediction(self.objective.loss, outputs, self.class_names)
-            card = Card(card.title, card.label, predicted, probability, card.image, card.text, card.rows)
+            card = replace(card, predicted=predicted, probability=probability)
         return card if self.describe is None else merge_card(card, self.describe(number))
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 TITLE = "How steep in the input, how steep in the parameters"
 
+# Gradients that differ by less, relative to the largest, are the same.
+_SAME = 1e-5
+
 
 def geometry_panel(
     norms: GradientNorms,
@@ -69,7 +72,8 @@ def geometry_panel(
             f"bounds are of {len(bounds.left)} examples and norms of {n}; expected the same examples"
         )
     numbers = range(n) if numbers is None else numbers
-    steepest = steepest_first(norms)[:top]
+    same = tied(norms, top)
+    steepest = [] if same else steepest_first(norms)[:top]
     rows = [] if bounds is None else layer_rows(bounds)
     reach = _reach(rows)
     return Panel.from_template(
@@ -93,8 +97,27 @@ def geometry_panel(
         parts=_parts(norms) if bounds is None else [],
         norms=_norms_chart(norms, numbers, steepest),
         agreement=_agreement(norms),
+        tied=same,
         steepest=[_entry(norms, k, card(k)) for k in steepest],
     )
+
+
+def tied(norms: GradientNorms, top: int) -> str:
+    """Where the order of the steepest examples means nothing, in words; empty where it means something."""
+    largest = float(norms.inputs.max())
+    same = int((norms.inputs >= largest * (1 - _SAME)).sum())
+    n = len(norms.inputs)
+    if same == n and n > 1:
+        return (
+            f"Nothing to rank: all {n:,} examples have the same gradient in the input, up to rounding, as "
+            "where f is linear in it."
+        )
+    if same > top:
+        return (
+            f"Nothing to rank at the top: {same:,} examples share the largest gradient in the input, up to "
+            "rounding."
+        )
+    return ""
 
 
 def steepest_first(norms: GradientNorms) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.image import imsave
@@ -14,8 +15,16 @@ from whence.errors import InputError
 _LARGEST_SIDE = 192
 
 
-def to_rgb(image: np.ndarray) -> np.ndarray:
+Scale = tuple[float, float]
+
+
+def to_rgb(image: np.ndarray, scale: Scale | None = None) -> np.ndarray:
     """`(h, w, 3)` or `(h, w, 4)` bytes of a picture `(h, w)`, `(c, h, w)` or `(h, w, c)`.
+
+    Args:
+        image: bytes 0..255, or other numbers.
+        scale: the values shown as black and as white; what lies outside is cut off. `None`: 0 and 1, or, for
+            a picture outside them, its own ends.
 
     Raises:
         InputError: another shape.
@@ -30,7 +39,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
             f"a card's image has shape {np.shape(image)}; expected (h, w), (c, h, w) or (h, w, c) with "
             "c = 1, 3 or 4"
         )
-    scaled = _to_unit(array)
+    scaled = _to_unit(array, scale)
     factor = -(-max(scaled.shape[:2]) // _LARGEST_SIDE)
     if factor > 1:
         h, w = (side // factor * factor for side in scaled.shape[:2])
@@ -39,17 +48,36 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def data_uri(image: np.ndarray) -> str:
+def data_uri(image: np.ndarray, scale: Scale | None = None) -> str:
     """The picture as a `data:` URI, so that the page needs no other file."""
     buffer = io.BytesIO()
-    imsave(buffer, np.ascontiguousarray(to_rgb(image)), format="png")
+    imsave(buffer, np.ascontiguousarray(to_rgb(image, scale)), format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _to_unit(array: np.ndarray) -> np.ndarray:
+def common_scale(images: Sequence[np.ndarray]) -> Scale | None:
+    """Black and white for all pictures of a data set, from some of them: their smallest and largest value.
+    `None` where none is needed: bytes, and values from 0 to 1."""
+    numbers = [np.asarray(image) for image in images]
+    numbers = [array for array in numbers if array.dtype not in (np.bool_, np.uint8) and array.size]
+    ends = [(float(np.nanmin(array)), float(np.nanmax(array))) for array in numbers]
+    ends = [(low, high) for low, high in ends if np.isfinite(low) and np.isfinite(high)]
+    if not ends:
+        return None
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    if (low >= 0.0 and high <= 1.0) or not low < high:
+        return None
+    if low >= 0.0 and high <= 255.0 and all(np.array_equal(array, np.round(array)) for array in numbers):
+        return (0.0, 255.0)
+    return (low, high)
+
+
+def _to_unit(array: np.ndarray, scale: Scale | None) -> np.ndarray:
     if array.dtype == bool or array.dtype == np.uint8:
         return array.astype(np.float64) / (1 if array.dtype == bool else 255)
     values = np.nan_to_num(array.astype(np.float64))
+    if scale is not None:
+        return np.clip((values - scale[0]) / (scale[1] - scale[0]), 0.0, 1.0)
     low, high = float(values.min()), float(values.max())
     if low >= 0.0 and high <= 1.0:
         return values

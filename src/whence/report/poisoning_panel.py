@@ -248,7 +248,7 @@ def _nothing_words(audit: PoisoningAudit) -> str:
 
 def _budget_words(budget: Budget) -> str:
     norm = "in any value" if budget.norm == "linf" else "in l2 norm"
-    words = f"at most {float(budget.radius):g} {budget.unit} {norm}"
+    words = f"at most {budget.words} {norm}"
     if budget.grid == "same":
         return f"{words}, so that the stored 8-bit picture stays the same"
     return words

@@ -58,7 +58,7 @@ def card_view(card: Card) -> dict[str, Any]:
     rows = [
         (str(name), number(value) if isinstance(value, float) else str(value)) for name, value in card.rows
     ]
-    image = None if card.image is None else data_uri(card.image)
+    image = None if card.image is None else data_uri(card.image, card.scale)
     small = card.image is not None and max(card.image.shape) <= 64
     return {
         "title": card.title,
@@ -72,12 +72,21 @@ def card_view(card: Card) -> dict[str, Any]:
         "rows": rows[:_ROWS],
         "more_rows": rows[_ROWS:],
         "alt": f"{card.title}{'' if card.label is None else f', label {card.label}'}",
+        "scale": "" if card.scale is None else scale_words(card.scale),
     }
+
+
+def scale_words(scale: tuple[float, float]) -> str:
+    """What black and white of the pictures stand for."""
+    return f"black {number(scale[0], 3)}, white {number(scale[1], 3)}"
 
 
 def _facts(section: ReportSection) -> list[tuple[str, str]]:
     settings = section.settings
     facts = list(section.facts)
+    scale = getattr(section.train_card, "scale", None)
+    if scale is not None:
+        facts.append(("Pictures", scale_words(scale)))
     facts.append(("Training examples", f"{section.scores.n_train:,}"))
     if "p" in settings:
         facts.append(("Parameters studied", f"{settings['p']:,}"))

@@ -2,7 +2,7 @@
 
 from whence.solvers.arnoldi import Arnoldi
 from whence.solvers.astra import Astra
-from whence.solvers.auto import choose_solver
+from whence.solvers.auto import choose_solver, require_solver
 from whence.solvers.base import PreparedSolver, Solution, Solver
 from whence.solvers.block_diagonal import BlockDiagonal, PreparedBlockDiagonal
 from whence.solvers.cg import CG
@@ -53,5 +53,6 @@ __all__ = [
     "keep_factors",
     "preconditioner_of",
     "relative_damping",
+    "require_solver",
     "solve_scaled",
 ]

@@ -30,6 +30,16 @@ _NAMED: dict[str, type[Solver]] = {
 }
 
 
+def require_solver(solver: Solver | str) -> None:
+    """Refuse what is no solver and names none, before anything long is computed.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if not isinstance(solver, Solver) and solver != "auto" and solver not in _NAMED:
+        raise InputError(f"solver={solver!r}: expected 'auto', {', '.join(map(repr, _NAMED))}, or a Solver")
+
+
 def choose_solver(
     solver: Solver | str, operator: LinearOperator, *, memory: int, damped: bool
 ) -> tuple[Solver, str]:
@@ -44,10 +54,9 @@ def choose_solver(
     Raises:
         InputError: an unknown name.
     """
+    require_solver(solver)
     if isinstance(solver, Solver):
         return solver, "as given"
     if solver in _NAMED:
         return _NAMED[solver](), "as asked, with its defaults"
-    if solver != "auto":
-        raise InputError(f"solver={solver!r}: expected 'auto', {', '.join(map(repr, _NAMED))}, or a Solver")
     return choose_by_cost(operator, memory=memory, damped=damped)
