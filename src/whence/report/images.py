@@ -60,8 +60,8 @@ def common_scale(images: Sequence[np.ndarray]) -> Scale | None:
     `None` where none is needed: bytes, and values from 0 to 1."""
     numbers = [np.asarray(image) for image in images]
     numbers = [array for array in numbers if array.dtype not in (np.bool_, np.uint8) and array.size]
-    ends = [(float(np.nanmin(array)), float(np.nanmax(array))) for array in numbers]
-    ends = [(low, high) for low, high in ends if np.isfinite(low) and np.isfinite(high)]
+    numbers = [array[np.isfinite(array)] for array in numbers]
+    ends = [(float(array.min()), float(array.max())) for array in numbers if array.size]
     if not ends:
         return None
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
