@@ -78,7 +78,7 @@ def test_the_page_shows_plan_coverage_damping_and_distance():
     for expected in (
         "Layer by layer",
         "what couples one layer with another is left out",
-        "Probed on 2 of the queries: with the full curvature the scores would differ by about 25 % of their",
+        "Probed on 2 of the queries: with the full curvature and the same damping the scores would differ by about 25 % of their",
         "0.1 times the mean eigenvalue of each layer",
         "output curvature taken exactly, 9 gradients an example",
         "2 queries × 4 training examples: predicted 7.5 Gflop, 3.75 MB moved",
@@ -125,7 +125,12 @@ def test_bounds_that_are_not_known_are_no_infinities_in_the_page():
 def test_the_verdict_speaks_of_the_approximation_and_not_of_residuals(distance, level, answer, shown):
     verdict = verdicts(layered(distance))[1]
     assert (verdict.level, verdict.answer) == (level, answer)
-    assert dict(verdict.numbers)["Distance to the full curvature"].replace("\N{NO-BREAK SPACE}", " ") == shown
+    assert (
+        dict(verdict.numbers)["Distance to the full curvature, same damping"].replace(
+            "\N{NO-BREAK SPACE}", " "
+        )
+        == shown
+    )
     assert "residual" not in verdict.words and "converge" not in verdict.words
 
 

@@ -118,8 +118,9 @@ def distance_words(section: ReportSection) -> str:
     probes = min(int(section.settings.get("probes", len(section.scores))), len(section.scores))
     asked = "one of the queries" if probes == 1 else f"{probes} of the queries"
     return (
-        f"Probed on {asked}: with the full curvature the scores would differ by about "
-        f"{relative_size(distance)} of their own size."
+        f"Probed on {asked}: with the full curvature and the same damping the scores would differ by about "
+        f"{relative_size(distance)} of their own size. This is no distance to retraining: it does not say "
+        "which of the two agrees better with it."
     )
 
 

@@ -94,7 +94,10 @@ def _approximation(section: ReportSection) -> Verdict:
     """Of solvers that approximate the curvature, layer by layer: how much that changes the scores."""
     plan, distance = section.settings["plan"], section.scores.distance
     numbers = (
-        ("Distance to the full curvature", "not measured" if distance is None else relative_size(distance)),
+        (
+            "Distance to the full curvature, same damping",
+            "not measured" if distance is None else relative_size(distance),
+        ),
         (
             "Error of the contraction",
             number(plan["measured_error"], 1) if plan["measured_error"] else "rounding",
