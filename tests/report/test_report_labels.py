@@ -51,7 +51,9 @@ def test_the_most_suspicious_come_first_with_their_proposals():
     html = page(audit())
     first, second = html.index("train 7"), html.index("train 9")
     assert first < second < html.index("train 4")
-    assert "→" in html[:second] and html.count("may be right") == 2
+    assert '<span class="proposed">dog</span>' in html[:second] and html.count("may be right") == 2
+    assert "→" not in html and "--good" not in html[html.index('class="suspects"') :]
+    assert "In benchmarks the proposal was the true label for" in html
     assert "Of 3 looked at" in html and "of 12 in the training set" in " ".join(html.split())
     assert "No validation examples were given" in html and "data:image/png" in html
 

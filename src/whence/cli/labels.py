@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from whence.cli.task_cards import train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.influence import SelfScores, Trust, trust_of
-from whence.labels import COMBINED, LabelAudit
+from whence.labels import COMBINED, PROPOSALS_RIGHT, LabelAudit
 from whence.report import Card, Panel, write_panels
 from whence.report.labels_panel import labels_panel
 from whence.store import write_atomically
@@ -124,7 +125,7 @@ def write_labels(result: LabelsResult, out: Path) -> None:
     audit = result.audit
     names = ("rank", "train", "given", "proposed", "predicted", COMBINED, *audit.signals, "most_helpful")
     write_table(out / "labels.csv", names, _rows(audit, result.by))
-    found = audit.agreement()
+    found, ranking, wrong = audit.agreement(), audit.ranking, audit.wrong
     summary = {
         "name": result.task.name,
         "n": audit.n,
@@ -132,8 +133,21 @@ def write_labels(result: LabelsResult, out: Path) -> None:
         "classes": list(audit.class_names),
         "signals": list(audit.signals),
         "ranked_by": result.by,
+        "combined": {
+            "leads": ranking.by,
+            "far_off": None if math.isnan(ranking.far_off) else ranking.far_off,
+            "harm_weight": ranking.harm_weight,
+        },
+        "wrong_labels": {
+            "estimate": wrong.estimate,
+            "low": wrong.low,
+            "high": wrong.high,
+            "told": wrong.told,
+            "words": wrong.words,
+        },
         "converged": audit.converged,
         "proposed_changes": int((audit.proposed != audit.given).sum()),
+        "proposals_right": PROPOSALS_RIGHT,
         "top": [vars(suspect) for suspect in audit.top(result.top, result.by)],
         "agreement": {
             "names": list(found.names),

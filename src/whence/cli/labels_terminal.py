@@ -8,8 +8,8 @@ from rich.text import Text
 
 from whence.cli.labels import LabelsResult
 from whence.cli.terminal import picture
-from whence.labels import Suspect
-from whence.report.labels_panel import WORDS
+from whence.labels import PROPOSALS_RIGHT, Suspect
+from whence.report.labels_panel import ranked_by
 from whence.report.numbers import number
 
 # Signs with a column of their own; the files have all.
@@ -47,10 +47,11 @@ def _found(result: LabelsResult) -> Text:
     words = Text.assemble(
         ("Labels to check. ", "bold"),
         f"{len(audit):,} training examples looked at{of}; without having seen it, the model would label "
-        f"{moved:,} otherwise. Ranked by {WORDS.get(result.by, result.by)}.",
+        f"{moved:,} otherwise. Ranked by {ranked_by(result.by, audit.ranking)}.",
     )
     if not audit.converged:
         words.append(" Some solves did NOT converge.", style="bold red")
+    words.append("\n").append(audit.wrong.words)
     return words
 
 
@@ -72,9 +73,9 @@ def _shown(result: LabelsResult, suspects: list[Suspect]) -> RenderableType | No
 
 
 def _caption(suspect: Suspect) -> Text:
-    words = Text.assemble(f"train {suspect.train}: ", (_short(suspect.given), "yellow"))
+    words = Text.assemble(f"train {suspect.train}: ", (_short(suspect.given), "bold"))
     if not suspect.kept:
-        words.append(" → ").append(_short(suspect.proposed), style="bold cyan")
+        words.append(", perhaps ", style="dim").append(_short(suspect.proposed))
     return words
 
 
@@ -91,8 +92,8 @@ def _table(suspects: list[Suspect], signals: list[str]) -> Table:
         table.add_row(
             Text(str(suspect.rank), style="dim"),
             Text(str(suspect.train)),
-            Text(_short(suspect.given), style="yellow"),
-            Text("keep", style="dim") if suspect.kept else Text(_short(suspect.proposed), style="bold cyan"),
+            Text(_short(suspect.given), style="bold"),
+            Text("keep", style="dim") if suspect.kept else Text(_short(suspect.proposed)),
             *(Text(number(suspect.signals[name], 2, sign=name in ("harm", "relabel"))) for name in columns),
         )
     return table
@@ -100,7 +101,10 @@ def _table(suspects: list[Suspect], signals: list[str]) -> Table:
 
 def _notes(result: LabelsResult) -> Text:
     audit = result.audit
-    lines = ["left out: loss predicted for the model trained without the example"]
+    lines = [
+        "proposed: the class the model would give without the example. " + PROPOSALS_RIGHT,
+        "left out: loss predicted for the model trained without the example",
+    ]
     if "harm" in audit.signals:
         lines.append("harm, relabel: predicted fall of the mean validation loss if it is removed, or")
         lines.append("given the label that helps most")

@@ -295,8 +295,8 @@ class FittedInfluence:
     def score_bound(
         self, solution: Solution, gradients: GradientSizes | Float[Tensor, " b"], floor: float | None = None
     ) -> Float[Tensor, "k b"]:
-        """See `influence.score_errors.score_bound`; `floor` stands for `λ_min` where the solution is of another
-        system. Where the answer sought is that of `C` itself, its residual is `r + λx`."""
+        """See `influence.score_errors.score_bound`; `floor` stands for `λ_min` where the solution is of
+        another system. Where the answer sought is that of `C` itself, its residual is `r + λx`."""
         floor = self.prepared.lower_bound if floor is None else floor
         largest = max(self.spectrum.largest_upper, 0.0) + self.damping.value
         if self.damping.departs:

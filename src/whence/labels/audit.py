@@ -12,7 +12,9 @@ from torch import Tensor
 
 from whence.errors import InputError
 from whence.labels.agreement import Agreement, agreement
-from whence.labels.combine import combine
+from whence.labels.combine import Ranking, default_ranking
+from whence.labels.disagreement import Disagreement, mean_confidence
+from whence.labels.wrong_count import WrongCount, count_wrong, not_all_looked_at, not_converged
 
 if TYPE_CHECKING:
     import pandas
@@ -70,6 +72,8 @@ class LabelAudit:
         n: training examples in all.
         converged: whether every solve did.
         settings: everything that defines the run, as JSON values.
+        validation_disagreements: validation labels that differ from the class the model predicts; `None`
+            without validation data.
     """
 
     index: Int[Tensor, " k"]
@@ -84,6 +88,7 @@ class LabelAudit:
     n: int
     converged: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
+    validation_disagreements: int | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -91,11 +96,51 @@ class LabelAudit:
     @property
     def combined(self) -> Float[Tensor, " k"]:
         """The signals in one number; see `whence.labels.combine`."""
-        return combine(self.signals)
+        return self.ranking.values
+
+    @property
+    def ranking(self) -> Ranking:
+        """The combination, which sign leads it and what else counts."""
+        mean = mean_confidence(self.confidence, self.left_out_confidence, self._probabilities)
+        return default_ranking(self.signals, self.given, mean, self.disagreement)
+
+    @property
+    def disagreement(self) -> Disagreement:
+        """How many labels differ from the model's class, in-sample, left out and on validation examples."""
+        wrong = self.validation_disagreements
+        return Disagreement(
+            len(self),
+            int((self.confidence.argmax(1) != self.given).sum()),
+            int((self.left_out_confidence.argmax(1) != self.given).sum()),
+            0 if wrong is None else int(self.settings["validation"]),
+            wrong or 0,
+        )
+
+    @property
+    def wrong(self) -> WrongCount:
+        """Estimated number of wrong labels in the training set, with an interval, or why it cannot be told;
+        see `whence.labels.wrong_count`."""
+        if len(self.index.unique()) < self.n:
+            return not_all_looked_at(len(self), self.n)
+        if not self.converged:
+            return not_converged(self.n)
+        return count_wrong(
+            self.given,
+            self.confidence,
+            self.left_out_confidence,
+            self.disagreement,
+            probabilities=self._probabilities,
+            held=int(self.settings.get("left_out_held", 0)),
+            approximate=bool(self.settings.get("left_out_approximate", False)),
+        )
 
     @property
     def proposed(self) -> Int[Tensor, " k"]:
-        """The likeliest class by the model without the example; its own label where that is it."""
+        """The likeliest class by the model without the example; its own label where that is it.
+
+        A suggestion to look at, not a correction: `whence.labels.PROPOSALS_RIGHT` says how often it was right
+        where that could be measured.
+        """
         return self.left_out_confidence.argmax(1)
 
     @property
@@ -194,6 +239,10 @@ class LabelAudit:
             f"LabelAudit({len(self)} of {self.n} training examples, {len(self.class_names)} classes, signals "
             f"{', '.join(self.signals)}; another label proposed for {moved}{state})"
         )
+
+    @property
+    def _probabilities(self) -> bool:
+        return bool(self.settings.get("probabilities", True))
 
     def _positions(self, by: str) -> Int[Tensor, " k"]:
         # A stable sort: ties keep the order of the training set.

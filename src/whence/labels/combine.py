@@ -1,40 +1,111 @@
-"""Several signs of a wrong label as one number.
+"""Several signs of a wrong label as one number: the default ranking, and weighted means of one's own.
 
-The combination is a weighted sum of z-scores of three signs that look from different sides: what the model
-as it is thinks of the label (`margin`), what it would think had it not seen the example
-(`left_out_margin`), and, at half the weight, whether the example pulls against the validation set
-(`relative_harm`), where there is one. All three are bounded for a loss with probabilities, so that no
-single example sets the scale. It was chosen among the subsets of up to four signals and four ways to put
-them on one scale; `docs/labels.md` says on which data, and what it gains on others.
+Which sign ranks best depends on the noise, and the labels show which kind it is. Where wrong labels may be
+any class, the loss is best: for calibrated probabilities `p` it orders by the chance `(1 − p_y)/p_y` that the
+label is wrong. Where they are classes that people confuse, a tiny `p_y` marks an odd example rather than a
+wrong label, and the margin, which is bounded, is better. The examples that the model is sure of tell them
+apart: labels among the classes that it finds least likely are not confusions. `docs/labels.md` says on which
+data this was chosen and what it gave on others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.special import ndtri
+from scipy.stats import rankdata
 from torch import Tensor
 
 from whence.errors import InputError
+from whence.labels.disagreement import Disagreement
 
-WEIGHTS: Mapping[str, float] = {"margin": 1.0, "left_out_margin": 1.0, "relative_harm": 0.5}
+# From this share of far-off labels on, the noise counts as spread over the classes. Between the largest seen
+# with confused classes on sets that a model learns (.13) and the smallest with spread ones (.29).
+_SPREAD = 0.25
+# Weight of the harm against one for the loss or margin, and what is added if all labels were learnt by heart.
+_HARM, _HARM_MEMORISED = 0.15, 0.3
 
 
-def combine(
-    signals: Mapping[str, Float[Tensor, " n"]], weights: Mapping[str, float] | None = None
-) -> Float[Tensor, " n"]:
+@dataclass(frozen=True)
+class Ranking:
+    """The default ranking, and how it was made.
+
+    Attributes:
+        values: larger is more suspicious, `(k,)`.
+        by: `"loss"` or `"margin"`, the sign that leads it.
+        far_off: share of the disagreeing labels that are spread over all classes; NaN for two classes, where
+            loss and margin rank alike.
+        harm_weight: of relative harm, as normal scores, against one for the leading sign; 0 without
+            validation data.
+    """
+
+    values: Float[Tensor, " k"]
+    by: str
+    far_off: float
+    harm_weight: float
+
+
+def default_ranking(
+    signals: Mapping[str, Float[Tensor, " k"]],
+    given: Int[Tensor, " k"],
+    confidence: Float[Tensor, "k c"],
+    found: Disagreement,
+) -> Ranking:
+    """The ranking used where none is asked for.
+
+    The loss, or the margin, in-sample and left out; with validation data plus relative harm, at a small
+    weight that grows as far as the model learnt its labels by heart, and at the same weight where the
+    left-out predictions are not to be trusted.
+
+    Args:
+        signals: by name, as of `label_signals`.
+        given: class numbers.
+        confidence: as of `whence.labels.disagreement.mean_confidence`.
+        found: how often labels and model disagree.
+    """
+    far_off = far_off_share(given, confidence)
+    by = "loss" if far_off >= _SPREAD else "margin"
+    # Losses have no upper end: their ranks count. Margins are bounded, and how close to the end tells.
+    scale = normal_scores if by == "loss" else z_scores
+    values = normal_scores(scale(signals[by]) + scale(signals[f"left_out_{by}"]))
+    if "relative_harm" not in signals:
+        return Ranking(values, by, far_off, 0.0)
+    weight = 1.0 if found.too_good else _HARM + _HARM_MEMORISED * found.memorised
+    return Ranking(values + weight * normal_scores(signals["relative_harm"]), by, far_off, weight)
+
+
+def far_off_share(given: Int[Tensor, " k"], confidence: Float[Tensor, "k c"]) -> float:
+    """Of the labels that disagree with the model, among the half of examples it is surest of: how many are
+    spread over all other classes, told from those in the less likely half of the classes. In [0, 1]; NaN for
+    two classes.
+    """
+    k, c = confidence.shape
+    if c == 2:
+        return float("nan")
+    sure = confidence.max(1).values.argsort(descending=True, stable=True)[: max(1, k // 2)]
+    own = confidence[sure].gather(1, given[sure, None])
+    ahead = (confidence[sure] > own).sum(1)
+    unlikely = c // 2
+    disagree = int((ahead > 0).sum())
+    far = int((ahead >= c - unlikely).sum())
+    return min(1.0, far * (c - 1) / unlikely / disagree) if disagree else 0.0
+
+
+def combine(signals: Mapping[str, Float[Tensor, " n"]], weights: Mapping[str, float]) -> Float[Tensor, " n"]:
     """Weighted mean of the z-scores of some signals; larger is more suspicious.
 
     Args:
         signals: by name.
-        weights: of some of them, not negative; those of `WEIGHTS` that are there by default. A signal that is
-            the same everywhere says nothing and counts as zero.
+        weights: of some of them, not negative. A signal that is the same everywhere says nothing and counts
+            as zero.
 
     Raises:
         InputError: a weight for what is no signal, none at all, or a negative one.
     """
-    chosen = {name: w for name, w in WEIGHTS.items() if name in signals} if weights is None else dict(weights)
+    chosen = dict(weights)
     unknown = [name for name in chosen if name not in signals]
     if unknown or not chosen:
         raise InputError(
@@ -56,3 +127,9 @@ def z_scores(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     # Equal values leave rounding of the mean, which is no signal.
     same = size <= 1e-12 * wide.abs().max()
     return torch.zeros_like(wide) if bool(same) else centred / size
+
+
+def normal_scores(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Quantiles of the normal distribution at the ranks, `Φ⁻¹(rank/(n + 1))`; equal values share theirs."""
+    ranks = rankdata(values.double().numpy())
+    return torch.from_numpy(ndtri(ranks / (len(ranks) + 1.0)))

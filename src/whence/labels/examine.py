@@ -19,10 +19,12 @@ from whence.task import check_examples
 
 @dataclass(frozen=True)
 class Direction:
-    """`C_λ⁻¹ ∇m` for the mean validation loss, and the directions of its error, as columns."""
+    """`C_λ⁻¹ ∇m` for the mean validation loss, and the directions of its error, as columns; how many
+    validation examples there are, and for how many the model says another class than their label."""
 
     columns: Float[Tensor, "p k"]
     count: int
+    disagreements: int
     converged: bool
 
 
@@ -122,12 +124,17 @@ def validation_direction(fitted: FittedInfluence, classes: ClassLabels, validati
     objective = fitted.objective
     examples = require_examples(objective, validation, "validation")
     check_examples(objective, examples, batch_size=max(fitted.engine.batch_size, 256), progress=False)
+    disagreements = 0
     for where, batch in examples.batches(fitted.engine.batch_size):
-        classes.index(objective.targets(batch), torch.arange(where.start, where.stop), "validation")
+        numbers = torch.arange(where.start, where.stop)
+        labels = classes.index(objective.targets(batch), numbers, "validation")
+        with torch.no_grad():
+            outputs = objective.outputs(objective.parameters.values, batch)
+        disagreements += int((classes.scores(outputs).argmax(1).cpu() != labels).sum())
     gradient = ExampleGradients(fitted.engine, examples, objective.loss).mean().to(objective.dtype)
     solution = fitted.solve(gradient[:, None])
     columns = torch.cat([solution.x, solution.error_directions[:, :, 0].T], dim=1)
-    return Direction(columns, len(examples), bool(solution.converged.all()))
+    return Direction(columns, len(examples), disagreements, bool(solution.converged.all()))
 
 
 def margin(

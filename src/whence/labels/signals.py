@@ -115,8 +115,11 @@ def label_signals(
             "validation": 0 if against is None else against.count,
             "left_out": left_out,
             "left_out_held": merged.held,
+            "left_out_approximate": fitted.engine.structure != "linear head"
+            or isinstance(fitted.prepared, PreparedBlocks),
             "probabilities": classes.has_probabilities,
         },
+        validation_disagreements=None if against is None else against.disagreements,
     )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from whence.labels import COMBINED, Agreement, LabelAudit, Suspect
+from whence.labels import COMBINED, PROPOSALS_RIGHT, Agreement, LabelAudit, Ranking, Suspect
 from whence.report.cards import Card
 from whence.report.numbers import number
 from whence.report.panels import Panel
@@ -31,7 +31,7 @@ ON_CARDS = ("loss", "left_out_loss", "self_influence", "harm", "relabel")
 def labels_panel(
     audit: LabelAudit, card: Callable[[int], Card], *, top: int = 12, by: str = COMBINED
 ) -> Panel:
-    """The `top` most suspicious labels, each with the label proposed for it.
+    """The `top` most suspicious labels, each with the label proposed for it, and how many are wrong in all.
 
     Args:
         audit: of the training labels.
@@ -47,7 +47,9 @@ def labels_panel(
     return Panel.from_template(
         "Labels to check",
         "labels.html.j2",
-        ranked_by=WORDS.get(by, by),
+        ranked_by=ranked_by(by, audit.ranking),
+        wrong=audit.wrong,
+        proposals_right=PROPOSALS_RIGHT,
         looked_at=f"{len(audit):,}",
         all_examples=None if len(audit) == audit.n else f"{audit.n:,}",
         moved=f"{moved:,}",
@@ -57,6 +59,12 @@ def labels_panel(
         suspects=[_entry(suspect, card(suspect.train)) for suspect in suspects],
         agreement=_agreement(audit.agreement()),
     )
+
+
+def ranked_by(by: str, ranking: Ranking) -> str:
+    """What a ranking goes by, in words; of the default one also the sign that leads it."""
+    words = WORDS.get(by, by)
+    return f"{words} (the {WORDS[ranking.by]} leads)" if by == COMBINED else words
 
 
 def _entry(suspect: Suspect, card: Card) -> dict[str, Any]:
