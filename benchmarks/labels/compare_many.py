@@ -148,8 +148,8 @@ def _quick_precision(suspicion: np.ndarray, wrong: np.ndarray) -> float:
 
 def _precisions(rows: Sequence[Row]) -> str:
     lines = [
-        "| set, noise, model | wrong | leads | loss | margin | left-out loss | self-infl. | harm | best of the "
-        "model's own | best of all | former | **default, no val.** | **default** |",
+        "| set, noise, model | wrong | leads | loss | margin | left-out loss | self-infl. | harm | best of "
+        "the model's own | best of all | former | **default, no val.** | **default** |",
         "| --- |" + " --- |" * 12,
     ]
     for row in rows:

@@ -1,6 +1,6 @@
 """Every set with every kind of noise and every model: signals of each label, kept as arrays.
 
-    python benchmarks/labels/compute_many.py --data DIR [--out out/labels-many] [--part choosing,checking]
+    python benchmarks/labels/compute_many.py --data DIR [--out out/labels-many] [--sets digits,yoruba]
 
 DIR is the folder that `run.py` reads, with fashion_mnist/, cifar10/, tabular/ and text/ beside it. Human
 labels of CIFAR-10 (CIFAR-10N, Wei et al. 2022) are read from cifar10/CIFAR-N.zip, which the package
@@ -27,6 +27,7 @@ from whence import EKFAC, FullBatch, Influence
 
 DECAYS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 MODELS = ("tuned", "loose", "mlp")
+SETS = {**many_sets.CHOOSING, **many_sets.CHECKING}
 
 
 def main() -> None:
@@ -34,10 +35,7 @@ def main() -> None:
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     tell = Progress("")
-    sets = {
-        **(many_sets.CHOOSING if "choosing" in given.part else {}),
-        **(many_sets.CHECKING if "checking" in given.part else {}),
-    }
+    sets = {name: load for name, load in SETS.items() if name in given.sets}
     for seed in given.seeds:
         for name, load in sets.items():
             clean = None
@@ -63,9 +61,15 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out/labels-many"), help="arrays go here")
     parser.add_argument("--data", type=Path, required=True, help="folder with the data")
-    parser.add_argument("--part", default="choosing,checking")
-    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0])
-    return parser.parse_args()
+    parser.add_argument("--sets", default=",".join(SETS), help="comma-separated")
+    parser.add_argument("--seeds", default="0", help="comma-separated, of splits and noise")
+    given = parser.parse_args()
+    given.sets = given.sets.split(",")
+    given.seeds = [int(seed) for seed in given.seeds.split(",")]
+    unknown = set(given.sets) - set(SETS)
+    if unknown:
+        parser.error(f"unknown sets {', '.join(sorted(unknown))}; expected {', '.join(SETS)}")
+    return given
 
 
 def _kinds(name: str) -> tuple[str, ...]:

@@ -30,10 +30,13 @@ import tables
 from noisy_labels import LabelTask
 from progress import Progress
 
-from whence.labels import auroc, average_precision, combine, found_fraction
+from whence.labels import Disagreement, auroc, average_precision, found_fraction
+from whence.labels.combine import default_ranking
+from whence.labels.disagreement import mean_confidence
 
 ADAPTER = Path(__file__).with_name("cleanlab_adapter.py")
 BOOTSTRAPS = 200
+NEED_VALIDATION = ("harm", "relative_harm", "relabel")
 
 
 def main() -> None:
@@ -41,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     tell = Progress("")
-    if not given.skip_install:
+    if not (given.skip_install or given.signals_only):
         environments.prepare("cleanlab", tell)
     runs = []
     for key in given.settings.split(","):
@@ -50,7 +53,8 @@ def main() -> None:
             file = given.out / f"{key}-{seed}{'-quick' if given.quick else ''}.npz"
             if not file.exists():
                 tell(f"{setting.words}, seed {seed}")
-                np.savez(file, **_compute(setting, models.load(setting, given.data, seed, given.quick), seed))
+                task = models.load(setting, given.data, seed, given.quick)
+                np.savez(file, **_compute(setting, task, seed, given.signals_only))
             runs.append(_measured(setting, seed, dict(np.load(file)), given.out))
     (given.out / "results.json").write_text(json.dumps(runs, indent=1))
     (given.out / "table.md").write_text(tables.render(runs))
@@ -64,6 +68,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--settings", default=",".join(models.SETTINGS), help="comma-separated")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data and one seed")
     parser.add_argument("--skip-install", action="store_true", help="use cleanlab's environment as it is")
+    parser.add_argument(
+        "--signals-only",
+        action="store_true",
+        help="neither cross-validation nor cleanlab, a fifth of the time",
+    )
     given = parser.parse_args()
     unknown = set(given.settings.split(",")) - set(models.SETTINGS)
     if unknown:
@@ -79,7 +88,9 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
-def _compute(setting: models.Setting, task: LabelTask, seed: int) -> dict[str, np.ndarray]:
+def _compute(
+    setting: models.Setting, task: LabelTask, seed: int, signals_only: bool
+) -> dict[str, np.ndarray]:
     """What takes long, as arrays: the trained model's probabilities, whence's signals, cross-validation."""
     started = time.process_time()
     model = models.trained(setting, task, task.x, task.given, seed)
@@ -88,17 +99,19 @@ def _compute(setting: models.Setting, task: LabelTask, seed: int) -> dict[str, n
     audit = models.signals(setting, task, model)
     assert audit.relabel_change is not None
     seconds = (train_seconds, time.process_time() - started)
+    more = {} if signals_only else {"cross_validated": models.cross_validated(setting, task, seed)}
     return {
+        **more,
         "given": task.given,
         "true": task.true,
         "in_sample": models.probabilities(model, task.x),
-        "cross_validated": models.cross_validated(setting, task, seed),
         "left_out": audit.left_out_confidence.numpy(),
         "relabel_change": audit.relabel_change.numpy(),
         "features": np.array(task.x.shape[1]),
         "accuracy": (models.probabilities(model, task.x_test).argmax(1) == task.y_test).mean(),
         "seconds": np.array(seconds),
         "held": np.array(audit.settings["left_out_held"]),
+        "validation": np.array([len(task.y_validation), audit.validation_disagreements or 0]),
         **{f"signal_{name}": values.numpy() for name, values in audit.signals.items()},
     }
 
@@ -111,17 +124,18 @@ def _measured(setting: models.Setting, seed: int, arrays: dict[str, np.ndarray],
     signals = {name.removeprefix("signal_"): v for name, v in arrays.items() if name.startswith("signal_")}
     rankings = {f"whence {name}": values for name, values in signals.items()}
     tensors = {name: torch.from_numpy(values) for name, values in signals.items()}
-    without = {name: values for name, values in tensors.items() if name not in ("harm", "relative_harm")}
-    rankings["whence combined"] = combine(tensors).numpy()
-    rankings["whence combined without validation"] = combine(without).numpy()
+    rankings["whence combined"] = _combined(arrays, tensors, True)
+    rankings["whence combined without validation"] = _combined(arrays, tensors, False)
     kinds = ("in_sample", "cross_validated", "left_out")
-    rankings |= _cleanlab(out, given, {kind: arrays[kind] for kind in kinds})
+    if "cross_validated" in arrays:
+        rankings |= _cleanlab(out, given, {kind: arrays[kind] for kind in kinds})
     proposals = {
         "the model": arrays["in_sample"].argmax(1),
         "whence, left out": arrays["left_out"].argmax(1),
         "whence, relabel influence": arrays["relabel_change"].argmin(1),
-        "cross-validated model": arrays["cross_validated"].argmax(1),
     }
+    if "cross_validated" in arrays:
+        proposals["cross-validated model"] = arrays["cross_validated"].argmax(1)
     return {
         "setting": setting.key,
         "words": setting.words,
@@ -143,6 +157,19 @@ def _measured(setting: models.Setting, seed: int, arrays: dict[str, np.ndarray],
             for name, values in proposals.items()
         },
     }
+
+
+def _combined(
+    arrays: dict[str, np.ndarray], signals: dict[str, torch.Tensor], validation: bool
+) -> np.ndarray:
+    """The default ranking, with or without what the validation examples gave."""
+    given = torch.from_numpy(arrays["given"])
+    inside, outside = (torch.from_numpy(arrays[name]) for name in ("in_sample", "left_out"))
+    differ = [int((p.argmax(1) != given).sum()) for p in (inside, outside)]
+    seen = arrays["validation"].tolist() if validation else (0, 0)
+    found = Disagreement(len(given), *differ, *seen)
+    chosen = {name: v for name, v in signals.items() if validation or name not in NEED_VALIDATION}
+    return default_ranking(chosen, given, mean_confidence(inside, outside, True), found).values.numpy()
 
 
 def _cleanlab(out: Path, labels: np.ndarray, probabilities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

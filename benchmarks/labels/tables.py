@@ -66,6 +66,8 @@ def _overview(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
         "| --- |" + " --- |" * len(words),
     ]
     for name in _MAIN:
+        if any(name not in runs[0]["rankings"] for runs in groups):
+            continue  # nothing was computed of cleanlab
         cells = [_with_error(runs, name, "average_precision") for runs in groups]
         lines.append(f"| {_ROWS[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -91,6 +93,8 @@ def _setting(runs: Sequence[dict[str, Any]]) -> str:
         "| --- | --- | --- |" + " --- |" * len(_SHARES),
     ]
     for name, words in _ROWS.items():
+        if name not in first["rankings"]:
+            continue
         cells = [_with_error(runs, name, "auroc"), _with_error(runs, name, "average_precision")]
         for share in _SHARES:
             found = [run["rankings"][name]["found"][share] for run in runs]

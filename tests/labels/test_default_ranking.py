@@ -54,15 +54,27 @@ def test_the_formula(noise, validation):
     found = audit.disagreement
     learnt = 1 - found.in_sample / found.left_out
     assert 0 < learnt < 1
-    lead = (
-        scores(signals["loss"]) + scores(signals["left_out_loss"])
-        if noise == "spread"
-        else z(signals["margin"]) + z(signals["left_out_margin"])
-    )
-    expected = scores(lead)
+    by_loss = scores(scores(signals["loss"]) + scores(signals["left_out_loss"]))
+    by_margin = scores(z(signals["margin"]) + z(signals["left_out_margin"]))
+    share = min(1.0, max(0.0, (audit.ranking.far_off - 0.13) / 0.16))
+    assert share == (1.0 if noise == "spread" else pytest.approx(audit.ranking.loss_weight))
+    expected = scores(share * by_loss + (1 - share) * by_margin)
     if validation:
         expected = expected + (0.15 + 0.3 * learnt) * scores(signals["relative_harm"])
     torch.testing.assert_close(audit.combined, torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_between_the_two_kinds_both_count():
+    audit, _ = circle_audit("spread")
+    confidence = torch.full((500, 6), 0.1, dtype=torch.float64)
+    confidence[:, 0] = 0.5
+    given = torch.zeros(500, dtype=torch.long)
+    confidence += torch.tensor([0.0, 0.005, 0.004, 0.003, 0.002, 0.001])
+    given[:40], given[40:45] = 1, 5  # in the surest half: 45 differ, 5 of them far off, 5 · 5/3 / 45
+    made = default_ranking(audit.signals, given, confidence, Disagreement(500, 10, 40))
+    assert made.far_off == pytest.approx(5 * 5 / 3 / 45)
+    assert made.loss_weight == pytest.approx((made.far_off - 0.13) / 0.16)
+    assert made.by == "margin" and made.harm_weight > 0
 
 
 def test_harm_leads_along_where_left_out_predictions_are_too_good():

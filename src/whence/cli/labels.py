@@ -135,6 +135,7 @@ def write_labels(result: LabelsResult, out: Path) -> None:
         "ranked_by": result.by,
         "combined": {
             "leads": ranking.by,
+            "loss_weight": ranking.loss_weight,
             "far_off": None if math.isnan(ranking.far_off) else ranking.far_off,
             "harm_weight": ranking.harm_weight,
         },

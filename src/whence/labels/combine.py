@@ -10,6 +10,7 @@ data this was chosen and what it gave on others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,9 +23,9 @@ from torch import Tensor
 from whence.errors import InputError
 from whence.labels.disagreement import Disagreement
 
-# From this share of far-off labels on, the noise counts as spread over the classes. Between the largest seen
-# with confused classes on sets that a model learns (.13) and the smallest with spread ones (.29).
-_SPREAD = 0.25
+# Shares of far-off labels: the margin alone up to the first, the largest seen with confused classes on sets
+# that a model learns; the loss alone from the second, the smallest seen with spread ones.
+_CONFUSED, _SPREAD = 0.13, 0.29
 # Weight of the harm against one for the loss or margin, and what is added if all labels were learnt by heart.
 _HARM, _HARM_MEMORISED = 0.15, 0.3
 
@@ -35,17 +36,22 @@ class Ranking:
 
     Attributes:
         values: larger is more suspicious, `(k,)`.
-        by: `"loss"` or `"margin"`, the sign that leads it.
         far_off: share of the disagreeing labels that are spread over all classes; NaN for two classes, where
             loss and margin rank alike.
+        loss_weight: of the loss, in [0, 1]; the rest is the margin's.
         harm_weight: of relative harm, as normal scores, against one for the leading sign; 0 without
             validation data.
     """
 
     values: Float[Tensor, " k"]
-    by: str
     far_off: float
+    loss_weight: float
     harm_weight: float
+
+    @property
+    def by(self) -> str:
+        """`"loss"` or `"margin"`, the sign that leads it."""
+        return "loss" if self.loss_weight >= 0.5 else "margin"
 
 
 def default_ranking(
@@ -56,9 +62,9 @@ def default_ranking(
 ) -> Ranking:
     """The ranking used where none is asked for.
 
-    The loss, or the margin, in-sample and left out; with validation data plus relative harm, at a small
-    weight that grows as far as the model learnt its labels by heart, and at the same weight where the
-    left-out predictions are not to be trusted.
+    The loss, or the margin, or some of both, each in-sample and left out; with validation data plus relative
+    harm, at a small weight that grows as far as the model learnt its labels by heart, and at the same weight
+    where the left-out predictions are not to be trusted.
 
     Args:
         signals: by name, as of `label_signals`.
@@ -67,14 +73,16 @@ def default_ranking(
         found: how often labels and model disagree.
     """
     far_off = far_off_share(given, confidence)
-    by = "loss" if far_off >= _SPREAD else "margin"
+    losses = 0.0 if math.isnan(far_off) else min(1.0, max(0.0, (far_off - _CONFUSED) / (_SPREAD - _CONFUSED)))
     # Losses have no upper end: their ranks count. Margins are bounded, and how close to the end tells.
-    scale = normal_scores if by == "loss" else z_scores
-    values = normal_scores(scale(signals[by]) + scale(signals[f"left_out_{by}"]))
+    loss = normal_scores(normal_scores(signals["loss"]) + normal_scores(signals["left_out_loss"]))
+    margin = normal_scores(z_scores(signals["margin"]) + z_scores(signals["left_out_margin"]))
+    values = normal_scores(losses * loss + (1.0 - losses) * margin)
     if "relative_harm" not in signals:
-        return Ranking(values, by, far_off, 0.0)
+        return Ranking(values, far_off, losses, 0.0)
     weight = 1.0 if found.too_good else _HARM + _HARM_MEMORISED * found.memorised
-    return Ranking(values + weight * normal_scores(signals["relative_harm"]), by, far_off, weight)
+    values = values + weight * normal_scores(signals["relative_harm"])
+    return Ranking(values, far_off, losses, weight)
 
 
 def far_off_share(given: Int[Tensor, " k"], confidence: Float[Tensor, "k c"]) -> float:
