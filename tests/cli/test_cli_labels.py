@@ -14,6 +14,7 @@ from whence.cli.labels import LabelsOptions, run_labels
 from whence.cli.main import app
 from whence.cli.task_file import load_task
 from whence.errors import InputError
+from whence.labels import PROPOSALS_RIGHT
 
 FLIPPED = (
     TABLE.replace(
@@ -74,6 +75,36 @@ def test_the_files_agree_with_the_library(found):
     assert [entry["train"] for entry in summary["top"]] == audit.order()[:6].tolist()
     assert summary["agreement"]["names"] == list(audit.signals)
     assert summary["settings"]["validation"] == 20
+    wrong, ranking = audit.wrong, audit.ranking
+    assert summary["wrong_labels"] == {
+        "estimate": wrong.estimate,
+        "low": wrong.low,
+        "high": wrong.high,
+        "told": wrong.told,
+        "words": wrong.words,
+    }
+    assert summary["combined"] == {
+        "leads": "margin",
+        "loss_weight": 0.0,
+        "far_off": None,  # two classes
+        "harm_weight": ranking.harm_weight,
+    }
+    assert summary["proposals_right"] == PROPOSALS_RIGHT
+
+
+def test_the_number_of_wrong_labels_is_said_everywhere(found):
+    folder, said = found
+    words = json.loads((folder / "out" / "labels.json").read_text())["wrong_labels"]["words"]
+    assert words in " ".join(said.split())
+    assert words in " ".join((folder / "out" / "report.html").read_text(encoding="utf-8").split())
+
+
+def test_proposals_are_not_shown_as_right(found):
+    folder, said = found
+    html = " ".join((folder / "out" / "report.html").read_text(encoding="utf-8").split())
+    for text in (" ".join(said.split()), html):
+        assert PROPOSALS_RIGHT in text
+    assert "→" not in said and ".proposed {" not in html
 
 
 def test_the_page_stands_alone_and_shows_cards(found):
@@ -95,6 +126,7 @@ def test_another_sign_and_fewer_examples(tmp_path):
     file = write(tmp_path, FLIPPED)
     said = invoke(file, "--out", tmp_path / "out", "--by", "self_influence", "--review", 10, "--solver", "cg")
     assert "10 training examples looked at (of 40" in " ".join(said.split())
+    assert "cannot tell. Only 10 of 40 training examples were looked at" in " ".join(said.split())
     own = [float(row["self_influence"]) for row in rows(tmp_path / "out" / "labels.csv")]
     assert len(own) == 10 and own == sorted(own, reverse=True)
     settings = json.loads((tmp_path / "out" / "labels.json").read_text())["settings"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -53,9 +54,28 @@ def test_the_most_suspicious_come_first_with_their_proposals():
     assert first < second < html.index("train 4")
     assert '<span class="proposed">dog</span>' in html[:second] and html.count("may be right") == 2
     assert "→" not in html and "--good" not in html[html.index('class="suspects"') :]
-    assert "In benchmarks the proposal was the true label for" in html
+    assert "In benchmarks with labels that people or programs got wrong" in html
     assert "Of 3 looked at" in html and "of 12 in the training set" in " ".join(html.split())
     assert "No validation examples were given" in html and "data:image/png" in html
+
+
+def test_how_many_are_wrong_or_that_it_cannot_be_told():
+    assert "cannot tell. Only 3 of 12 training examples were looked at" in page(audit())
+    html = " ".join(page(audit(n=3)).split())
+    # One of three labels differs from both models: the ends are nearly everything.
+    assert "cannot tell. Anything from" in html and "The lower end" not in html
+    certain = audit(n=3, given=torch.tensor([0, 1, 1]))
+    many = {
+        name: torch.cat([getattr(certain, name)] * 100)
+        for name in ("given", "predicted", "confidence", "left_out_confidence")
+    }
+    signals = {name: torch.cat([values] * 100) for name, values in certain.signals.items()}
+    right = dataclasses.replace(certain, index=torch.arange(300), n=300, signals=signals, **many)
+    html = " ".join(render_panels([labels_panel(right, card)], "Labels").split())
+    # None of 300 differs: the upper end is the largest rate that leaves none with a chance of 2.5 %.
+    most = math.ceil(300 * (1 - 0.025 ** (1 / 300)))
+    assert f"Estimated number of wrong labels: 0 of 300 (0.0 %), between 0 and {most}." in html
+    assert "The lower end" in html
 
 
 def test_names_and_texts_are_escaped():
