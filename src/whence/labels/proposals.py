@@ -15,7 +15,7 @@ def _range(shares: tuple[int, int]) -> str:
 
 PROPOSALS_RIGHT = (
     "In benchmarks with labels that people or programs got wrong, the proposal was the true label for "
-    f"{_range(RIGHT_FOR_MISTAKES)} of them, and {_range(RIGHT_OF_CHANGES)} of all proposed changes were right "
-    f"(planted mistakes: {_range(RIGHT_FOR_PLANTED)} and {_range(RIGHT_OF_CHANGES_PLANTED)}). Look at the "
-    "example before you change its label."
+    f"{_range(RIGHT_FOR_MISTAKES)} of them, and {_range(RIGHT_OF_CHANGES)} of all proposed changes were "
+    f"right (planted mistakes: {_range(RIGHT_FOR_PLANTED)} and {_range(RIGHT_OF_CHANGES_PLANTED)}). "
+    "Look at the example before you change its label."
 )
