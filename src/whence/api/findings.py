@@ -49,7 +49,7 @@ class Findings(Held):
         left_out: Literal["gradient", "exact"] = "gradient",
         class_names: Sequence[str] | None = None,
     ) -> LabelAudit:
-        """Which training labels look wrong, by several signs, and what they should be; see
+        """Which training labels look wrong, by several signs, how many are, and what they might be; see
         `whence.labels.label_signals`."""
         return label_signals(
             self.fitted,

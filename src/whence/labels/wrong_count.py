@@ -148,9 +148,8 @@ def _wide(n: int, low: int, high: int) -> str:
 
 def not_all_looked_at(looked_at: int, n: int) -> WrongCount:
     """For a part of the training set, which was likely chosen because it looks wrong."""
-    return WrongCount(
-        n, None, None, None, f"Only {looked_at:,} of {n:,} training examples were looked at; look at all."
-    )
+    reason = f"Only {looked_at:,} of {n:,} training examples were looked at, and all are needed."
+    return WrongCount(n, None, None, None, reason)
 
 
 def not_converged(n: int) -> WrongCount:
