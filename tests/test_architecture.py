@@ -11,7 +11,7 @@ import whence
 
 PACKAGE = Path(whence.__file__).parent
 FLOORS = [
-    {"progress", "memory", "store"},
+    {"plain_text", "progress", "memory", "store"},
     {"linalg", "losses"},
     {"task"},
     {"layers", "projections"},

@@ -43,7 +43,7 @@ def progress_display(enabled: bool = True) -> Iterator[Progress]:
         yield outer
         return
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

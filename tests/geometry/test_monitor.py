@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from whence.errors import InputError, StoreError
 from whence.geometry import Monitor, plot_monitor, read_monitor
 from whence.geometry.monitor import _random_states_kept
+from whence.store.sealed import seal
 
 pytest.importorskip("pandas")
 
@@ -150,7 +151,8 @@ def test_a_killed_file_loses_its_last_line_only_and_goes_on(tmp_path):
     for step in range(4):
         first.step(step)
     path.write_bytes(path.read_bytes()[:-15])
-    assert list(read_monitor(path).index) == [0, 1, 2]
+    with pytest.warns(UserWarning, match="last line is unfinished"):
+        assert list(read_monitor(path).index) == [0, 1, 2]
     with torch.no_grad():
         model[0].weight.add_(1)
     again = monitor(model, x, y, path, record=("loss", "weights"))
@@ -197,10 +199,16 @@ def test_broken_files_are_refused(tmp_path):
     assert len(read_monitor(path)) == 0
     whole = path.read_text()
     path.write_text(whole + "{broken\n")
-    with pytest.raises(StoreError, match="line 2 is not JSON"):
+    with pytest.raises(StoreError, match="line 2 cannot be used: it is not JSON"):
         read_monitor(path)
     path.write_text(whole + "{}\n")
+    with pytest.raises(StoreError, match="line 2 cannot be used: it has no checksum"):
+        read_monitor(path)
+    path.write_text(whole + seal({"a": 1}, after=json.loads(whole)["sha256"]) + "\n")
     with pytest.raises(StoreError, match="no step"):
+        read_monitor(path)
+    path.write_text(seal({"format": "whence monitor", "version": 1}) + "\n")
+    with pytest.raises(StoreError, match=r"version 2 .it says version 1.*delete the file"):
         read_monitor(path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -9,7 +11,8 @@ import torch
 
 from support import as_a_user
 from whence import Scores, SelfScores, load_scores, save_scores
-from whence.errors import InputError, StoreError
+from whence.errors import InputError, NonFiniteError, StoreError
+from whence.store import write_tensors
 
 VALUES = torch.tensor([[1.0, -2.0, 1.0, 0.5], [0.0, 3.0, -1.0, 3.0]])
 
@@ -165,13 +168,39 @@ def test_scores_survive_a_file(tmp_path):
 
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="cannot be read as scores"):
-        load_scores(tmp_path / "absent")
-    (tmp_path / "text").write_text("no scores")
-    with pytest.raises(StoreError, match="cannot be read as scores"):
-        load_scores(tmp_path / "text")
-    safetensors.torch.save_file({"values": VALUES}, tmp_path / "other")
-    with pytest.raises(StoreError, match="holds no scores of this version"):
-        load_scores(tmp_path / "other")
-    with pytest.raises(StoreError):
+    path = tmp_path / "scores"
+    with pytest.raises(StoreError, match=r"cannot be read .*Compute the scores again"):
+        load_scores(path)
+    with pytest.raises(StoreError, match="cannot be read"):
+        load_scores(tmp_path)
+    path.write_text("no scores")
+    with pytest.raises(StoreError, match="has no checksum"):
+        load_scores(path)
+    safetensors.torch.save_file({"values": VALUES}, path, {"kind": "whence-scores-1"})
+    with pytest.raises(StoreError, match="has no checksum: an earlier version of Whence wrote it"):
+        load_scores(path)
+    with pytest.raises(StoreError, match="could not be written"):
         save_scores(scores(), tmp_path)
+
+
+def test_whole_files_that_hold_no_scores_are_refused(tmp_path):
+    made = scores()
+    tensors = {
+        name: getattr(made, name)
+        for name in ("values", "estimate", "bound", "converged", "relative_residual")
+    }
+    words = {"kind": "whence-scores-2", "scores": json.dumps({"bound_proven": True, "reason": ""})}
+    for change, kind, message in (
+        ({}, "other", "holds no scores of this version"),
+        ({"values": VALUES[0]}, None, "values is no matrix"),
+        ({"bound": VALUES[:1]}, None, "bound has not the shape"),
+        ({"converged": VALUES[:, 0]}, None, "converged is of dtype"),
+        ({"estimate": VALUES * float("nan")}, None, "estimate holds NaN"),
+        ({"values": INFINITE}, None, "values holds infinity"),
+        ({}, None, "measurement is missing"),
+    ):
+        write_tensors(tmp_path / "s", {**tensors, **change}, {**words, "kind": kind or words["kind"]})
+        with pytest.raises(StoreError, match=message):
+            load_scores(tmp_path / "s")
+    with pytest.raises(NonFiniteError, match="values holds infinity"):
+        save_scores(scores(values=INFINITE), tmp_path / "s")

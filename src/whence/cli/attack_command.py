@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from whence.cli.console import PlainConsole
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -62,7 +62,7 @@ def attack(
         from whence.cli.attack_terminal import print_attack
         from whence.cli.task_file import load_task
 
-        console = Console()
+        console = PlainConsole()
         options = AttackOptions(
             edits=None if edits is None else _numbers(edits),
             budget=budget,

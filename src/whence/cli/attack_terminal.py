@@ -11,6 +11,7 @@ from rich.text import Text
 
 from whence.attack import AttackResult, PoisoningAudit
 from whence.cli.attack import AttackReport
+from whence.cli.console import short
 from whence.report.numbers import percent
 from whence.report.poisoning_panel import flip_names
 
@@ -80,7 +81,7 @@ def _flips(report: AttackReport) -> RenderableType | None:
     else:
         flipped = _together(found)
     for query, before, after, index in flipped[:_SHOWN]:
-        was, became = map(_short, flip_names(before, after, names))
+        was, became = (short(name, _WIDEST) for name in flip_names(before, after, names))
         table.add_row(
             Text(str(report.numbers[query])),
             Text(was),
@@ -102,7 +103,3 @@ def _together(result: AttackResult) -> list[tuple[int, int, int, list[int]]]:
         for position, query in enumerate(result.queries.tolist())
         if bool(result.flipped[0, position])
     ]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from whence.cli.console import PlainConsole
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -60,7 +60,7 @@ def change(
         from whence.cli.change_terminal import print_change
         from whence.cli.task_file import load_task
 
-        console = Console()
+        console = PlainConsole()
         options = ChangeOptions(
             tuple(remove or ()),
             tuple(relabel or ()),

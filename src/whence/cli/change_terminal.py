@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from whence.cli.change import ChangeResult
+from whence.cli.console import short
 from whence.cli.grow import growth_table
 from whence.report.change_panel import step_words
 from whence.report.numbers import number
@@ -70,7 +71,7 @@ def _table(result: ChangeResult) -> Table:
         value, known = float(change.values[q]), change.resolution(q).resolved
         cells = [
             Text(str(asked)),
-            Text(_short(result.query_card(q).label or "")),
+            Text(short(result.query_card(q).label or "", _WIDEST)),
             Text(number(float(result.before[q]), 3)),
             Text(number(value, 3, sign=True) + ("" if known else "?"), style="bold" if known else "dim"),
             Text(step_words(float(change.remaining[q]), value), style="dim"),
@@ -84,7 +85,3 @@ def _table(result: ChangeResult) -> Table:
 def _actual(value: float, noise: float) -> str:
     text = number(value, 3, sign=True)
     return f"{text} ± {number(noise, 1)}" if noise > 0 and math.isfinite(noise) else text
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

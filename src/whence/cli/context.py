@@ -53,15 +53,18 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def errors(traceback: bool) -> Iterator[None]:
     """Errors as a panel on standard error: exit status 2 for what Whence refuses, 1 for the rest."""
+    from whence.cli.console import PlainConsole, print_traceback_safely, warnings_shown_safely
     from whence.cli.terminal import print_error
     from whence.errors import WhenceError
 
     try:
-        yield
+        with warnings_shown_safely():
+            yield
     except typer.Exit:
         raise
     except Exception as error:
         if traceback:
+            print_traceback_safely()
             raise
         known = isinstance(error, WhenceError)
         hint = (
@@ -69,7 +72,7 @@ def errors(traceback: bool) -> Iterator[None]:
             if known and error.__cause__ is None
             else "Run again with --traceback to see where it was raised."
         )
-        print_error(Console(stderr=True), error, hint=hint)
+        print_error(PlainConsole(stderr=True), error, hint=hint)
         raise typer.Exit(2 if known else 1) from error
 
 

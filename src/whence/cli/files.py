@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whence.influence import save_scores
+from whence.plain_text import no_formula
 from whence.store import write_atomically
 from whence.store.json_values import dump_json
 
 if TYPE_CHECKING:
     from whence.cli.audit import AuditResult
+
+# Separates cells here, or where a comma is a decimal point.
+_SEPARATES = re.compile(r'[,;\t"\r\n]')
 
 
 def slug(name: str) -> str:
@@ -144,18 +147,19 @@ def _score_rows(result: AuditResult) -> Iterable[tuple[Any, ...]]:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows as CSV; numbers that are not finite are left empty.
+    """Write rows as CSV. Numbers that are not finite are left empty; text that a spreadsheet would run as a
+    formula gets an apostrophe before it.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    write_atomically(path, stream.getvalue())
+    lines = [",".join(map(_cell, row)) for row in (header, *rows)]
+    write_atomically(path, "\n".join([*lines, ""]))
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any) -> str:
     """What is not known, as an infinite bound, is left empty."""
-    return "" if isinstance(value, float) and not math.isfinite(value) else value
+    if value is None or (isinstance(value, Real) and not math.isfinite(value)):
+        return ""
+    text = no_formula(str(value))
+    return '"{}"'.format(text.replace('"', '""')) if _SEPARATES.search(text) else text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from whence.cli.console import PlainConsole
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -46,7 +46,7 @@ def flip(
         from whence.cli.flip_terminal import print_flips
         from whence.cli.task_file import load_task
 
-        console = Console()
+        console = PlainConsole()
         options = FlipOptions(queries, max_share, confirm, retrainings, top, solver)
         with stages(console) as on_stage:
             on_stage(f"loading {task}")

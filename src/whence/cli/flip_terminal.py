@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from whence.cli.console import short
 from whence.cli.flip import FlipResult
 from whence.interventions import FlipSet
 from whence.report.flip_panel import outcome_words
@@ -81,15 +82,11 @@ def _table(result: FlipResult, smallest: list[FlipSet]) -> Table:
         level, words = outcome_words(one)
         table.add_row(
             str(result.numbers[one.query]),
-            Text(_short(one.name(one.predicted, names))),
-            Text(_short(one.name(one.rival, names)), style="cyan"),
+            Text(short(one.name(one.predicted, names), _WIDEST)),
+            Text(short(one.name(one.rival, names), _WIDEST), style="cyan"),
             number(one.margin, 3),
             *(["–" if one.first_size is None else f"{one.first_size:,}"] if newton else []),
             Text(f"{one.size:,}", style="bold"),
             Text(words, style=_LEVELS[level]),
         )
     return table
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

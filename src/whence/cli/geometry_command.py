@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from whence.cli.console import PlainConsole
 from whence.cli.context import OutOption, TaskArgument, TracebackOption, errors, say_where, stages
 
 
@@ -42,7 +42,7 @@ def geometry(
         from whence.cli.task_file import load_task
         from whence.influence import trust_without_fit
 
-        console = Console()
+        console = PlainConsole()
         options = GeometryOptions(scalar=scalar, examples=examples, probes=probes, top=top)
         with stages(console) as on_stage:
             on_stage(f"loading {task}")

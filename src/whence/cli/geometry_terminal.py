@@ -8,6 +8,7 @@ from rich.text import Text
 
 from whence.cli.geometry import GeometryResult
 from whence.geometry import GradientBounds
+from whence.plain_text import one_line
 from whence.report.geometry_layers import layer_rows, quantiles, violations
 from whence.report.geometry_panel import steepest_first, tied
 from whence.report.geometry_words import share_text, short_name
@@ -100,8 +101,8 @@ def _steepest(result: GeometryResult) -> Table:
         wrong = card.correct is False
         table.add_row(
             Text(str(result.numbers[k])),
-            Text(card.label or "", style="yellow"),
-            Text(card.predicted or "", style="bold red" if wrong else ""),
+            Text(one_line(card.label or ""), style="yellow"),
+            Text(one_line(card.predicted or ""), style="bold red" if wrong else ""),
             Text(number(float(result.norms.inputs[k]), 3)),
             Text(number(float(result.norms.parameters[k]), 3)),
         )

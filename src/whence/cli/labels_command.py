@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from whence.cli.console import PlainConsole
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -41,7 +41,7 @@ def labels(
         from whence.cli.labels_terminal import print_labels
         from whence.cli.task_file import load_task
 
-        console = Console()
+        console = PlainConsole()
         options = LabelsOptions(top=top, review=review, by=by, solver=solver)
         with stages(console) as on_stage:
             on_stage(f"loading {task}")

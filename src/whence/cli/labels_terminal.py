@@ -6,6 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from whence.cli.console import short
 from whence.cli.labels import LabelsResult
 from whence.cli.terminal import picture
 from whence.labels import PROPOSALS_RIGHT, Suspect
@@ -73,9 +74,9 @@ def _shown(result: LabelsResult, suspects: list[Suspect]) -> RenderableType | No
 
 
 def _caption(suspect: Suspect) -> Text:
-    words = Text.assemble(f"train {suspect.train}: ", (_short(suspect.given), "bold"))
+    words = Text.assemble(f"train {suspect.train}: ", (short(suspect.given, _WIDEST), "bold"))
     if not suspect.kept:
-        words.append(", perhaps ", style="dim").append(_short(suspect.proposed))
+        words.append(", perhaps ", style="dim").append(short(suspect.proposed, _WIDEST))
     return words
 
 
@@ -92,8 +93,8 @@ def _table(suspects: list[Suspect], signals: list[str]) -> Table:
         table.add_row(
             Text(str(suspect.rank), style="dim"),
             Text(str(suspect.train)),
-            Text(_short(suspect.given), style="bold"),
-            Text("keep", style="dim") if suspect.kept else Text(_short(suspect.proposed)),
+            Text(short(suspect.given, _WIDEST), style="bold"),
+            Text("keep", style="dim") if suspect.kept else Text(short(suspect.proposed, _WIDEST)),
             *(Text(number(suspect.signals[name], 2, sign=name in ("harm", "relabel"))) for name in columns),
         )
     return table
@@ -111,7 +112,3 @@ def _notes(result: LabelsResult) -> Text:
     else:
         lines.append("no validation examples: harm and the gain by relabelling are left out")
     return Text("\n".join(lines), style="dim")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from whence.cli.attack_command import attack
 from whence.cli.change_command import change
+from whence.cli.console import PlainConsole
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -63,7 +64,7 @@ def demo(
 ) -> None:
     """Train two digit readers, and show where their mistakes came from."""
     with errors(traceback):
-        run_demo(Console(), out, solver=solver)
+        run_demo(PlainConsole(), out, solver=solver)
 
 
 @app.command()
@@ -105,7 +106,7 @@ def audit(
         from whence.cli.task_file import load_task
         from whence.cli.terminal import print_result
 
-        console = Console()
+        console = PlainConsole()
         options = AuditOptions(
             top=top,
             remove=remove,

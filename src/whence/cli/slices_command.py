@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from whence.cli.console import PlainConsole
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -40,7 +40,7 @@ def slices(
         from whence.cli.slices_terminal import print_slices
         from whence.cli.task_file import load_task
 
-        console = Console()
+        console = PlainConsole()
         options = SlicesOptions(top=top, clusters=clusters, solver=solver)
         with stages(console) as on_stage:
             on_stage(f"loading {task}")

@@ -10,7 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from whence.cli.console import short
 from whence.cli.slices import SlicesResult
+from whence.plain_text import one_line
 from whence.report.numbers import number, percent
 from whence.report.slices_panel import named_labels
 from whence.slices import LARGE_SHARE, GroupInfluence, HarmfulGroups, label_words, share_words
@@ -52,7 +54,7 @@ def print_slices(console: Console, result: SlicesResult) -> None:
 def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType:
     name = table.queries.names[q]
     title = Text.assemble(
-        (_short(name, 40), "bold"),
+        (short(name, 40), "bold"),
         f": {len(table.queries.members[q]):,} queries, mean {table.measurement} "
         f"{number(float(table.measured[q]), 3)}",
     )
@@ -70,7 +72,7 @@ def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType
         mark = "*" if float(table.share_of_train[t]) > LARGE_SHARE else " "
         share = float(shares[t])
         grid.add_row(
-            Text(_short(table.train.names[t], _WIDEST)),
+            Text(short(table.train.names[t], _WIDEST)),
             Text(f"{len(table.train.members[t]):,}{mark}"),
             Text(number(change, 3, sign=True) + ("" if found.resolved else "?"), style=style),
             Text(_error(float(table.standard_error[t, q]))),
@@ -91,7 +93,7 @@ def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType
         alone = _grid("most harmful alone", "group", "change", left=("group",))
         for row in worst:
             shown = Text(number(row["change"], 2, sign=True), style="yellow")
-            alone.add_row(Text(f"train {row['train']}"), Text(row["train_group"]), shown)
+            alone.add_row(Text(f"train {row['train']}"), Text(one_line(row["train_group"])), shown)
         lines.append(alone)
     return Group(*lines)
 
@@ -127,8 +129,8 @@ def _clusters(groups: HarmfulGroups, result: SlicesResult) -> RenderableType:
             Text(_error(cluster.standard_error)),
             Text(_error(cluster.estimate)),
             Text(percent(cluster.share_of_harm)),
-            Text(labels),
-            Text(falls if cluster.harm > 0 else ""),
+            Text(one_line(labels)),
+            Text(one_line(falls) if cluster.harm > 0 else ""),
         )
     lines: list[RenderableType] = [title, grid]
     hidden = len(groups) - _CLUSTERS
@@ -174,10 +176,6 @@ def _style(table: GroupInfluence, change: float) -> str:
     if change == 0:
         return ""
     return "yellow" if (change < 0) != table.higher_is_better else "cyan"
-
-
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _error(error: float) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from whence.cli.console import PlainConsole
 from whence.cli.context import (
     OutOption,
     SolverOption,
@@ -43,7 +43,7 @@ def spectrum(
         from whence.cli.spectrum_terminal import print_spectrum
         from whence.cli.task_file import load_task
 
-        console = Console()
+        console = PlainConsole()
         options = SpectrumOptions(top, steps, starts, curvature, learning_rate, solver)
         with stages(console) as on_stage:
             on_stage(f"loading {task}")

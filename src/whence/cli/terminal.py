@@ -13,6 +13,7 @@ from rich.text import Text
 
 from whence.cli.audit import AuditResult
 from whence.influence import Ranking
+from whence.plain_text import one_line
 from whence.report import Card, verdicts
 from whence.report.images import to_rgb
 from whence.report.layers import LayerReport, layer_report
@@ -32,7 +33,7 @@ def print_result(console: Console, result: AuditResult) -> None:
     """The verdicts for one model, and one query with its most helpful and harmful training examples."""
     console.print()
     console.rule(Text(result.section.name, style="bold"), align="left", style="dim")
-    facts = Text("  ".join(f"{name} {value}" for name, value in result.task.facts))
+    facts = Text("  ".join(one_line(f"{name} {value}") for name, value in result.task.facts))
     if facts:
         console.print(facts)
     table = Table.grid(padding=(0, 2, 1, 0))
@@ -56,7 +57,9 @@ def print_error(console: Console, error: BaseException, *, hint: str) -> None:
     """The message in a panel, and where to learn more."""
     name = type(error).__name__
     console.print(
-        Panel(Text(str(error) or name), title=f"[bold]{name}[/bold]", title_align="left", border_style="red")
+        Panel(
+            Text(str(error) or name), title=Text(name, style="bold"), title_align="left", border_style="red"
+        )
     )
     if hint:
         console.print(Text(hint, style="dim"))
@@ -102,13 +105,13 @@ def _layers(layers: LayerReport) -> RenderableType:
 def _query(result: AuditResult, q: int) -> RenderableType:
     section = result.section
     card = section.query_card(q)
-    title = Text.assemble((card.title, "bold"))
+    title = Text.assemble((one_line(card.title), "bold"))
     if card.predicted is not None:
-        title.append(f": predicted {card.predicted}")
+        title.append(f": predicted {one_line(card.predicted)}")
         if card.probability is not None:
             title.append(f" with {percent(card.probability)}")
     if card.label is not None:
-        title.append(f", in truth {card.label}")
+        title.append(f", in truth {one_line(card.label)}")
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     table.add_column("training example", no_wrap=True, overflow="ellipsis", max_width=24)
     for column in ("label", "score", "± error", "removal"):
@@ -138,8 +141,8 @@ def _add_ranking(table: Table, result: AuditResult, q: int, ranking: Ranking, st
         known = result.section.removal(q, row).resolved
         card: Card = result.section.train_card(row["train"])
         table.add_row(
-            Text(card.title),
-            Text(card.label or ""),
+            Text(one_line(card.title)),
+            Text(one_line(card.label or "")),
             Text(number(row["score"], sign=True), style=style),
             Text(_error(shown_error(row["estimate"], row["bound"], row["score"], fine))),
             Text(

@@ -114,12 +114,32 @@ class Retraining:
         """From the run directory, where it is there, or else by training."""
         known = None if self._directory is None else self._directory.read(key)
         if known is not None:
-            return known["failed"] if "failed" in known else np.array(known["measured"])
+            return self._known_result(key, known)
         result = self._run(train(), seed, weights)
         if self._directory is not None:
             found = {"failed": result} if isinstance(result, str) else {"measured": result.tolist()}
             self._directory.write(key, found)
         return result
+
+    def _known_result(self, key: str, known: Any) -> np.ndarray | str:
+        """What a record says.
+
+        Raises:
+            StoreError: no measurement of these queries.
+        """
+        assert self._directory is not None  # it is where the record comes from
+        if isinstance(known, dict) and isinstance(known.get("failed"), str):
+            return known["failed"]
+        found = known.get("measured") if isinstance(known, dict) else None
+        try:
+            values = np.array(found, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise self._directory.unusable(key, "it holds no measurements") from error
+        if values.shape[:1] != (len(self._examples),) or not np.isfinite(values).all():
+            raise self._directory.unusable(
+                key, f"it does not hold a finite measurement of each of {len(self._examples)} queries"
+            )
+        return values
 
     def _run(self, train: Any, seed: int, weights: Tensor | None) -> np.ndarray | str:
         try:

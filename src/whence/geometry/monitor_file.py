@@ -4,41 +4,50 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whence.errors import StoreError
 from whence.store import dump_json
+from whence.store.sealed import SEAL, SealError, seal, unseal
 
 if TYPE_CHECKING:
     import pandas
 
 FORMAT = "whence monitor"
-VERSION = 1
+VERSION = 2  # 1 had no checksums
 
 
 class MonitorFile:
     """Opens a monitor's file for appending, or starts it.
+
+    Every line carries a checksum of itself and of the line before it: a line that was damaged, edited, moved
+    or taken out is noticed.
 
     Args:
         path: of the file; its directory must exist.
         header: what identifies the run: settings, model, data. A file with another header is refused.
 
     Raises:
-        StoreError: the file belongs to another run, is no monitor's file, or cannot be written.
+        StoreError: the file belongs to another run, is damaged, is no monitor's file, or cannot be written.
     """
 
     def __init__(self, path: str | Path, header: Mapping[str, Any]):
         self.path = Path(path)
         self.header = json.loads(dump_json({"format": FORMAT, "version": VERSION, **header}))
+        self._last = ""  # checksum of the last line
+        self._size = 0
         try:
             content = self.path.read_bytes() if self.path.exists() else b""
             whole = content[: content.rfind(b"\n") + 1]
             if whole:
-                found = _parse(whole, self.path)[0]
-                self._check_header(found)
-                if len(whole) < len(content):  # what a kill left of a line
+                lines = _parse(whole, self.path)
+                self._check_header(lines[0])
+                self._last, self._size = lines[-1][SEAL], len(whole)
+                if len(whole) < len(content):
+                    _check_rest(content[len(whole) :], self.path)
                     with self.path.open("r+b") as file:
                         file.truncate(len(whole))
             elif content and not content.startswith(b'{"format"'):
@@ -57,23 +66,42 @@ class MonitorFile:
             ) from error
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """One line, in one write, on the disk before this returns."""
-        line = (dump_json(record) + "\n").encode()
+        """One line, in one write, on the disk before this returns; none if that fails.
+
+        Raises:
+            StoreError: the file cannot be written, or another process has written to it.
+        """
+        text = seal(json.loads(dump_json(record)), after=self._last)
+        line = (text + "\n").encode()
         try:
-            with self.path.open("ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+            with self.path.open("r+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                if size != self._size:
+                    raise StoreError(
+                        f"{self.path} has {size:,} bytes, expected {self._size:,}: another has "
+                        "written to it. Give every monitor a path= of its own."
+                    )
+                try:
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.truncate(self.path, self._size)
+                    raise
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(
                 f"{self.path} cannot be written: {error}. Free some space or move it."
             ) from error
+        self._last, self._size = json.loads(text)[SEAL], self._size + len(line)
 
     def _check_header(self, found: dict[str, Any]) -> None:
-        differing = sorted(key for key in {*found, *self.header} if found.get(key) != self.header.get(key))
+        there = {key: value for key, value in found.items() if key != SEAL}
+        differing = sorted(key for key in {*there, *self.header} if there.get(key) != self.header.get(key))
         if differing:
             shown = "; ".join(
-                f"{key}: {_short(found.get(key))} there, {_short(self.header.get(key))} here"
+                f"{key}: {_short(there.get(key))} there, {_short(self.header.get(key))} here"
                 for key in differing
             )
             raise StoreError(
@@ -86,17 +114,26 @@ def read_records(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]
     """Header and records of a monitor's file, by rising step.
 
     Where a resumed training went back to an earlier step, the records from that step on are the later ones.
-    A last line that a kill left unfinished is not counted.
+    A last line that a kill left unfinished is not counted, with a warning.
 
     Raises:
-        StoreError: no such file, or not a monitor's.
+        StoreError: no such file, not a monitor's, or damaged.
     """
     file = Path(path)
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise StoreError(f"{file} cannot be read: {error}. Expected a file that a Monitor wrote.") from error
-    lines = _parse(content[: content.rfind(b"\n") + 1], file)
+        raise StoreError(
+            f"{file} cannot be read: {error}. Expected a file that a Monitor wrote; pass another path."
+        ) from error
+    whole = content[: content.rfind(b"\n") + 1]
+    lines = [{k: value for k, value in line.items() if k != SEAL} for line in _parse(whole, file)]
+    if len(whole) < len(content):
+        _check_rest(content[len(whole) :], file)
+        warnings.warn(
+            f"{file}: its last line is unfinished, as a killed training leaves it, and is not counted.",
+            stacklevel=2,
+        )
     records: list[dict[str, Any]] = []
     for record in lines[1:]:
         while records and records[-1]["step"] >= record["step"]:
@@ -113,7 +150,7 @@ def read_monitor(path: str | Path) -> pandas.DataFrame:
     extra.
 
     Raises:
-        StoreError: no such file, or not a monitor's.
+        StoreError: no such file, not a monitor's, or damaged.
     """
     import pandas
 
@@ -122,25 +159,46 @@ def read_monitor(path: str | Path) -> pandas.DataFrame:
 
 
 def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:
+    """Whole lines, with their checksums."""
     lines: list[dict[str, Any]] = []
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            entry = json.loads(line)
-        except ValueError as error:
+            entry = unseal(line, after=lines[-1][SEAL] if lines else "")
+        except SealError as error:
+            if number == 1:
+                raise _foreign(path, str(error)) from error
             raise StoreError(
-                f"{path}, line {number} is not JSON; expected a file only a Monitor wrote to. Restore it, "
-                "or remove that line."
+                f"{path}, line {number} cannot be used: {error} (or the line before it is another one). "
+                "Restore the file, or remove this line and all after it."
             ) from error
-        if number > 1 and not (isinstance(entry, dict) and isinstance(entry.get("step"), int)):
+        if number == 1 and (entry.get("format") != FORMAT or entry.get("version") != VERSION):
+            raise _foreign(path, f"it says version {entry.get('version')}")
+        if number > 1 and not isinstance(entry.get("step"), int):
             raise StoreError(f"{path}, line {number} has no step; expected a record. Remove that line.")
         lines.append(entry)
-    first = lines[0] if lines else None
-    if not isinstance(first, dict) or first.get("format") != FORMAT or first.get("version") != VERSION:
-        raise StoreError(
-            f"{path} is no monitor's file of version {VERSION}; expected a first line that says so. Pass "
-            "another path."
-        )
+    if not lines:
+        raise _foreign(path, "it has no line")
     return lines
+
+
+def _foreign(path: Path, why: str) -> StoreError:
+    return StoreError(
+        f"{path} is no monitor's file of version {VERSION} ({why}); expected a first line that says so. Pass "
+        "another path, or delete the file."
+    )
+
+
+def _check_rest(rest: bytes, path: Path) -> None:
+    """Refuse what no kill leaves of a line: it would begin like one, and hold no control characters.
+
+    Raises:
+        StoreError: the end of the file is damaged.
+    """
+    if not rest.startswith(b"{") or any(byte < 0x20 for byte in rest):
+        raise StoreError(
+            f"{path}: its end is damaged (no line that a killed process left). Restore the file, or remove "
+            "its last line."
+        )
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -43,5 +43,5 @@ def write_report(path: str | Path, sections: Sequence[ReportSection], title: str
         StoreError: the file cannot be written.
     """
     path = Path(path)
-    write_atomically(path, render_report(sections, title).encode("utf-8"))
+    write_atomically(path, render_report(sections, title))
     return path

@@ -79,5 +79,5 @@ def write_panels(
         StoreError: the file cannot be written.
     """
     path = Path(path)
-    write_atomically(path, render_panels(panels, title, lead, trust).encode("utf-8"))
+    write_atomically(path, render_panels(panels, title, lead, trust))
     return path

@@ -6,11 +6,9 @@ import argparse
 import enum
 import functools
 import hashlib
-import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from whence.store.installed import is_installed
+
 _DEPTH = 30  # of values within values
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, PurePath, torch.dtype, torch.device)
 _SETTINGS_HOLDERS = (types.SimpleNamespace, argparse.Namespace, Dataset)
-_INSTALLED = tuple(
-    str(Path(sysconfig.get_path(key)).resolve()) for key in ("stdlib", "platstdlib", "purelib", "platlib")
-)
 
 
 def fingerprint(subject: Any) -> str:
@@ -118,7 +115,7 @@ class _Description:
                 yield "empty"
             else:
                 yield self.of(content, depth)
-        if _installed(function.__module__):
+        if is_installed(function.__module__):
             return
         yield self.of(function.__code__, depth)
         names = sorted(_names(function.__code__))
@@ -128,7 +125,7 @@ class _Description:
             found = function.__globals__[name]
             yield name
             yield self.of(found, depth)
-            if isinstance(found, types.ModuleType) and not _installed(found.__name__):
+            if isinstance(found, types.ModuleType) and not is_installed(found.__name__):
                 for attribute in names:
                     if attribute in vars(found):
                         yield attribute
@@ -143,7 +140,7 @@ class _Description:
     def _class(self, made: type, depth: int) -> Iterator[str | bytes]:
         for base in made.__mro__:
             yield _name(base)
-            if _installed(base.__module__):
+            if is_installed(base.__module__):
                 continue
             for name, content in sorted(vars(base).items()):
                 if not name.startswith("__") or isinstance(content, (types.FunctionType, classmethod)):
@@ -154,7 +151,7 @@ class _Description:
         made = type(value)
         yield self.of(made, depth)
         ours = made.__module__.split(".")[0] == "whence"
-        own = not _installed(made.__module__)
+        own = not is_installed(made.__module__)
         if isinstance(value, nn.Module):
             for name, tensor in [*value.named_parameters(), *value.named_buffers()]:
                 yield name
@@ -182,20 +179,6 @@ def _names(code: types.CodeType) -> set[str]:
     """Global and attribute names in a function's code and in the functions inside it."""
     inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
     return set(code.co_names).union(*inner)
-
-
-@functools.cache
-def _installed(module: str | None) -> bool:
-    """Whether a module belongs to Python, to an installed package or to this one."""
-    if module is None:
-        return True
-    root = module.split(".")[0]
-    if root == "__main__":
-        return False
-    if root == "whence" or root in sys.builtin_module_names or root in sys.stdlib_module_names:
-        return True
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return file is not None and str(Path(file).resolve()).startswith(_INSTALLED)
 
 
 def _name(value: type | Callable[..., Any]) -> str:

@@ -42,9 +42,18 @@ def read_sums(path: str | Path, gathering: KroneckerGathering) -> ExampleSums:
     return read_partial(path, gathering)[0]
 
 
-def read_partial(path: str | Path, gathering: KroneckerGathering) -> tuple[ExampleSums, int]:
-    """Sums, and the batch size they were being gathered with (0 if that was not written)."""
-    tensors, words = _read(path, gathering, tuple(_KINDS))
+def read_partial(
+    path: str | Path, gathering: KroneckerGathering, kind: type[ExampleSums] | None = None
+) -> tuple[ExampleSums, int]:
+    """Sums, of one kind or of any, and the batch size they were being gathered with (0 if that was not
+    written).
+
+    Raises:
+        StoreError: as for `read_sums`, or sums of another kind.
+    """
+    tensors, words = _read(
+        path, gathering, tuple(name for name, made in _KINDS.items() if kind in (None, made))
+    )
     try:
         covered, size = Ranges.from_text(words["covered"]), int(words["batch_size"])
     except (KeyError, ValueError) as error:
@@ -54,10 +63,10 @@ def read_partial(path: str | Path, gathering: KroneckerGathering) -> tuple[Examp
         expected: ExampleSums = KroneckerMoments.empty(blocks)
     else:
         expected = EigenvalueSums.empty(blocks, "")
-    shapes = {name: tuple(total.shape) for name, total in expected.sums.items()}
-    if shapes != {name: tuple(value.shape) for name, value in tensors.items()}:
-        raise _unreadable(path, "it does not hold the sums of every block")
-    return type(expected)({name: tensors[name] for name in shapes}, covered, words["basis"]), size
+    _check(path, tensors, {name: (*total.shape,) for name, total in expected.sums.items()}, torch.float64)
+    if covered.missing(range(gathering.n)).joined(covered) != Ranges([(0, gathering.n)]):
+        raise _unreadable(path, f"it covers examples outside 0..{gathering.n - 1}")
+    return type(expected)({name: tensors[name] for name in expected.sums}, covered, words["basis"]), size
 
 
 def write_bases(path: str | Path, gathering: KroneckerGathering, bases: Sequence[Basis]) -> None:
@@ -76,10 +85,16 @@ def read_bases(path: str | Path, gathering: KroneckerGathering) -> list[Basis]:
         StoreError: the file belongs to another model, data set or option, or cannot be read.
     """
     tensors, _ = _read(path, gathering, ("bases",))
-    try:
-        return bases_of(gathering.blocks, tensors)
-    except KeyError as error:
-        raise _unreadable(path, f"it does not hold the bases of every block: {error}") from error
+    shapes = {}
+    for block in gathering.blocks:
+        g, o, i = block.shape
+        sides = {"left": (g, o, o), "right": (g, i, i), "left_values": (g, o), "right_values": (g, i)}
+        for side, shape in sides.items():
+            # Without vectors, that factor's basis is the identity.
+            if side.endswith("values") or f"{block.name}:{side}" in tensors:
+                shapes[f"{block.name}:{side}"] = shape
+    _check(path, tensors, shapes, gathering.layers.objective.dtype)
+    return bases_of(gathering.blocks, tensors)
 
 
 def _words(kind: str, gathering: KroneckerGathering) -> dict[str, str]:
@@ -105,6 +120,27 @@ def _read(
             f"{'s' if len(differing) == 1 else ''}. Every process must have the same model, data and options."
         )
     return tensors, words
+
+
+def _check(
+    path: str | Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
+) -> None:
+    """Refuse other tensors than those of every block, and such that are not finite.
+
+    Raises:
+        StoreError: naming one.
+    """
+    odd = sorted({*shapes} ^ {*tensors})
+    if odd:
+        raise _unreadable(path, f"it does not hold what every block has: {odd[0]!r}")
+    for name, shape in shapes.items():
+        found = tensors[name]
+        if tuple(found.shape) != shape or found.dtype != dtype:
+            raise _unreadable(
+                path, f"{name!r} is {tuple(found.shape)} of {found.dtype}, expected {shape} of {dtype}"
+            )
+        if not bool(torch.isfinite(found).all()):
+            raise _unreadable(path, f"{name!r} holds NaN or infinity")
 
 
 def _unreadable(path: str | Path, why: str) -> StoreError:

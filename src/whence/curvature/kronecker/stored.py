@@ -16,7 +16,7 @@ from whence.curvature.kronecker.options import KroneckerOptions
 from whence.curvature.kronecker.sums import EigenvalueSums, ExampleSums
 from whence.errors import InputError
 from whence.gradients import LayerGradients
-from whence.store import RunDirectory, remove_leftovers
+from whence.store import RunDirectory
 from whence.store.run_directory import FACTORS, check_run_directory
 
 # Unfinished sums are written this often, and more rarely where writing takes more than a share of the time.
@@ -79,7 +79,6 @@ class KroneckerStore:
         self.gathering = gathering
         self.folder = Path(run_dir) / FACTORS / gathering.name
         RunDirectory(self.folder, gathering.identity)
-        remove_leftovers(self.folder)
 
     def curvature(self) -> KroneckerCurvature:
         """From the files as far as they go; gathered, and kept, from there on."""
@@ -131,8 +130,9 @@ class KroneckerStore:
         size = gathering.batch_size()
         file = self._file("moments" if bases is None else "eigenvalues")
         if file.exists():
-            found, before = read_partial(file, gathering)
-            if type(found) is type(sums) and found.basis == sums.basis:
+            found, before = read_partial(file, gathering, type(sums))
+            # A process may have been killed between new bases and the removal of sums in others.
+            if found.basis == sums.basis:
                 sums = found
                 size = min(size, before) if before else size
         missing = sums.covered.missing(range(gathering.n))
