@@ -3,6 +3,9 @@ fix."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 
 class WhenceError(Exception):
     """Base of all errors raised by Whence."""
@@ -36,6 +39,10 @@ class NotPositiveDefiniteError(WhenceError, ArithmeticError):
         super().__init__(message)
         self.eigenvalue = eigenvalue
         self.damping = damping
+
+    def __reduce__(self) -> Any:
+        # Errors cross to other processes by pickle, which calls with the message alone.
+        return partial(type(self), eigenvalue=self.eigenvalue, damping=self.damping), self.args
 
 
 class DivergenceError(WhenceError, ArithmeticError):

@@ -40,7 +40,14 @@ def modules(tmp_path, monkeypatch):
     for name in NAMES:
         __import__(name)
     is_installed.cache_clear()
-    yield {"own": False, "edited": False, "targeted": True, "single": True, "other": True, "spaced.inner": False}
+    yield {
+        "own": False,
+        "edited": False,
+        "targeted": True,
+        "single": True,
+        "other": True,
+        "spaced.inner": False,
+    }
     for name in (*NAMES, "spaced"):
         sys.modules.pop(name, None)
     is_installed.cache_clear()

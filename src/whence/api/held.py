@@ -7,9 +7,10 @@ from typing import Any
 
 from whence.errors import InputError
 from whence.influence import FittedInfluence
+from whence.store.not_pickled import NotPickled
 
 
-class Held:
+class Held(NotPickled):
     """The training set as it was given, and what `fit` computed.
 
     Attributes:

@@ -7,16 +7,15 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.text import Text
+from rich.text import Span, Text
 
 from whence.plain_text import one_line, visible
-
-_STYLES = Console()
 
 
 class PlainConsole(Console):
@@ -69,9 +68,11 @@ def warnings_shown_safely() -> Iterator[None]:
 
 def _visible_text(text: Text) -> Text:
     """The same with its styles, if it has to be changed at all."""
-    if visible(text.plain) == text.plain:
+    plain = text.plain
+    shown = visible(plain)
+    if shown == plain:
         return text
-    made = text.blank_copy()
-    for position, character in enumerate(text.plain):
-        made.append(visible(character), text.get_style_at_offset(_STYLES, position))
+    at = [0, *accumulate(len(visible(character)) for character in plain)]
+    made = text.blank_copy(shown)
+    made.spans = [Span(at[min(s, len(plain))], at[min(e, len(plain))], style) for s, e, style in text.spans]
     return made

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from whence.plain_text import one_line
+
 if TYPE_CHECKING:
     from whence.influence import Trust
 
@@ -32,7 +34,7 @@ def stages(console: Console) -> Iterator[Callable[[str], None]]:
     """Say what is being done, one line per stage."""
 
     def say(stage: str) -> None:
-        console.print(Text(f"• {stage}", style="dim"))
+        console.print(Text(f"• {one_line(stage)}", style="dim"))
 
     yield say
 

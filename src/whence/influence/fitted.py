@@ -44,6 +44,7 @@ from whence.solvers import (
     require_solver,
     solve_scaled,
 )
+from whence.store.not_pickled import NotPickled
 from whence.task import (
     Objective,
     check_batch_independence,
@@ -121,7 +122,7 @@ class SolvedBlock:
     solution: Solution
 
 
-class FittedInfluence:
+class FittedInfluence(NotPickled):
     """Everything computed once: checks, curvature, spectrum, damping, factorisation.
 
     Attributes:

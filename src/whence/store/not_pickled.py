@@ -8,10 +8,10 @@ from whence.errors import UnsupportedError
 
 
 class NotPickled:
-    """Refuses `pickle`, `copy.deepcopy` and what is built on them (`joblib`, `torch.save`, `multiprocessing`).
+    """Refuses `pickle`, `copy.deepcopy` and what is built on them (`joblib`, `torch.save`).
 
-    It holds the model, functions of the user's and graphs of the computation: a copy would be another model's,
-    or fail in the middle.
+    It holds the model, functions of the user's and graphs of the computation: a copy would be of another
+    model, or fail in the middle.
     """
 
     def __copy__(self) -> Any:
