@@ -149,6 +149,10 @@ def test_errors_that_were_not_measured_read_so():
     assert "error not measured" in repr(own) and "converged" not in repr(own)
 
 
+def test_a_measurements_name_is_no_markup():
+    assert "<b>" not in scores(measurement="<b>margin</b>")._repr_html_()
+
+
 def test_a_distance_that_was_not_measured_survives_a_file_as_none(tmp_path):
     save_scores(scores(settings={"distance": float("inf")}, bound=INFINITE), tmp_path / "scores")
     again = load_scores(tmp_path / "scores")

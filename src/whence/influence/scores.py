@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,7 +185,7 @@ class Scores:
 
     def _repr_html_(self) -> str:
         top = self.helpful(3)._repr_html_() + self.harmful(3)._repr_html_()
-        return f"<div><code>{self!r}</code>{top}</div>"
+        return f"<div><code>{escape(repr(self))}</code>{top}</div>"
 
 
 def solver_state(
