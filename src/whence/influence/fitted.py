@@ -179,7 +179,12 @@ class FittedInfluence(NotPickled):
         self.spectrum: Spectrum = self._spectrum()
         self.mean_gradient, rms = self._mean_and_typical_gradient()
         self.minimum: MinimumCheck = check_minimum(
-            objective, self.curvature, self.spectrum, self.mean_gradient, rms
+            objective,
+            self.curvature,
+            self.spectrum,
+            self.mean_gradient,
+            rms,
+            damping=0.0 if self.damping.departs else self.damping.value,
         )
 
     def _choose_damping(self) -> Damping:

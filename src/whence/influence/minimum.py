@@ -52,6 +52,7 @@ def check_minimum(
     spectrum: Spectrum,
     mean: Float[Tensor, " p"],
     rms: float,
+    damping: float = 0.0,
 ) -> MinimumCheck:
     """Gradient and curvature at `θ̂`, and what they mean for influence.
 
@@ -61,6 +62,7 @@ def check_minimum(
         spectrum: a Lanczos run on it.
         mean: of the training gradients.
         rms: their typical norm.
+        damping: `λ` that scores are to be read with; 0 where it is part of their error.
     """
     gradient = mean + objective.regulariser.gradient().double()
     norm = float(gradient.norm())
@@ -79,7 +81,12 @@ def check_minimum(
         verdict = "minimum"
         words = (
             f"At a minimum: the gradient left over is {removals:.2g} times what removing a single example "
-            "changes, so scores are the first-order effect of changing the training data at these parameters."
+            "changes, so scores are the first-order effect of changing the training data at these parameters"
+            + (
+                f", with directions of less curvature than the damping {damping:.3g} held back."
+                if damping
+                else "."
+            )
         )
     elif relative <= _NEAR_MINIMUM:
         verdict = "near"

@@ -82,6 +82,9 @@ def trust_of(
         )
         found.append(approximate)
         level = worst(level, "poor" if fitted.solver.name == "identity" else "fair")
+    elif fitted.damping.value > 0 and not fitted.damping.departs:
+        found.append(f"a damping of {fitted.damping.value:.2g} holds back the directions of less curvature")
+        level = worst(level, "fair")
     if not converged:
         found.append("the solver did not converge")
         level = "poor"
