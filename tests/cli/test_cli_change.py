@@ -182,3 +182,44 @@ def test_words_of_edits(tmp_path):
 def test_help_fits_80_columns():
     ran = run("change", "--help")
     assert ran.exit_code == 0 and max(map(len, ran.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--remove", "40"],
+        ["--relabel", "5=7"],
+        ["--relabel", "5=round"],
+        ["--upweight", "99=2"],
+        ["--remove", "5", "--relabel", "5=1"],
+        ["--remove", "5", "--grow", "9"],
+        ["--remove", "5", "--solver", "no such solver"],
+        [],
+    ],
+)
+def test_edits_and_solvers_are_checked_before_anything_is_fitted(tmp_path, monkeypatch, arguments):
+    def fitted(self):
+        raise AssertionError("the fit was started")
+
+    monkeypatch.setattr(whence.Influence, "fit", fitted)
+    ran = run("change", write(tmp_path, TABLE), "--out", tmp_path / "out", *arguments)
+    assert ran.exit_code == 2 and "InputError" in ran.output and not (tmp_path / "out").exists()
+
+
+def test_the_page_shows_the_text_of_the_query_and_what_is_not_resolved(tmp_path):
+    out = tmp_path / "out"
+    ran = run("change", write(tmp_path, TEXT), "--out", out, "--remove", "0,1,2,3,4", "--order", "first")
+    assert ran.exit_code == 0, ran.output
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "good awful" in page and "How far to trust this: the model is at a minimum" in page
+    assert "How far to trust this" in ran.output
+    summary = json.loads((out / "change.json").read_text())
+    assert summary["trust"]["level"] == "good" and summary["trust"]["words"] in " ".join(page.split())
+    rows = table(out / "change.csv")
+    assert [row["resolved"] == "True" for row in rows] == summary["resolved"]
+    for row, reason in zip(rows, summary["reasons"]):
+        assert (row["reason"] == reason) and (reason == "") == (row["resolved"] == "True")
+        if reason:
+            assert f"not resolved: {reason}" in page and "?" in ran.output
+        if float(row["before"]) + float(row["predicted"]) < 0:
+            assert "negative loss" in reason

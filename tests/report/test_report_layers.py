@@ -78,8 +78,8 @@ def test_the_page_shows_plan_coverage_damping_and_distance():
     for expected in (
         "Layer by layer",
         "what couples one layer with another is left out",
-        "Probed on 2 of the queries: with the full curvature and the same damping the scores would differ "
-        "by about 25 % of their",
+        "Probed on 2 of the queries: with the full curvature and the same damping the scores would differ by "
+        "about 25 % of their",
         "0.1 times the mean eigenvalue of each layer",
         "output curvature taken exactly, 9 gradients an example",
         "2 queries × 4 training examples: predicted 7.5 Gflop, 3.75 MB moved",

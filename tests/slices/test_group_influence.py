@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import whence
 from support import Plain, as_a_user, class_margin, digits, small_mlp, softmax_regression
 from whence import CG, EKFAC, Exact, Influence, LiSSA
 from whence.errors import InputError, OutOfMemoryError
@@ -261,3 +263,24 @@ def test_queries_without_a_gradient_are_harmed_by_nobody():
     table = group_influence(model, queries(), train_names(plain), measurement=nothing)
     assert float(table.change.abs().max()) == 0.0 and float(table.share_of_harm.abs().max()) == 0.0
     assert not math.isnan(float(table.estimate.sum()))
+
+
+def test_a_change_that_would_make_a_loss_negative_is_not_resolved():
+    """As where first order does not carry: twenty times the changes of a real table."""
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = (x[:, 0] > 0.3).long()
+    recipe = whence.FullBatch(nn.Linear(4, 2), loss="cross_entropy", weight_decay=1e-2)
+    influence = whence.Influence(
+        recipe((x, y), 0), (x, y), loss="cross_entropy", weight_decay=1e-2, progress=False
+    ).fit()
+    table = influence.slices((x[30:], y[30:]), y.tolist(), y[30:].tolist())
+    assert any(row["resolved"] for row in table)
+    table = dataclasses.replace(table, change=20 * table.change)
+    rows = list(table)
+    impossible = [row for row in rows if row["measured"] + row["change"] < 0]
+    assert impossible and all("negative loss" in row["reason"] for row in impossible)
+    for row in rows:
+        enough = abs(row["change"]) > row["estimate"] + 2 * row["standard_error"]
+        possible = row["measured"] + row["change"] >= 0 and abs(row["change"]) <= row["measured"]
+        assert row["resolved"] == (enough and possible) == (row["reason"] == "")
+    assert set(table.to_pandas()["resolved"]) == {row["resolved"] for row in rows}

@@ -19,6 +19,7 @@ from whence.slices.clusters import HarmfulCluster, HarmfulGroups
 from whence.slices.groups import Groups
 from whence.slices.sums import (
     change_of_each,
+    damping_error,
     measured_values,
     score_examples,
     score_groups,
@@ -76,6 +77,7 @@ def harmful_groups(
     gradients = fitted.measure_gradients(validation, measured)
     mean = gradients.mean().to(fitted.objective.dtype)
     solution = solve_with_error(fitted, mean[:, None])
+    damped = damping_error(fitted, mean[:, None], solution)
     scores, errors = (torch.empty(n, 1, dtype=fitted.objective.dtype) for _ in range(2))
     squares = score_examples(fitted, solution, scores, errors)
     harm = (scores if measured.higher_is_better else -scores)[:, 0].double() / n
@@ -114,7 +116,11 @@ def harmful_groups(
                 harm_by_label=None if asked is None else _shares(sign * own, asked),
                 resolution=resolve_change(
                     float(change[c, 0]) / n,
-                    {"the solver": error, "the sample of validation examples": CERTAIN * spread},
+                    {
+                        "the solver": error,
+                        "the damping": damped * abs(float(change[c, 0])) / n,
+                        "the sample of validation examples": CERTAIN * spread,
+                    },
                     now=now,
                     range=measured.range,
                     measurement=measured.name,

@@ -14,6 +14,7 @@ from whence.progress import progress_bar
 from whence.slices.groups import resolve_groups
 from whence.slices.sums import (
     change_of_each,
+    damping_error,
     measured_values,
     score_examples,
     score_groups,
@@ -68,12 +69,14 @@ def group_influence(
     change, estimate, bound = (torch.empty(len(train), q, dtype=torch.float64) for _ in range(3))
     values = measured_values(gradients)
     converged, reasons = [], set()
+    damped = 0.0
     with progress_bar("query groups", q, enabled=fitted.options.progress) as bar:
         for start in range(0, q, fitted.block_size()):
             block = slice(start, min(start + fitted.block_size(), q))
             members = asked.members[block]
             means = [(gradients.sum(part) / len(part)).to(dtype) for part in members]
             solution = solve_with_error(fitted, torch.stack(means, 1))
+            damped = max(damped, damping_error(fitted, torch.stack(means, 1), solution))
             squares = score_examples(fitted, solution, scores[:, block], score_error[:, block])
             score_groups(
                 fitted, solution, train, squares, change[:, block], estimate[:, block], bound[:, block]
@@ -99,4 +102,5 @@ def group_influence(
         higher_is_better=measured.higher_is_better,
         range=measured.range,
         settings={**fitted.settings(), "measurement": measured.name},
+        damping_error=damped,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whence.gradients import ExampleGradients
 from whence.influence import FittedInfluence
+from whence.influence.damping_effect import damping_share, undamped_distance
 from whence.progress import progress_bar
 from whence.slices.groups import Groups
 from whence.solvers import PreparedBlocks, Solution
@@ -19,6 +20,8 @@ from whence.solvers.floor import not_positive_definite
 
 # Steps of preconditioned conjugate gradients towards what a block inverse misses.
 _STEPS = 2
+# Beyond this many times their size, changes without damping are not known at all.
+_MOST_DAMPED = 10.0
 
 
 def measured_values(gradients: ExampleGradients) -> Float[Tensor, " q"]:
@@ -130,6 +133,12 @@ def change_of_each(
                 made[where, block] = inner.double().cpu() / fitted.objective.n
             bar.advance(len(sums))
     return made
+
+
+def damping_error(fitted: FittedInfluence, rhs: Float[Tensor, "p k"], solution: Solution) -> float:
+    """Relative error that the damping makes in changes predicted with these solutions: without it they would
+    differ by about so much of their size."""
+    return min(undamped_distance(damping_share(rhs, solution.x, fitted.damping)), _MOST_DAMPED)
 
 
 def standard_error(changes: Float[Tensor, " q"]) -> float:

@@ -65,6 +65,7 @@ class GroupInfluence:
         converged: per query group; `reason` for those that are not.
         measurement, higher_is_better, range: what was measured, and what it can be.
         settings: everything that defines the numbers, as JSON values.
+        damping_error: relative error that the damping makes in the changes, by estimate.
     """
 
     train: Groups
@@ -82,14 +83,17 @@ class GroupInfluence:
     higher_is_better: bool = False
     range: Range = ANY
     settings: dict[str, Any] = field(default_factory=dict)
+    damping_error: float = 0.0
 
     def resolution(self, t: int, q: int) -> Resolution:
         """Whether the change that training group `t` makes to query group `q` stands out of its errors: the
-        solver's, twice its standard error over the sample of queries, and what first order cannot predict."""
+        solver's, the damping's, twice its standard error over the sample of queries, and what first order
+        cannot predict."""
         return resolve_change(
             float(self.change[t, q]),
             {
                 "the solver": float(self.estimate[t, q]),
+                "the damping": self.damping_error * abs(float(self.change[t, q])),
                 "the sample of queries": CERTAIN * float(self.standard_error[t, q]),
             },
             now=float(self.measured[q]),
