@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from audit_problem import TABLE, write
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
 
+import whence
 from whence.cli.console import PlainConsole, print_traceback_safely, warnings_shown_safely
 from whence.cli.files import write_table
 from whence.cli.main import app
@@ -181,3 +183,24 @@ def test_tables_come_back_as_they_were(tmp_path):
     ]
     # Quoted also where a semicolon separates cells and a comma is a decimal point.
     assert '"a;b"' in (tmp_path / "t.csv").read_text(encoding="utf-8")
+
+
+def test_everything_goes_through_the_one_console_and_the_one_table_writer():
+    package = Path(whence.__file__).parent
+    for file in package.rglob("*.py"):
+        text = file.read_text()
+        name = file.relative_to(package).as_posix()
+        if name.startswith("cli/"):
+            assert not re.search(
+                r"(?<!Plain)Console\((?!Console\))|typer\.echo\(f?.*error|\bprint\(", _code(text)
+            ), name
+        assert "to_csv" not in text and "csv.writer" not in text, name
+        if name not in ("store/files.py", "geometry/monitor_file.py"):
+            assert not re.search(r"\.write_(text|bytes)\(|open\([^)]*[\"'][wax]b?[\"']", text), name
+
+
+def _code(text: str) -> str:
+    """Without the lines that define the console itself, or call its `print`."""
+    return re.sub(
+        r"class PlainConsole\(Console\):|console\.print\(|PlainConsole\(stderr=True\)\.print\(", "", text
+    )

@@ -16,6 +16,7 @@ import whence
 from problems import N, labels, normal, tanh_mlp
 from whence.curvature.kronecker import KroneckerGathering, KroneckerStore, stored
 from whence.errors import InputError, StoreError
+from whence.store import read_tensors, write_tensors
 
 BATCH = 3
 BATCHES = -(-N // BATCH)
@@ -278,3 +279,34 @@ def test_what_killed_processes_left_is_swept_but_not_what_is_being_written(tmp_p
         os.utime(file, (0, 0))
     fitted(tmp_path)
     assert not any(file.exists() for file in left) and all(file.exists() for file in fresh)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("bases", lambda value: value * float("nan"), "holds NaN or infinity"),
+        ("bases", lambda value: value.float(), r"of torch.float32, expected .* of torch.float64"),
+        ("bases", lambda value: value[..., :-1], r"expected \("),
+        ("eigenvalues", lambda value: value / 0, "holds NaN or infinity"),
+        ("eigenvalues", lambda value: value[..., :-1], r"expected \("),
+        ("eigenvalues", None, "does not hold what every block has: '0'"),
+    ],
+)
+def test_a_whole_file_of_something_else_is_named(tmp_path, name, change, message):
+    fitted(tmp_path)
+    file = tmp_path / "kronecker" / "ekfac-exact-expand" / f"{name}.safetensors"
+    tensors, words = read_tensors(file)
+    first = min(tensors)
+    changed = {} if change is None else {first: change(tensors[first])}
+    write_tensors(file, {**{key: tensors[key] for key in tensors if key != first}, **changed}, words)
+    with pytest.raises(StoreError, match=rf"{name}\.safetensors cannot be used .*{message}.*Delete it"):
+        fitted(tmp_path)
+
+
+def test_sums_of_examples_that_do_not_exist_are_named(tmp_path):
+    fitted(tmp_path)
+    file = tmp_path / "kronecker" / "ekfac-exact-expand" / "eigenvalues.safetensors"
+    tensors, words = read_tensors(file)
+    write_tensors(file, tensors, {**words, "covered": f"0:{N + 1}"})
+    with pytest.raises(StoreError, match=r"covers examples outside"):
+        fitted(tmp_path)

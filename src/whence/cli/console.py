@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -55,7 +55,14 @@ def warnings_shown_safely() -> Iterator[None]:
     """Warnings, which may quote data, are shown like everything else."""
     before = warnings.showwarning
 
-    def shown(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    def shown(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         text = warnings.formatwarning(message, category, filename, lineno)
         PlainConsole(stderr=True).print(Text(text), soft_wrap=True, end="")
 

@@ -102,6 +102,7 @@ class Retraining:
         Raises:
             InputError: the recipe returns something other than a model of the same architecture.
             NonFiniteError: its model gives NaN or infinity.
+            StoreError: the kept answer was damaged or edited, or belongs to another place.
         """
         key = f"retrained/seed{seed}-{name}"
         if key not in self._known:

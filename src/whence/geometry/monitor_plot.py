@@ -55,7 +55,9 @@ def plot_monitor(path: str | Path, out: str | Path) -> Path:
         axes = figure.add_subplot(rows, columns, number + 1)
         curves = _curves(name, records)
         for label, (steps, values) in curves.items():
-            axes.plot(steps, values, label=_LABELS.get(label, label), linewidth=1.3)
+            # A dollar sign in a layer's name begins no formula.
+            named = _LABELS.get(label, label).replace("$", r"\$")
+            axes.plot(steps, values, label=named, linewidth=1.3)
         positive = all(value > 0 for _, values in curves.values() for value in values)
         if name == "weights":
             axes.set_ylim(bottom=0)
