@@ -91,7 +91,7 @@ class GaussNewtonOperator(FactoredOperator):
                     wide = part.double()
                     dense.addmm_(wide.T, wide)
                 bar.advance(done)
-        return dense.div_(self.n_examples)
+        return dense.div_(self.engine.objective.n)
 
     def dense_operations(self) -> float:
         if self.engine.head is not None and self._positions_apart():

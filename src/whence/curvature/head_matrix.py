@@ -21,7 +21,7 @@ def head_operations(operator: GaussNewtonOperator) -> float:
     """Operations of `head_matrix`, in float64, about: five eighths of those of all pairs of classes."""
     head = operator.engine.head
     assert head is not None
-    return 2 * 0.65 * operator.n_examples * head.outputs_each * operator.size * head.module.in_features
+    return 2 * 0.65 * operator.engine.objective.n * head.outputs_each * operator.size * head.module.in_features
 
 
 def head_matrix(operator: GaussNewtonOperator) -> Float[Tensor, "p p"]:
@@ -55,7 +55,7 @@ def head_matrix(operator: GaussNewtonOperator) -> Float[Tensor, "p p"]:
                 total.add_rows(at.features.flatten(0, 1), rows)
                 bar.advance(part.stop - part.start)
     assert total is not None
-    return total.dense(float(operator.n_examples))
+    return total.dense(float(operator.engine.objective.n))
 
 
 class _Rows:
