@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whence.errors import InputError, OutOfMemoryError, WhenceError
+from whence.influence.choice import say_choice
 from whence.memory import available_memory, memory_budget, memory_errors
-from whence.progress import progress_bar, progress_display
+from whence.progress import progress_bar, progress_display, say
+from whence.solvers import CG, EKFAC
 
 CPU = torch.device("cpu")
 UNITS = {
@@ -106,6 +108,23 @@ def test_bars_show_on_a_terminal_unless_disabled(capsys, monkeypatch, enabled, s
     captured = capsys.readouterr()
     assert captured.out == ""
     assert ("fitting" in captured.err) == shown
+
+
+@pytest.mark.parametrize(("terminal", "enabled"), [(True, True), (True, False), (False, True)])
+def test_lines_are_said_where_bars_would_show(capsys, monkeypatch, terminal, enabled):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    say("solver [exact]: p = 5", enabled=enabled)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.strip() == ("solver [exact]: p = 5" if terminal and enabled else "")
+
+
+def test_an_automatic_choice_is_said_before_the_work_and_one_that_was_asked_for_is_not(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    say_choice("auto", EKFAC(), "p = 5 is too large", enabled=True)
+    say_choice("cg", CG(), "as asked", enabled=True)
+    say_choice(CG(), CG(), "as given", enabled=True)
+    assert capsys.readouterr().err.strip() == "solver ekfac: p = 5 is too large"
 
 
 def test_a_bar_inside_a_bar_shares_its_display_and_its_silence(capsys):

@@ -21,7 +21,9 @@ def head_operations(operator: GaussNewtonOperator) -> float:
     """Operations of `head_matrix`, in float64, about: five eighths of those of all pairs of classes."""
     head = operator.engine.head
     assert head is not None
-    return 2 * 0.65 * operator.engine.objective.n * head.outputs_each * operator.size * head.module.in_features
+    return (
+        2 * 0.65 * operator.engine.objective.n * head.outputs_each * operator.size * head.module.in_features
+    )
 
 
 def head_matrix(operator: GaussNewtonOperator) -> Float[Tensor, "p p"]:
