@@ -30,6 +30,9 @@ class ExampleGradients:
         self.engine = engine
         self.examples = examples
         self.measure = measure
+        # Of passes in batches of one size: two numbers an example, the same every time.
+        self._sizes: dict[int, GradientSizes] = {}
+        self._sizes_of = 0
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -55,9 +58,12 @@ class ExampleGradients:
         size = self.engine.rows_per_batch()
         if tangents_first:
             size = max(1, self.engine.batch_size * self.engine.columns // max(k, 1))
+        if size != self._sizes_of:
+            self._sizes, self._sizes_of = {}, size
         for start in range(0, len(self.examples), size):
             where = slice(start, min(start + size, len(self.examples)))
             at = self.engine.linearise(self.examples, where)
+            sizes = self._sizes.get(start)
             cotangent = slopes = at.output_gradient(self.measure)
             # Padded sequences may have one position on the probe and several in this batch.
             if tangents_first and isinstance(at, LinearHeadLinearisation) and at.features.shape[1] == 1:
@@ -65,16 +71,21 @@ class ExampleGradients:
                 tangents = at.jvp(directions).reshape(k, count, -1)
                 cotangent = cotangent.reshape(count, -1)
                 inner = torch.einsum("kbo,bo->bk", tangents, cotangent)
-                squares = at.features.square().sum((1, 2)) + (1.0 if at.has_bias else 0.0)
-                norms = cotangent.double().norm(dim=1) * squares.double().sqrt()
+                if sizes is None:
+                    squares = at.features.double().square().sum((1, 2)) + (1.0 if at.has_bias else 0.0)
+                    norms = cotangent.double().norm(dim=1) * squares.sqrt()
             else:
                 parts = [part[:, 0] for part in at.vjp_each_parts(cotangent[None])]
                 pieces = directions.split([part.shape[1] for part in parts])
                 inner = sum(
                     (part @ piece for part, piece in zip(parts[1:], pieces[1:])), start=parts[0] @ pieces[0]
                 )
-                norms = _norms(parts)
-            yield where, inner, self.engine.rounding.shaken(at, self.measure, slopes, norms)
+                if sizes is None:
+                    norms = _norms(parts)
+            if sizes is None:
+                sizes = self.engine.rounding.shaken(at, self.measure, slopes, norms)
+                self._sizes[start] = sizes
+            yield where, inner, sizes
 
     def typical_norm(self) -> float:
         """Root mean square of `‖g_i‖` over at most 512 examples, evenly spread."""

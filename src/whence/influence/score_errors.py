@@ -16,6 +16,8 @@ from whence.solvers import Solution
 # share of that.
 _TYPICAL = 0.15
 _COLUMNS = 64
+# A relative error that leaves no digit.
+_EVERYTHING = 1e30
 
 
 def score_bound(
@@ -43,9 +45,11 @@ def score_bound(
     residual = solution.residual_norm.double() + gamma * (solution.rhs_norm.double() + largest * x)
     if solution.rhs_shaken is not None:
         residual = residual + MARGIN * eps * solution.rhs_shaken
-    per_gradient = residual / floor + gamma * x if floor > 0 else torch.full_like(residual, math.inf)
-    moved = (per_gradient + x)[:, None] * (MARGIN * eps * sizes.shaken)[None]
-    bound = per_gradient[:, None] * sizes.norm[None] + moved
+    if not floor > 0:
+        return torch.full((len(x), len(sizes.norm)), math.inf, dtype=torch.float64, device=x.device)
+    per_gradient = residual / floor + gamma * x
+    of_each = torch.stack([per_gradient, MARGIN * eps * (per_gradient + x)], dim=1)
+    bound = of_each @ torch.stack([sizes.norm, sizes.shaken])
     # A score smaller than the smallest number of its dtype is stored as 0.
     return bound.clamp(min=torch.finfo(solution.x.dtype).tiny)
 
@@ -71,14 +75,14 @@ def rounding_estimate(
         overlap = torch.full_like(x, 1 / math.sqrt(solution.x.shape[0]))
     else:
         overlap = solution.overlap.double()
-    made = units * eps * (overlap * x)[:, None] * sizes.norm[None]
+    made = ((units * eps * overlap * x).square()[:, None]) * sizes.norm.square()[None]
     if scores is not None:
-        size = _TYPICAL * scores.double().abs()
-        made = torch.hypot(made, eps * size * sizes.relative[None])
+        shares = sizes.relative.square()[None]
         if solution.rhs_shaken is not None:
             of_rhs = solution.rhs_shaken / solution.rhs_norm.double().clamp(min=1e-300)
-            made = torch.hypot(made, eps * size * of_rhs[:, None])
-    return made.to(dtype)
+            shares = shares + of_rhs.clamp(max=_EVERYTHING).square()[:, None]
+        made += (_TYPICAL * eps * scores.double()).square() * shares
+    return made.sqrt_().to(dtype)
 
 
 def overlap_with(x: Float[Tensor, "p k"], sample: Float[Tensor, "m p"]) -> Float[Tensor, " k"]:

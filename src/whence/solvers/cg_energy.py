@@ -35,6 +35,8 @@ class EnergyLog:
     def rate(self) -> Float[Tensor, " k"]:
         """Gain of the stretch since the mark over that of as many iterations before it; NaN where fewer were
         before."""
+        if not self._gains:
+            return torch.full(self._marks.shape, torch.nan, dtype=torch.float64)
         gains = torch.stack(self._gains).double().cpu()
         before = torch.cat([torch.zeros(1, gains.shape[1], dtype=gains.dtype), gains.cumsum(0)])
         last = (gains > 0).long().mul(torch.arange(1, len(gains) + 1)[:, None]).amax(0)

@@ -56,6 +56,10 @@ def error_left(
     else:
         unsolved |= ~converged
     if bool(unsolved.any()):
-        loosely = iteration.run(residual[:, unsolved], _LOOSE * left[unsolved], _LOOSE_ITERATIONS)
-        directions[:, unsolved] = loosely.x
+        # At unit size: squares of a residual that is nearly nothing would underflow.
+        size = left[unsolved].clamp(min=torch.finfo(left.dtype).tiny)
+        loosely = iteration.run(
+            residual[:, unsolved] / size, torch.full_like(size, _LOOSE), _LOOSE_ITERATIONS
+        )
+        directions[:, unsolved] = loosely.x * size
     return directions

@@ -100,6 +100,8 @@ class BlockIteration:
             image = self._operator.matmat(search)
             curvature = (search.T @ image).double()
             curvature = (curvature + curvature.T) / 2
+            if not bool(torch.isfinite(curvature).all()):
+                break  # beyond the range of the dtype: what was reached before stands
             step = self._inverse(curvature, search)
             change = step @ coefficients
             gained = (coefficients * change).sum(0)
@@ -132,7 +134,7 @@ class BlockIteration:
             if iteration == budget:
                 ahead = LookAhead(rhs, norms, active)
             search = preconditioned + search @ factor.T.to(rhs.dtype)
-        if self.ritz is None:
+        if self.ritz is None and ritz.steps:
             self.ritz = ritz.extremes()
         missing = None if ahead is None else ahead.missing()
         return Run(x, earlier, earlier_norm, energy.rate().to(rhs), iterations, settled, missing)
@@ -219,6 +221,10 @@ class _BlockLanczos:
         self._diagonal: list[Tensor] = []
         self._below: list[Tensor] = []
         self._carry: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        return len(self._diagonal)
 
     def add(self, curvature: Float[Tensor, "k k"], factor: Float[Tensor, "k k"]) -> None:
         """One step: `PᵀCP` and the triangular factor `S` of the new residual block."""
