@@ -209,8 +209,8 @@ def test_examples_are_not_wrapped_twice():
         examples(examples((X, Y)), role="queries")
 
 
-def test_random_augmentation_is_detected():
-    with pytest.raises(InputError, match="example 0 changes from one read to the next"):
+def test_a_random_collate_function_is_detected():
+    with pytest.raises(InputError, match="collate function makes another batch of the same items"):
         examples(PAIRS, collate=undecided)
 
 

@@ -8,26 +8,35 @@ from typing import Any
 from whence.errors import InputError
 from whence.influence import FittedInfluence
 from whence.store.not_pickled import NotPickled
+from whence.task import Objective, OneAtATime
 
 
-class Held(NotPickled):
-    """The training set as it was given, and what `fit` computed.
+class Held(OneAtATime, NotPickled):
+    """The training set as it was given, and what `fit` computed."""
 
-    Attributes:
-        train: the training set.
-    """
-
-    train: Any
+    objective: Objective
+    _train: Any
     _fitted: FittedInfluence | None
     _run_dir: Path | None
+
+    @property
+    def train(self) -> Any:
+        """The training set.
+
+        Raises:
+            InputError: it changed since it was given.
+        """
+        self.objective.check_unchanged(data=True)
+        return self._train
 
     @property
     def fitted(self) -> FittedInfluence:
         """What `fit` computed.
 
         Raises:
-            InputError: `fit` was not called.
+            InputError: `fit` was not called, or what it was fitted to changed since.
         """
         if self._fitted is None:
             raise InputError("this Influence is not fitted yet: call .fit() first")
+        self.objective.check_unchanged()
         return self._fitted

@@ -100,7 +100,7 @@ class Influence(WhatIf, Inputs, Findings, Shape):
         run_dir: str | Path | None = None,
         progress: bool = True,
     ):
-        self.train = train
+        self._train = train
         self.objective = Objective(
             model,
             train,

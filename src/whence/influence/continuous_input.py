@@ -108,8 +108,10 @@ def find_module(objective: Objective, module: nn.Module | str) -> nn.Module:
         InputError: the model has no such module.
     """
     if isinstance(module, nn.Module):
-        if any(module is own for own in objective.model.modules()):
-            return module
+        for model in (objective.given_model, objective.model):
+            found = next((name for name, own in model.named_modules() if own is module), None)
+            if found is not None:
+                return objective.model.get_submodule(found)
         raise InputError(
             f"embedding={type(module).__name__}(...): this module is not part of the model. Pass one of the "
             "model's own, e.g. embedding=model.embed, or its name"

@@ -50,6 +50,7 @@ from whence.task import (
     check_batch_independence,
     check_examples,
     check_inputs_untouched,
+    check_meaning,
     check_model,
 )
 
@@ -137,14 +138,15 @@ class FittedInfluence(NotPickled):
         self.options = options
         check_model(objective.model)
         check_inputs_untouched(objective)
+        check_meaning(objective)
         self.engine = GradientEngine(objective, options.batch_size)
-        check_examples(
+        seen = check_examples(
             objective,
             objective.examples,
             batch_size=self.engine.forward_batch(max(self.engine.batch_size, 256)),
             progress=options.progress,
         )
-        check_batch_independence(objective)
+        check_batch_independence(objective, seen)
         self.curvature: Curvature = choose_curvature(
             self.engine,
             options.curvature,
@@ -334,13 +336,14 @@ class FittedInfluence(NotPickled):
     def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:
         """Checked queries and the gradients of a measurement on them."""
         examples = self.objective.read(queries, role="queries")
-        check_examples(
+        self.objective.check_unchanged()
+        seen = check_examples(
             self.objective,
             examples,
             batch_size=self.engine.forward_batch(max(self.engine.batch_size, 256)),
             progress=False,
         )
-        check_measurement(self.objective, examples, measurement)
+        check_measurement(self.objective, examples, measurement, seen)
         return ExampleGradients(self.engine, examples, measurement.function)
 
     def _rows(

@@ -12,10 +12,7 @@ from torch import Tensor
 from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
 from whence.influence.resolution import ANY, Range
 from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
-from whence.task import Examples, Objective
-
-# Queries compared alone and together.
-_PROBES = 4
+from whence.task import Examples, Objective, Seen
 
 
 @dataclass(frozen=True)
@@ -71,13 +68,13 @@ def resolve_measurement(
     )
 
 
-def check_measurement(objective: Objective, examples: Examples, measurement: Measurement) -> None:
+def check_measurement(objective: Objective, examples: Examples, measurement: Measurement, seen: Seen) -> None:
     """One finite, differentiable number per query, the same alone as among others.
 
     Raises:
         InputError, NonFiniteError, BatchDependenceError: it is not, with what was found.
     """
-    chosen = examples.spread(_PROBES)
+    chosen = seen.telling()
     together = _measured(objective, examples, measurement, chosen)
     alone = torch.cat([_measured(objective, examples, measurement, [i]) for i in chosen])
     gap = (together - alone).abs() / (1 + alone.abs())

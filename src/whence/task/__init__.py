@@ -1,12 +1,14 @@
 """Model + loss + parameters + data as functions of the parameters."""
 
+from whence.task.alone import OneAtATime, alone
 from whence.task.checks import (
-    check_batch_independence,
     check_examples,
     check_inputs_untouched,
+    check_meaning,
     check_model,
 )
 from whence.task.examples import Examples
+from whence.task.independence import Seen, check_batch_independence
 from whence.task.labels import class_numbers
 from whence.task.objective import Measure, Objective, differentiable_attention
 from whence.task.parameters import ParameterSet
@@ -18,13 +20,17 @@ __all__ = [
     "Examples",
     "Measure",
     "Objective",
+    "OneAtATime",
     "ParameterSet",
     "Regulariser",
+    "Seen",
     "TrainingData",
     "WeightDecay",
+    "alone",
     "check_batch_independence",
     "check_examples",
     "check_inputs_untouched",
+    "check_meaning",
     "check_model",
     "class_numbers",
     "differentiable_attention",

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from whence.errors import BatchDependenceError, InputError, NonFiniteError, WhenceError
+from whence.errors import InputError, NonFiniteError, WhenceError
 from whence.memory import is_allocation_failure
 from whence.progress import progress_bar
 from whence.task.examples import Examples
+from whence.task.independence import Seen, refuse_if_others_are_needed, require_rows
+from whence.task.item_form import check_item_form
 from whence.task.objective import Objective
+from whence.task.own_loss import check_own_loss
+from whence.task.precision import check_precision
 
 _DROPOUT = nn.modules.dropout._DropoutNd
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
-# Examples compared alone and inside a batch.
-_PROBES = 4
 
 
 def check_model(model: nn.Module) -> None:
@@ -52,21 +54,25 @@ def check_model(model: nn.Module) -> None:
 
 def check_examples(
     objective: Objective, examples: Examples, *, batch_size: int, progress: bool = True
-) -> None:
+) -> Seen:
     """One pass over `examples`: finite inputs, valid targets, one finite loss per example.
+
+    Returns:
+        The losses, and what tells long examples from short ones.
 
     Raises:
         NonFiniteError, InputError: naming the first offending example.
     """
     values = objective.parameters.values
+    seen = Seen(len(examples), batch_size)
     with torch.no_grad(), progress_bar(f"checking {examples.role}", len(examples), enabled=progress) as bar:
         for where, batch in examples.batches(batch_size):
             examples.check_finite(batch, where)
             count = where.stop - where.start
-            with _users_code(objective, "the model's forward pass", examples.role, batch):
+            with users_code(objective, "the model's forward pass", examples.role, batch):
                 outputs = objective.outputs(values, batch)
             targets = objective.targets(batch)
-            _require_rows(outputs, count)
+            require_rows(outputs, count)
             if not bool(torch.isfinite(outputs).all()):
                 bad = (~torch.isfinite(outputs)).reshape(count, -1).any(1).nonzero()[0, 0]
                 raise NonFiniteError(
@@ -74,7 +80,7 @@ def check_examples(
                     "infinite"
                 )
             try:
-                with _users_code(
+                with users_code(
                     objective, f"loss {objective.loss.name!r}", examples.role, (outputs, targets)
                 ):
                     objective.loss.validate(outputs, targets)
@@ -99,7 +105,21 @@ def check_examples(
                 raise NonFiniteError(
                     f"the loss of {examples.role} example {where.start + first} is {float(losses[first])}"
                 )
+            seen.add(where, losses, examples.lengths(where, batch))
             bar.advance(count)
+    return seen
+
+
+def check_meaning(objective: Objective) -> None:
+    """Is what is fed in what was meant: which part of an example is the target, is the model's own loss the
+    one that was named, and is it computed with the digits that errors are stated for?
+
+    Raises:
+        InputError: see `check_item_form`, `check_own_loss` and `check_precision`.
+    """
+    check_item_form(objective)
+    check_own_loss(objective)
+    check_precision(objective)
 
 
 def check_inputs_untouched(objective: Objective) -> None:
@@ -107,12 +127,21 @@ def check_inputs_untouched(objective: Objective) -> None:
 
     Raises:
         InputError: an input tensor was written to.
+        BatchDependenceError: the forward pass fails on one example, though not on several.
     """
     batch = objective.examples.batch([0])
     tensors = [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
     before = [leaf._version for leaf in tensors]
-    with torch.no_grad(), _users_code(objective, "the model's forward pass", objective.examples.role, batch):
-        objective.outputs(objective.parameters.values, batch)
+    with torch.no_grad(), users_code(objective, "the model's forward pass", objective.examples.role, batch):
+        try:
+            objective.outputs(objective.parameters.values, batch)
+        except Exception as error:
+            if is_allocation_failure(error):
+                raise
+            refuse_if_others_are_needed(
+                objective, error, lambda many: objective.outputs(objective.parameters.values, many)
+            )
+            raise
     if [leaf._version for leaf in tensors] != before:
         raise InputError(
             "the model writes into its input (a first layer with inplace=True?). Examples are read many "
@@ -121,50 +150,14 @@ def check_inputs_untouched(objective: Objective) -> None:
         )
 
 
-def check_batch_independence(objective: Objective) -> None:
-    """An example's loss must be the same alone, in a batch, and when computed again.
-
-    Raises:
-        BatchDependenceError: it is not, with the likely cause.
-    """
-    chosen = objective.examples.spread(_PROBES)
-    count = len(chosen)
-    values = objective.parameters.values
-
-    def losses(indices: list[int]) -> Tensor:
-        batch = objective.examples.batch(indices)
-        outputs = objective.outputs(values, batch)
-        _require_rows(outputs, len(indices))
-        return objective.loss(outputs, objective.targets(batch))
-
-    with torch.no_grad():
-        together, again = losses(chosen), losses(chosen)
-        alone = torch.cat([losses([i]) for i in chosen])
-    tolerance = 1e4 * torch.finfo(objective.dtype).eps
-    if bool(((together - again).abs() > tolerance * (1 + together.abs())).any()):
-        raise BatchDependenceError(
-            "the same batch gave two different losses: the forward pass is random. Call model.eval(), and "
-            "remove random layers or noise from forward."
-        )
-    gap = (together - alone).abs() / (1 + alone.abs())
-    if bool((gap > tolerance).any()):
-        worst = int(gap.argmax())
-        raise BatchDependenceError(
-            f"example {chosen[worst]} has loss {float(together[worst]):.6g} in a batch of {count} but "
-            f"{float(alone[worst]):.6g} alone. Its loss depends on the batch around it: batch statistics, "
-            "padding without a mask, or a loss normalised over the batch. Mask the padding, use running "
-            "statistics (model.eval()), or normalise within each example."
-        )
-
-
 @contextmanager
-def _users_code(objective: Objective, what: str, role: str, given: Any) -> Iterator[None]:
+def users_code(objective: Objective, what: str, role: str, given: Any) -> Iterator[None]:
     """Name the role, the tensors and the computation's dtype in what the user's own code raises on them."""
     try:
         yield
     except (WhenceError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if is_allocation_failure(error):
             raise
         tensors = [leaf for leaf in tree_flatten(given)[0] if isinstance(leaf, Tensor)]
@@ -180,12 +173,3 @@ def _users_code(objective: Objective, what: str, role: str, given: Any) -> Itera
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _require_rows(outputs: Tensor, count: int) -> None:
-    if outputs.ndim == 0 or outputs.shape[0] != count:
-        raise InputError(
-            f"the model's outputs have shape {tuple(outputs.shape)} for a batch of {count} examples; "
-            "expected the examples as the first dimension (a squeeze() without a dimension loses it for a "
-            "single example)"
-        )

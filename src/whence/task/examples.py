@@ -9,14 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from whence.errors import InputError, NonFiniteError
+from whence.task.content import content_digest
+from whence.task.items import Items
+from whence.task.plain import require_plain
 
 # Examples read at once while a data set is loaded into memory.
 _LOAD_CHUNK = 512
+# Items collated twice.
+_COLLATED = 4
 
 
 class Examples:
@@ -32,9 +38,13 @@ class Examples:
         keep_bytes: a data set whose batches are plain tensors is read once and kept if it takes no more than
             this.
 
+    Attributes:
+        n: how many.
+        borrowed: tensors too large to be copied, whose memory is the user's.
+
     Raises:
-        InputError: no examples, an iterable-only data set, tensors of different lengths, items that change
-            between reads.
+        InputError: no examples, an iterable-only data set, tensors of different lengths or of a kind that is
+            not read (sparse, nested, meta), an item that cannot be read or changes between reads.
     """
 
     def __init__(
@@ -52,7 +62,8 @@ class Examples:
         self.device = device
         self._collate = collate or default_collate
         self._tensors: Any = None
-        self._items: Any = None
+        self._items: Items | None = None
+        self.borrowed: list[Tensor] = []
         if isinstance(data, Examples):
             raise InputError(f"{role}: pass the data set itself")
         if isinstance(data, TensorDataset):
@@ -61,14 +72,16 @@ class Examples:
             data = self._as_tensors(data)
             self.n = self._common_length(data)
             if collate is None:
-                self._tensors = self._cast(data)
+                self._tensors = self._owned(data, self._cast(data), keep_bytes)
             else:
-                self._items = _Rows(data, self.n)
+                self._items = Items(_Rows(data, self.n), role)
         else:
-            self._items, self.n = self._check_items(data), len(data)
+            self._items, self.n = Items(self._check_items(data), role), len(data)
         if self.n == 0:
             raise InputError(f"{role} is empty: expected at least one example")
         if self._items is not None:
+            if collate is None:
+                self._items.refuse_plain_lists()
             self._check_repeatable()
             self._keep_if_small(keep_bytes)
 
@@ -90,6 +103,7 @@ class Examples:
         if self._tensors is not None:
             index = torch.as_tensor(indices, device=self.device, dtype=torch.long)
             return tree_map(lambda leaf: leaf[index], self._tensors)
+        assert self._items is not None
         listed = indices.tolist() if isinstance(indices, Tensor) else list(indices)
         items = [self._items[i] for i in listed]
         try:
@@ -112,6 +126,20 @@ class Examples:
     def spread(self, count: int) -> list[int]:
         """At most `count` examples, first to last, to try things on: neighbours are often alike."""
         return sorted({i * (self.n - 1) // max(count - 1, 1) for i in range(count)})
+
+    def lengths(self, where: slice, batch: Any) -> Int[Tensor, " b"]:
+        """Something that grows with the length of an example: the numbers its item holds or, of one shape for
+        all, those that are not zero (a mask, tokens without padding)."""
+        if self._items is not None:
+            sizes = torch.from_numpy(self._items.sizes[where])
+            if bool((sizes != sizes[0]).any()) or self._items.several_sizes:
+                return sizes
+        count = where.stop - where.start
+        total = torch.zeros(count, dtype=torch.long)
+        for leaf in tree_flatten(batch)[0]:
+            if isinstance(leaf, Tensor) and leaf.ndim > 1 and leaf.shape[0] == count:
+                total += (leaf != 0).reshape(count, -1).sum(1).cpu()
+        return total
 
     def check_finite(self, batch: Any, where: slice) -> None:
         """Raise `NonFiniteError` if a tensor of the batch holds NaN or infinity, naming the first such
@@ -147,12 +175,25 @@ class Examples:
     def _cast(self, batch: Any) -> Any:
         def one(leaf: Any) -> Any:
             if isinstance(leaf, Tensor):
+                require_plain(leaf, self.role)
+                if leaf.is_inference():  # nothing can be differentiated that such a tensor takes part in
+                    leaf = leaf.clone()
                 return leaf.to(self.device, self.dtype if leaf.is_floating_point() else leaf.dtype)
             return leaf.to(self.device) if hasattr(leaf, "to") else leaf
 
         if isinstance(batch, Mapping) and not isinstance(batch, dict):
             batch = dict(batch)  # e.g. a tokenizer's BatchEncoding: torch's trees know only plain containers
         return tree_map(one, batch)
+
+    def _owned(self, given: Any, cast: Any, keep_bytes: int) -> Any:
+        """Tensors that no later change of the given ones changes, unless they are too large to be copied."""
+        theirs = {leaf.untyped_storage().data_ptr() for leaf in tree_flatten(given)[0]}
+        shared = [leaf for leaf in tree_flatten(cast)[0] if leaf.untyped_storage().data_ptr() in theirs]
+        if sum(leaf.numel() * leaf.element_size() for leaf in shared) > keep_bytes:
+            self.borrowed = shared
+            return cast
+        borrowed = {id(leaf) for leaf in shared}
+        return tree_map(lambda leaf: leaf.clone() if id(leaf) in borrowed else leaf, cast)
 
     def _as_tensors(self, data: Any) -> Any:
         try:
@@ -208,19 +249,22 @@ class Examples:
         return int(leaves[0].shape[0])
 
     def _check_repeatable(self) -> None:
-        first, again = (tree_flatten(self.batch([0]))[0] for _ in range(2))
-        for a, b in zip(first, again):
-            if isinstance(a, Tensor) and not torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)):
-                raise InputError(
-                    f"{self.role}: example 0 changes from one read to the next (random augmentation?). "
-                    "Influence needs fixed examples: pass the data set without random transforms."
-                )
+        assert self._items is not None
+        self._items.read_again(kept=False)
+        few = [0] if self._collate is default_collate else self.spread(_COLLATED)
+        first, again = (tree_flatten(self.batch(few))[0] for _ in range(2))
+        if any(content_digest(a) != content_digest(b) for a, b in zip(first, again)):
+            raise InputError(
+                f"{self.role}: the collate function makes another batch of the same items at every call "
+                "(random masking or cropping?). Influence needs fixed examples: pass one without randomness."
+            )
 
     def _keep_if_small(self, keep_bytes: int) -> None:
         """Concatenate the collated items if that is possible and small; otherwise items are read on
         demand."""
         # A collate function may pad to the longest of a batch: alone, every example shows its own shape.
         chunk_size = _LOAD_CHUNK if self._collate is default_collate else 1
+        assert self._items is not None
         one = self.batch([0])
         leaves = tree_flatten(one)[0]
         if not all(isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == 1 for leaf in leaves):
@@ -233,6 +277,7 @@ class Examples:
             if [leaf.shape[1:] for leaf in tree_flatten(chunk)[0]] != shapes:
                 return  # sequences of several lengths: must be collated anew for every batch
             chunks.append(chunk)
+        self._items.read_again(kept=True)
         self._tensors = tree_map(lambda *parts: torch.cat(parts), *chunks)
         self._items = None
 

@@ -16,13 +16,19 @@ from whence.errors import InputError
 from whence.losses import Loss, resolve_loss
 from whence.memory import memory_budget
 from whence.store import fingerprint
+from whence.task.alone import alone, autocast_devices
 from whence.task.batch import Forward, Target, default_forward, default_target, output_tensor
 from whence.task.examples import Examples
+from whence.task.held_model import Forwarded, hold_tensors, private_or_given
 from whence.task.parameters import ParameterSet
+from whence.task.plain import require_plain_model
 from whence.task.regulariser import CustomRegulariser, Regulariser, WeightDecay
+from whence.task.unchanged import Unchanged
 
 # Share of the memory budget that a data set may take to be kept as tensors.
 _DATA_SHARE = 0.5
+# Share of it that copies of frozen parameters and buffers may take.
+_FROZEN_SHARE = 0.25
 
 Measure = Callable[[Tensor, Any], Tensor]  # (outputs, targets) -> one number per example
 
@@ -34,6 +40,7 @@ class Objective:
     examples plus `R`, whatever the batches; every sum over a batch below is a plain sum, divided by `n` once.
 
     Attributes:
+        forward, target: how a batch is fed to the model, and where its target is.
         parameters: the studied parameters `θ̂`.
         examples: the training examples.
         loss: per-example loss on outputs.
@@ -70,16 +77,16 @@ class Objective:
                 "torch.inference_mode() is on: nothing can be differentiated inside it. Leave it before "
                 "using Whence; torch.no_grad() is fine."
             )
-        self.model = model
+        require_plain_model(model)
         self.loss: Loss = resolve_loss(loss)
         self.parameters = ParameterSet(model, parameters, dtype)
         self.dtype, self.device = self.parameters.dtype, self.parameters.device
         self.memory = memory_budget(memory, self.device)
         self.memory_stated = memory != "auto"
-        self._callable = _Forwarded(model, forward or default_forward)
-        self._target = target or default_target
+        self.forward, self.target = forward or default_forward, target or default_target
         self._collate = collate
-        self.examples = self.read(train, role="train")
+        with alone():
+            self.examples = self.read(train, role="train")
         if regulariser is not None and weight_decay:
             raise InputError(
                 "both weight_decay and regulariser were given; put the whole of R into regulariser"
@@ -89,13 +96,65 @@ class Objective:
             if regulariser is not None
             else WeightDecay(self.parameters, weight_decay)
         )
-        self.constants = {
-            name: tensor.detach().to(self.dtype) if tensor.is_floating_point() else tensor.detach()
-            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-            if name not in self.parameters.values
-        }
+        held = hold_tensors(model, self.parameters.values, self.dtype, int(self.memory * _FROZEN_SHARE))
+        self.constants = held.constants
         self._buffers = {name for name, _ in model.named_buffers()}
         self._places = _places(model)
+        self._borrowed = Unchanged()
+        for what, tensor in [*held.borrowed, *(("train", leaf) for leaf in self.examples.borrowed)]:
+            self._borrowed.watch_tensor(what, tensor)
+        self._user_model, self._held = model, held
+        self._chosen: Forwarded | None = None
+        self._given = Unchanged()
+        self._given.watch_data("train", train)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that runs: a copy of the given one's modules, in the state they were given in, with the
+        tensors that are held here; the given model itself where a copy is another function."""
+        return self._callable.model
+
+    @property
+    def given_model(self) -> nn.Module:
+        """The user's own model, to recognise its modules by; it may have changed since."""
+        return self._user_model
+
+    @property
+    def _callable(self) -> Forwarded:
+        if self._chosen is None:
+            with alone():
+                self._chosen = private_or_given(
+                    self._user_model, self.forward, self._held, self._elsewhere, self._borrowed
+                )
+        return self._chosen
+
+    def _elsewhere(self, called: Forwarded) -> Tensor:
+        """Outputs on two examples at parameters near those that are held."""
+        generator = torch.Generator().manual_seed(0)
+        every = {**self.constants, **self.parameters.values}
+        moved = {
+            name: value
+            + 0.01
+            * (value.abs().mean() + 0.01)
+            * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+            for name, value in every.items()
+            if value.is_floating_point() and name not in self._buffers and value.numel()
+        }
+        return self._run(called, {**every, **moved}, self.examples.batch(self.examples.spread(2)))
+
+    def check_unchanged(self, *, data: bool = False) -> None:
+        """Refuse to go on with memory that is the user's and has changed since it was given.
+
+        Args:
+            data: also where the training set as it was given is read again, not only what is held.
+
+        Raises:
+            InputError: what changed.
+        """
+        with alone():
+            self._borrowed.check()
+            if data:
+                self._given.check()
 
     @property
     def n(self) -> int:
@@ -123,8 +182,8 @@ class Objective:
             train,
             loss=self.loss,
             parameters=self.parameters.names,
-            forward=self._callable.call,
-            target=self._target,
+            forward=self.forward,
+            target=self.target,
             collate=self._collate,
             dtype=self.dtype,
             memory=self.memory,
@@ -141,7 +200,7 @@ class Objective:
             "parameters": self.parameters.fingerprint(),
             "train": self.examples.fingerprint(),
             "loss": {**self.loss.settings(), "function": fingerprint(self.loss)},
-            "forward": fingerprint((self._callable.call, self._target, self._collate)),
+            "forward": fingerprint((self.forward, self.target, self._collate)),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
@@ -151,35 +210,41 @@ class Objective:
 
         With `everything`, `values` names all parameters and buffers, those of a retrained model.
         """
+        if autocast_devices():
+            raise InputError(
+                "torch.autocast is on, which rounds to half precision what errors are stated for. Leave it "
+                "before using Whence (methods of Influence do so themselves)."
+            )
         named = values if everything else {**values, **self.constants}
+        with alone():
+            return self._run(self._callable, named, batch)
+
+    def call(self, use: Callable[[nn.Module], Any]) -> Any:
+        """What `use(model)` returns with the parameters and buffers that are held: another way to ask the
+        model than `forward`."""
+        named = {**self.parameters.values, **self.constants}
+        with alone():
+            asked = Forwarded(self.model, lambda model, _: use(model))
+            return functional_call(asked, self._placed(named), (None,), tie_weights=False)
+
+    def _run(self, called: Forwarded, named: Mapping[str, Tensor], batch: Any) -> Tensor:
+        return output_tensor(functional_call(called, self._placed(named), (batch,), tie_weights=False))
+
+    def _placed(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors by every place that holds them."""
         # Copies of buffers: a forward pass that counts its calls in one must not write into the model.
         own = {name: value.clone() if name in self._buffers else value for name, value in named.items()}
-        placed = {
+        return {
             f"model.{place}": value for name, value in own.items() for place in self._places.get(name, [name])
         }
-        called = functional_call(self._callable, placed, (batch,), tie_weights=False)
-        return output_tensor(called)
 
     def targets(self, batch: Any) -> Any:
         """What the loss compares the outputs with."""
-        return self._target(batch)
+        return self.target(batch)
 
     def losses(self, values: Mapping[str, Tensor], batch: Any) -> Float[Tensor, " b"]:
         """Per-example losses, never averaged."""
         return self.loss(self.outputs(values, batch), self.targets(batch))
-
-
-class _Forwarded(nn.Module):
-    """A user's `forward(model, batch)` as a module, so that `functional_call` can swap the parameters beneath
-    it."""
-
-    def __init__(self, model: nn.Module, forward: Forward):
-        super().__init__()
-        self.model = model
-        self.call = forward
-
-    def forward(self, batch: Any) -> Any:
-        return self.call(self.model, batch)
 
 
 def _places(model: nn.Module) -> dict[str, list[str]]:
