@@ -52,6 +52,7 @@ from whence.task import (
     check_inputs_untouched,
     check_meaning,
     check_model,
+    refuse_autocast,
 )
 
 # Vectors of size p held per query while a block of queries is solved.
@@ -282,6 +283,8 @@ class FittedInfluence(NotPickled):
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         """`C_λ⁻¹ v`, refused if it is not finite."""
+        refuse_autocast()
+        self.objective.check_unchanged()
         if not bool(torch.isfinite(rhs).all()):
             raise NonFiniteError(
                 "a gradient holds NaN or infinity: the loss is not differentiable at these parameters"

@@ -13,13 +13,14 @@ from whence.influence import FittedInfluence
 from whence.interventions.edited_objective import Reduction
 from whence.interventions.flip_confirm import confirm_flips
 from whence.interventions.flip_sets import FlipSet, Robustness
+from whence.task import OneAtATime
 
 if TYPE_CHECKING:
     import pandas
 
 
 @dataclass(frozen=True)
-class Flips:
+class Flips(OneAtATime):
     """For each query, the smallest set found whose removal flips its prediction.
 
     Attributes:
@@ -51,6 +52,7 @@ class Flips:
 
     def confirm(self, recipe: Recipe, *, retrainings: int = 3, seed: int = 0) -> Flips:
         """Retrain without each set; enlarge those that do not flip the prediction. See `confirm_flips`."""
+        self._fitted.objective.check_unchanged(data=True)
         answers = confirm_flips(
             self.sets,
             self._fitted,

@@ -17,12 +17,13 @@ from whence.interventions.edited_objective import Reduction
 from whence.interventions.edits import Edits, Indices
 from whence.interventions.outcome import Outcome
 from whence.interventions.predict import Order, predict_change
-from whence.task import TrainingData
+from whence.interventions.read_target import require_read_target
+from whence.task import OneAtATime, TrainingData
 
 Measured = str | Measurement | Callable[[Tensor, Any], Tensor]
 
 
-class Intervention:
+class Intervention(OneAtATime):
     """A set of changes of weight or content of training examples, of one fitted influence function.
 
     Made by `Influence.remove` and its kin; every method that edits returns a new intervention with that edit
@@ -35,9 +36,15 @@ class Intervention:
     ):
         self.fitted = fitted
         self.edits = edits or Edits()
-        self._train = train
+        self._given = train
         self._data = TrainingData(train, fitted.objective.n)
         self._run_dir = run_dir
+
+    @property
+    def _train(self) -> Any:
+        """The training set as it was given, unless it changed since."""
+        self.fitted.objective.check_unchanged(data=True)
+        return self._given
 
     def remove(self, indices: Indices) -> Intervention:
         """Take training examples out.
@@ -63,7 +70,9 @@ class Intervention:
             InputError: another number of labels than examples; a label outside the classes is refused when
                 the change is predicted.
         """
-        return self._with(edit.relabel(indices, labels, self._data))
+        edits = edit.relabel(indices, labels, self._data)
+        require_read_target(self.fitted.objective, edits, self._data)
+        return self._with(edits)
 
     def replace(self, indices: Indices, examples: Any) -> Intervention:
         """Put other examples in the place of training examples, in any form the training set may have.
@@ -109,6 +118,7 @@ class Intervention:
         Raises:
             InputError: a weight that is not whole.
         """
+        self.fitted.objective.check_unchanged(data=True)
         return edited_data(self._data, self.edits, weighted=False)[0]
 
     def change(

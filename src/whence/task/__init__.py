@@ -1,6 +1,6 @@
 """Model + loss + parameters + data as functions of the parameters."""
 
-from whence.task.alone import OneAtATime, alone
+from whence.task.alone import OneAtATime, alone, refuse_autocast
 from whence.task.checks import (
     check_examples,
     check_inputs_untouched,
@@ -35,6 +35,7 @@ __all__ = [
     "class_numbers",
     "differentiable_attention",
     "inputs_of",
+    "refuse_autocast",
     "target_of",
     "with_inputs",
     "with_target",

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from whence.errors import InputError
+
 # Of the process, not of a model: attention kernels are chosen, and hooks are set, for all threads at once.
 _LOCK = threading.RLock()
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu")
@@ -34,6 +36,19 @@ def alone() -> Iterator[None]:
 def autocast_devices() -> list[str]:
     """The kinds of device for which `torch.autocast` is on."""
     return [device for device in _AUTOCAST_DEVICES if _autocast_is_on(device)]
+
+
+def refuse_autocast() -> None:
+    """For what is not called inside `alone()`.
+
+    Raises:
+        InputError: `torch.autocast` is on.
+    """
+    if autocast_devices():
+        raise InputError(
+            "torch.autocast is on, which rounds to half precision what errors are stated for. Leave it "
+            "before using Whence (methods of Influence do so themselves)."
+        )
 
 
 def _autocast_is_on(device: str) -> bool:

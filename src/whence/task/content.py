@@ -18,9 +18,9 @@ def content_digest(value: Any, start: int = 0, depth: int = 0) -> int:
     """CRC-32 of tensors, arrays, pictures, numbers and texts, alone or in lists, dicts and objects with
     attributes; what is none of these counts by its type."""
     if isinstance(value, Tensor):
-        return zlib.crc32(_bytes(value), start)
+        return zlib.crc32(_bytes(value), _shape(value, start))
     if isinstance(value, (np.ndarray, np.generic)) and not value.dtype.hasobject:
-        return zlib.crc32(np.ascontiguousarray(value).data, start)
+        return zlib.crc32(np.ascontiguousarray(value).data, _shape(value, start))
     if isinstance(value, _PLAIN):
         return zlib.crc32(repr(value).encode(), start)
     if depth > _DEPTH:
@@ -53,6 +53,11 @@ def content_size(value: Any) -> int:
     if isinstance(value, (list, tuple)):
         return sum(content_size(content) for content in value)
     return 1
+
+
+def _shape(value: Any, start: int) -> int:
+    nested = isinstance(value, Tensor) and value.is_nested
+    return start if nested else zlib.crc32(repr(tuple(value.shape)).encode(), start)
 
 
 def _bytes(tensor: Tensor) -> Any:

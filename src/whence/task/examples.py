@@ -213,6 +213,8 @@ class Examples:
                 "tensors or arrays with the examples as first dimension. A list is taken as a list of "
                 "examples."
             )
+        for leaf in leaves:
+            require_plain(leaf, self.role)
         return data
 
     def _check_items(self, data: Any) -> Any:

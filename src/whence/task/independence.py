@@ -71,8 +71,8 @@ def check_batch_independence(objective: Objective, seen: Seen | None = None) -> 
         together, again = losses(chosen), losses(chosen)
         if bool(((together - again).abs() > tolerance * (1 + together.abs())).any()):
             raise BatchDependenceError(
-                "the same batch gave two different losses: the forward pass is random. Call model.eval(), and "
-                "remove random layers or noise from forward."
+                "the same batch gave two different losses: the forward pass is random. Call model.eval(), "
+                "and remove random layers or noise from forward."
             )
         try:
             alone = torch.cat([losses([i]) for i in chosen])
@@ -88,11 +88,11 @@ def check_batch_independence(objective: Objective, seen: Seen | None = None) -> 
             worst = int(gap.argmax())
             raise BatchDependenceError(
                 f"example {chosen[worst]} has loss {float(inside[worst]):.6g} in a batch of {size} but "
-                f"{float(alone[worst]):.6g} alone. Its loss depends on the batch around it: batch statistics, "
-                "padding without a mask, experts with room for so many, negatives from the batch, or a loss "
-                "normalised over the batch. Mask the padding, use running statistics (model.eval()), give "
-                "experts room for all, keep an example's negatives in the example, or normalise within each "
-                "example."
+                f"{float(alone[worst]):.6g} alone. Its loss depends on the batch around it: batch "
+                "statistics, padding without a mask, experts with room for so many, negatives from the "
+                "batch, or a loss normalised over the batch. Mask the padding, use running statistics "
+                "(model.eval()), give experts room for all, keep an example's negatives in the example, or "
+                "normalise within each example."
             )
 
 
@@ -136,7 +136,7 @@ def refuse_if_others_are_needed(objective: Objective, error: Exception, run: Cal
         return
     raise BatchDependenceError(
         f"the loss of a single example cannot be computed ({type(error).__name__}: {error}), though that of "
-        f"{len(few)} together can: it is made from the other examples of its batch (negatives from the batch, "
-        "batch statistics?), or a dimension is lost for one example (squeeze() without a dimension). Influence "
-        "needs a loss for every example alone: keep its negatives in the example."
+        f"{len(few)} together can: it is made from the other examples of its batch (negatives from the "
+        "batch, batch statistics?), or a dimension is lost for one example (squeeze() without a dimension). "
+        "Influence needs a loss for every example alone: keep its negatives in the example."
     ) from error

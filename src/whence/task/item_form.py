@@ -45,9 +45,9 @@ def _check_signature(model: nn.Module, parts: int) -> None:
         else f"{required} input{'s' * (required != 1)} and {most - required} optional"
     )
     raise InputError(
-        f"an example has {parts} parts, of which the last would be the target and {inputs} go into the model, "
-        f"which takes {takes}: is the last part a target, or an index or a weight? Pass forward=lambda model, "
-        "batch: model(batch[0]) and target=lambda batch: batch[1] for (x, y, index); "
+        f"an example has {parts} parts, of which the last would be the target and {inputs} go into the "
+        f"model, which takes {takes}: is the last part a target, or an index or a weight? Pass "
+        "forward=lambda model, batch: model(batch[0]) and target=lambda batch: batch[1] for (x, y, index); "
         f"forward=lambda model, batch: model(*batch[:-1]) and target=lambda batch: batch[-1] if all {inputs} "
         "are inputs. A weight of examples belongs into the loss."
     )

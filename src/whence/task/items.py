@@ -59,9 +59,9 @@ class Items:
             self.several_sizes |= bool(self.sizes[i] != self.sizes[0])
         elif self._digests[i] != digest:
             raise InputError(
-                f"{self._role}: example {i} changes from one read to the next. Random augmentation? Influence "
-                "needs fixed examples: pass the data set without random transforms. Changed after it was "
-                "given? Then make a new Influence from the data as it is now."
+                f"{self._role}: example {i} changes from one read to the next. Random augmentation? "
+                "Influence needs fixed examples: pass the data set without random transforms. Changed after "
+                "it was given? Then make a new Influence from the data as it is now."
             )
         return item
 
@@ -94,10 +94,10 @@ class Items:
         found = next((key for key, value in parts if _of_numbers(value)), None)
         if found is not None:
             raise InputError(
-                f"{self._role}: {found!r} of example 0 is a list of numbers, of which torch's collate function "
-                "makes a list of columns, not a batch. Expected tensors or arrays: for a data set of Hugging "
-                'Face pass data.with_format("torch"); otherwise make tensors of the lists in the data set, or '
-                "pass collate=, a function from a list of items to a batch."
+                f"{self._role}: {found!r} of example 0 is a list of numbers, of which torch's collate "
+                "function makes a list of columns, not a batch. Expected tensors or arrays: for a data set "
+                'of Hugging Face pass data.with_format("torch"); otherwise make tensors of the lists in the '
+                "data set, or pass collate=, a function from a list of items to a batch."
             )
 
 

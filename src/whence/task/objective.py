@@ -16,7 +16,7 @@ from whence.errors import InputError
 from whence.losses import Loss, resolve_loss
 from whence.memory import memory_budget
 from whence.store import fingerprint
-from whence.task.alone import alone, autocast_devices
+from whence.task.alone import alone, refuse_autocast
 from whence.task.batch import Forward, Target, default_forward, default_target, output_tensor
 from whence.task.examples import Examples
 from whence.task.held_model import Forwarded, hold_tensors, private_or_given
@@ -210,11 +210,7 @@ class Objective:
 
         With `everything`, `values` names all parameters and buffers, those of a retrained model.
         """
-        if autocast_devices():
-            raise InputError(
-                "torch.autocast is on, which rounds to half precision what errors are stated for. Leave it "
-                "before using Whence (methods of Influence do so themselves)."
-            )
+        refuse_autocast()
         named = values if everything else {**values, **self.constants}
         with alone():
             return self._run(self._callable, named, batch)

@@ -33,7 +33,7 @@ def check_own_loss(objective: Objective) -> None:
     pairs = [pair for i in objective.examples.spread(_PROBES) if (pair := _pair(objective, i)) is not None]
     if not pairs:
         return
-    tolerance = 10 * torch.finfo(objective.dtype).eps ** 0.5
+    tolerance = 200 * torch.finfo(objective.dtype).eps
     if all(abs(own - named) <= tolerance * (1 + abs(own)) for _, own, named, _ in pairs):
         return
     position, own, named, shifted = max(pairs, key=lambda pair: abs(pair[1] - pair[2]))
