@@ -275,6 +275,12 @@ refused = {
     "other batch": (torch.zeros(3, 4), torch.zeros(2, dtype=torch.long), {}, "one label"),
     "square": (torch.zeros(3, 4, 4), torch.zeros(3, 4, dtype=torch.long), {}, "class_dim=1"),
     "soft tokens": (torch.zeros(3, 4, 5), torch.full((3, 4, 5), 0.2), {}, r"CrossEntropy\(class_dim=-1\)"),
+    "classes last, looked for in dimension 1": (
+        torch.zeros(3, 4, 5),
+        torch.zeros(3, 4, dtype=torch.long),
+        {"class_dim": 1},
+        r"classes in dimension 2, while .* dimension 1 \(torch\.nn.*CrossEntropy\(class_dim=-1\)",
+    ),
     "class_dim": (torch.zeros(3, 4), torch.zeros(3, dtype=torch.long), {"class_dim": 2}, "class_dim is 2"),
     "class_dim of the batch": (
         torch.zeros(3, 4),

@@ -26,11 +26,16 @@ def class_dimension(outputs: Tensor, targets: Tensor, class_dim: int | None, los
                 f"class_dim is {class_dim}, outputs have shape {shape}; expected a dimension after the first."
             )
         candidates = [class_dim % outputs.ndim]
-    if targets.is_floating_point():
-        fitting = [d for d in candidates if tuple(targets.shape) == shape]
-    else:
-        fitting = [d for d in candidates if tuple(targets.shape) == shape[:d] + shape[d + 1 :]]
+    fitting = _fitting(candidates, outputs, targets)
     if not fitting:
+        if class_dim is not None and (others := _fitting(sorted({1, last}), outputs, targets)):
+            raise InputError(
+                f"loss {loss!r}: outputs of shape {shape} with targets of shape {tuple(targets.shape)} have "
+                f"their classes in dimension {others[0]}, while this loss looks for them in dimension "
+                f"{candidates[0]} (torch.nn.CrossEntropyLoss takes (b, c, t…)). Pass "
+                f"loss=whence.CrossEntropy(class_dim={-1 if others[0] == last else others[0]}), or move that "
+                "dimension in forward=."
+            )
         raise InputError(_misfit(outputs, targets, loss))
     if len(fitting) > 1:
         raise InputError(
@@ -39,6 +44,13 @@ def class_dimension(outputs: Tensor, targets: Tensor, class_dim: int | None, los
             "CrossEntropy(class_dim=-1)."
         )
     return fitting[0]
+
+
+def _fitting(candidates: list[int], outputs: Tensor, targets: Tensor) -> list[int]:
+    shape = tuple(outputs.shape)
+    if targets.is_floating_point():
+        return [d for d in candidates if tuple(targets.shape) == shape]
+    return [d for d in candidates if tuple(targets.shape) == shape[:d] + shape[d + 1 :]]
 
 
 def _misfit(outputs: Tensor, targets: Tensor, loss: str) -> str:

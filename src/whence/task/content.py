@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_QUICK = (torch.float32, torch.float64, torch.int64, torch.uint8)
 _DEPTH = 8  # of values within values
 
 
@@ -56,11 +57,17 @@ def content_size(value: Any) -> int:
 
 
 def _shape(value: Any, start: int) -> int:
-    nested = isinstance(value, Tensor) and value.is_nested
-    return start if nested else zlib.crc32(repr(tuple(value.shape)).encode(), start)
+    if isinstance(value, Tensor) and value.is_nested:
+        return start
+    for size in value.shape:
+        start = (start * 31 + size + 1) & 0xFFFFFFFF
+    return start
 
 
 def _bytes(tensor: Tensor) -> Any:
+    if type(tensor) is Tensor and tensor.dtype in _QUICK and tensor.device.type == "cpu":
+        if not tensor.requires_grad and tensor.layout == torch.strided and tensor.is_contiguous():
+            return tensor.numpy().data
     plain = tensor.detach()
     if plain.layout != torch.strided or plain.is_nested or plain.is_meta or plain.is_quantized:
         return repr((plain.layout, tuple(plain.shape) if not plain.is_nested else ())).encode()

@@ -84,6 +84,8 @@ class Examples:
                 self._items.refuse_plain_lists()
             self._check_repeatable()
             self._keep_if_small(keep_bytes)
+        if self._items is not None:
+            self._items.watch_all()
 
     def __len__(self) -> int:
         return self.n

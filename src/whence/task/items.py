@@ -18,7 +18,8 @@ _AGAIN = 20
 
 
 class Items:
-    """Items by index; an item that is not what it was at the first reading is refused.
+    """Items by index; an item that is not what it was at the first reading is refused: some spread over the
+    data set, or every one after `watch_all`.
 
     Attributes:
         sizes: numbers held by each item that was read, 0 for the others.
@@ -31,6 +32,9 @@ class Items:
         self._digests = np.full(self.n, -1, dtype=np.int64)
         self.sizes = np.zeros(self.n, dtype=np.int64)
         self.several_sizes = False
+        self._every = False
+        few, share = self._spread(_SPREAD), self._spread(max(_SPREAD, self.n // _AGAIN))
+        self._few, self._share, self._watched = few, share, {*few, *share}
 
     def __len__(self) -> int:
         return self.n
@@ -53,6 +57,8 @@ class Items:
                 f"set that gives every example from 0 to {self.n - 1}; repair it, or leave this example out "
                 "(torch.utils.data.Subset)."
             ) from error
+        if not (self._every or i in self._watched):
+            return item
         digest = content_digest(item)
         if self._digests[i] < 0:
             self._digests[i], self.sizes[i] = digest, content_size(item)
@@ -72,10 +78,16 @@ class Items:
             kept: whether all were read and are kept: then a share of them once more; else a few, several
                 times.
         """
-        count = max(_SPREAD, self.n // _AGAIN) if kept else _SPREAD
-        for i in sorted({k * (self.n - 1) // max(count - 1, 1) for k in range(count)}):
+        for i in self._share if kept else self._few:
             for _ in range(1 if kept else _READS):
                 self[i]
+
+    def watch_all(self) -> None:
+        """From now on every item is compared with what it was: for data that are read again and again."""
+        self._every = True
+
+    def _spread(self, count: int) -> list[int]:
+        return sorted({k * (self.n - 1) // max(count - 1, 1) for k in range(count)}) if self.n else []
 
     def refuse_plain_lists(self) -> None:
         """Numbers in lists, which torch's own collate function turns into lists of columns.
