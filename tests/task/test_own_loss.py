@@ -115,6 +115,39 @@ def test_label_smoothing_inside_is_refused_and_named_is_right():
     scores(model, data, forward=lambda model, batch: model(batch["input_ids"]).logits)
 
 
+class Outer(nn.Module):
+    """Hands everything down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Causal()
+
+    def forward(self, **given):
+        return self.inner(**given)
+
+
+class LogitsFirst(Causal):
+    """`(logits, loss)`, the labels under another name."""
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None):
+        made = super().forward(idx, targets)
+        return made.logits if targets is None else (made.logits, made.loss)
+
+
+@pytest.mark.parametrize(
+    ("build", "data"),
+    [
+        (Outer, {"input_ids": IDS, "labels": IDS}),
+        (Causal, {"input_ids": IDS, "label": IDS}),
+        (LogitsFirst, {"idx": IDS, "y": IDS}),
+        (LogitsFirst, (IDS, IDS)),
+    ],
+)
+def test_the_loss_is_found_behind_wrappers_and_other_names(build, data):
+    with pytest.raises(InputError, match="shifts inside"):
+        scores(seeded(build), data)
+
+
 class Regression(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -65,7 +66,7 @@ class OneAtATime:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, method in list(vars(cls).items()):
-            if callable(method) and not isinstance(method, type) and _public(name):
+            if isinstance(method, types.FunctionType) and _public(name):
                 setattr(cls, name, _wrapped(method))
 
 

@@ -65,9 +65,9 @@ def _shape(value: Any, start: int) -> int:
 
 
 def _bytes(tensor: Tensor) -> Any:
-    if type(tensor) is Tensor and tensor.dtype in _QUICK and tensor.device.type == "cpu":
-        if not tensor.requires_grad and tensor.layout == torch.strided and tensor.is_contiguous():
-            return tensor.numpy().data
+    quick = type(tensor) is Tensor and tensor.dtype in _QUICK and tensor.device.type == "cpu"
+    if quick and not tensor.requires_grad and tensor.layout == torch.strided and tensor.is_contiguous():
+        return tensor.numpy().data
     plain = tensor.detach()
     if plain.layout != torch.strided or plain.is_nested or plain.is_meta or plain.is_quantized:
         return repr((plain.layout, tuple(plain.shape) if not plain.is_nested else ())).encode()

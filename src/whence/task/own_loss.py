@@ -92,37 +92,40 @@ def own_loss(objective: Objective, batch: Any) -> float | None:
         args, kwargs, target = split_batch(batch)
     except InputError:  # fed by forward=
         return None
-    key = _label_keyword(objective.model, batch, len(args), kwargs)
-    if key is None:
-        return None
-    kwargs[key] = target
-    try:
-        made = objective.call(lambda model: model(*args, **kwargs))
-    except Exception:  # labels in another form than the model takes: it was not trained by its own loss
-        return None
+    for key in _label_keywords(objective.model, batch, len(args), kwargs):
+        given = {**kwargs, key: target}
+        try:
+            made = objective.call(lambda model, given=given: model(*args, **given))
+        except Exception:  # labels in another form than the model takes: it was not trained by its own loss
+            continue
+        if (found := _loss_of(made)) is not None:
+            return found
+    return None
+
+
+def _loss_of(made: Any) -> float | None:
+    """The `loss` of an output object, or the one number in a tuple such as `(loss, logits)`."""
     loss = made.get("loss") if isinstance(made, Mapping) else getattr(made, "loss", None)
-    if loss is None and isinstance(made, (tuple, list)) and made:
-        loss = made[0]
-    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
-        return None
-    return float(loss)
+    parts = [loss] if loss is not None else list(made) if isinstance(made, (tuple, list)) else []
+    for part in parts:
+        if isinstance(part, Tensor) and part.numel() == 1 and part.is_floating_point():
+            return float(part)
+    return None
 
 
-def _label_keyword(model: nn.Module, batch: Any, positional: int, keywords: Mapping[str, Any]) -> str | None:
-    """The name under which the model's `forward` takes labels."""
+def _label_keywords(model: nn.Module, batch: Any, positional: int, keywords: Mapping[str, Any]) -> list[str]:
+    """Names under which the model's `forward` may take labels."""
     try:
         parameters = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError):
-        return None
-    names = [one.name for one in parameters]
-    key = next((key for key in TARGET_KEYS if isinstance(batch, Mapping) and key in batch), None)
-    given = key if key is not None else next((name for name in TARGET_KEYS if name in names), None)
-    if given is None or given in keywords:
-        return None
-    if given in names[positional:]:
-        return given
-    # A wrapper that hands keywords down to the model inside.
-    return given if key is not None and any(one.kind is one.VAR_KEYWORD for one in parameters) else None
+        return []
+    names = [one.name for one in parameters][positional:]
+    own = next((key for key in TARGET_KEYS if isinstance(batch, Mapping) and key in batch), None)
+    ordered = TARGET_KEYS if own is None else (own, *TARGET_KEYS)
+    found = [key for key in ordered if key in names and key not in keywords]
+    if not found and own is not None and any(one.kind is one.VAR_KEYWORD for one in parameters):
+        found = [own, TARGET_KEYS[0]]  # a wrapper that hands keywords down to the model inside
+    return list(dict.fromkeys(found))
 
 
 def _shifted(outputs: Tensor, targets: Any) -> float | None:
