@@ -290,6 +290,14 @@ def test_errors_of_a_forward_pass_name_the_batch_and_the_dtype():
         checked(mlp(), "cross_entropy", (X, X, Y))
 
 
+def test_a_token_without_an_embedding_is_named():
+    model = seeded(lambda: nn.Sequential(nn.Embedding(4, 2), nn.Flatten(), nn.Linear(6, 3)))
+    tokens = labels(9, 3, classes=4)
+    tokens[8, 1] = 4
+    with pytest.raises(InputError, match=r"forward pass failed on a batch of train .*IndexError: index out"):
+        Influence(model, (tokens, Y), loss="cross_entropy", progress=False).fit()
+
+
 def test_errors_of_a_forward_pass_on_queries_say_so():
     fitted = Influence(mlp(), (X, Y), loss="cross_entropy", damping=0.1, progress=False).fit()
     with pytest.raises(InputError, match=r"a batch of queries \(\(9, 5\) float64"):

@@ -22,6 +22,8 @@ from whence.task.own_loss import check_own_loss
 from whence.task.precision import check_precision
 
 _DROPOUT = nn.modules.dropout._DropoutNd
+# Examples that a model is tried on before its structure is looked at.
+_FEW, _FIRST = 4, 8
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -142,6 +144,14 @@ def check_inputs_untouched(objective: Objective) -> None:
                 objective, error, lambda many: objective.outputs(objective.parameters.values, many)
             )
             raise
+    # What the structure of the model is looked up on: a failure there would come without a name.
+    for few in (objective.examples.spread(_FEW), range(min(_FIRST, objective.n))):
+        given = objective.examples.batch(few)
+        with (
+            torch.no_grad(),
+            users_code(objective, "the model's forward pass", objective.examples.role, given),
+        ):
+            objective.outputs(objective.parameters.values, given)
     if [leaf._version for leaf in tensors] != before:
         raise InputError(
             "the model writes into its input (a first layer with inplace=True?). Examples are read many "

@@ -13,8 +13,8 @@ from whence.task.content import content_digest, content_size
 
 # How often, and how many, spread items are read before anything is computed.
 _READS, _SPREAD = 3, 8
-# Of what was read once and kept, one in so many is read again.
-_AGAIN = 20
+# Of what was read once and kept, one in so many is read again, and at least so many.
+_AGAIN, _LEAST = 20, 64
 
 
 class Items:
@@ -33,7 +33,7 @@ class Items:
         self.sizes = np.zeros(self.n, dtype=np.int64)
         self.several_sizes = False
         self._every = False
-        few, share = self._spread(_SPREAD), self._spread(max(_SPREAD, self.n // _AGAIN))
+        few, share = self._spread(_SPREAD), self._spread(max(_LEAST, self.n // _AGAIN))
         self._few, self._share, self._watched = few, share, {*few, *share}
 
     def __len__(self) -> int:
