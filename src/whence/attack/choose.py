@@ -34,7 +34,7 @@ def feature_gradients(
         (slope,) = torch.autograd.grad(losses.sum(), outputs, create_graph=True)
         product = (slope * (leaf @ solved.transpose(1, 2))).sum()
         (made,) = torch.autograd.grad(product, leaf)
-    return -made.view(count, m, -1)
+    return -made.reshape(count, m, -1)
 
 
 def input_gradient(
@@ -141,4 +141,4 @@ def _own_norms(
         with torch.enable_grad():
             features = reader(part, x)
         norms.append(input_gradient(features, x, slope).flatten(1).norm(p=order, dim=1))
-    return torch.cat(norms).view(count, m)
+    return torch.cat(norms).reshape(count, m)

@@ -160,7 +160,7 @@ class HeadProblem:
         targets = self._all_targets(edited.index)
         leaf = outputs.detach().requires_grad_()
         with torch.enable_grad():
-            losses = self.loss(self.shaped(leaf), targets).view(count, -1)
+            losses = self.loss(self.shaped(leaf), targets).reshape(count, -1)
             (slope,) = torch.autograd.grad((losses * weights).sum(), leaf)
         value = (losses.detach() * weights).sum(1) / self.n + 0.5 * (self.decay * heads.square()).sum((1, 2))
         gradient = self._pull(slope, edited) / self.n + self.decay * heads
@@ -202,7 +202,7 @@ class HeadProblem:
         """`Σ_i u_i ẽ_iᵀ` for each attack."""
         count, _, classes = slope.shape
         shared = slope[:, : self.n].transpose(0, 1).reshape(self.n, count * classes)
-        whole = (shared.T @ self.features).view(count, classes, -1)
+        whole = (shared.T @ self.features).reshape(count, classes, -1)
         return whole + slope[:, self.n :].transpose(1, 2) @ edited.features
 
 
@@ -210,7 +210,7 @@ def _applied(heads: Float[Tensor, "B c d"], features: Float[Tensor, "*B m d"]) -
     if features.ndim == 3:
         return features @ heads.transpose(1, 2)
     count, classes, width = heads.shape
-    return (features @ heads.reshape(-1, width).T).view(-1, count, classes).transpose(0, 1)
+    return (features @ heads.reshape(-1, width).T).reshape(-1, count, classes).transpose(0, 1)
 
 
 def bytes_per_attack(problem: HeadProblem) -> int:

@@ -63,7 +63,7 @@ class HeadAttack:
     def predict(self, heads: Float[Tensor, "B c d"]) -> Int[Tensor, "B m"]:
         """Predicted classes of all queries under each head."""
         outputs = self.problem.outputs(heads, self.features)
-        return classes_of(self.problem.loss, self.problem.shaped(outputs)).view(len(heads), -1)
+        return classes_of(self.problem.loss, self.problem.shaped(outputs)).reshape(len(heads), -1)
 
     def attacks_at_once(self, edits: int) -> int:
         """How many attacks of so many edits go together, within memory."""
@@ -90,10 +90,10 @@ class HeadAttack:
             x = budget.emit(latent[active].flatten(0, 1), start).detach().requires_grad_()
             with torch.enable_grad():
                 features = self.reader(own.reshape(-1), x)
-            edited = Edited(own, features.detach().view(*own.shape, -1))
+            edited = Edited(own, features.detach().reshape(*own.shape, -1))
             fit = refit(problem, heads[active], edited, tolerance=TOLERANCE)
             values, classes = self._measure(fit.heads, groups[active], method)
-            record.add(active, x.detach().view_as(original[active]), fit, values, classes, method.sign)
+            record.add(active, x.detach().reshape(original[active].shape), fit, values, classes, method.sign)
             going = ~record.done[active]
             if step == method.steps:
                 break
@@ -103,9 +103,9 @@ class HeadAttack:
             gradient = method.sign * input_gradient(features, x, slope.flatten(0, 1))
             here = latent[active]
             moved = budget.project(budget.ascend(here.flatten(0, 1), gradient, method.step_size), start)
-            latent[active] = moved.view_as(here)
+            latent[active] = moved.reshape(here.shape)
             # In a corner that the gradient points into, further steps change nothing.
-            going &= (moved.view_as(here) != here).flatten(1).any(1)
+            going &= (moved.reshape(here.shape) != here).flatten(1).any(1)
             active = active[going]
             if not len(active):
                 break
@@ -114,7 +114,7 @@ class HeadAttack:
     def _originals(self, index: Int[Tensor, "B k"], method: Method) -> Float[Tensor, "B k *x"]:
         original = self.reader.inputs(index.reshape(-1))
         method.budget.check(original, index.reshape(-1).tolist())
-        return original.view(*index.shape, *original.shape[1:])
+        return original.reshape(*index.shape, *original.shape[1:])
 
     def _choose(self, heads: Tensor, solved: Tensor, method: Method) -> Int[Tensor, "B k"]:
         if method.fixed is not None:
@@ -135,8 +135,8 @@ class HeadAttack:
     ) -> tuple[Float[Tensor, " B"], Int[Tensor, "B g"]]:
         """Mean of the measurement over each group, and its predicted classes."""
         outputs = self.problem.shaped(self.problem.outputs(heads, self.features[groups]))
-        values = method.measurement.function(outputs, self._targets(groups)).view(groups.shape)
-        return values.mean(1), classes_of(self.problem.loss, outputs).view(groups.shape)
+        values = method.measurement.function(outputs, self._targets(groups)).reshape(groups.shape)
+        return values.mean(1), classes_of(self.problem.loss, outputs).reshape(groups.shape)
 
     def _solve(
         self,

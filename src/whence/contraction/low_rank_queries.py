@@ -49,7 +49,7 @@ class LowRankQueryScorer(BlockScorer):
     def absorb(self, queries: GradientForm) -> None:
         basis = self.inverse.basis
         rotated = queries.rotated(basis.left, basis.right)
-        matrices = rotated.rows()[0].view(-1, *rotated.shape) * self.inverse.weights
+        matrices = rotated.rows()[0].reshape(-1, *rotated.shape) * self.inverse.weights
         for group in range(rotated.shape[0]):
             lefts, rights, owners = weighted_terms(
                 matrices[:, group],

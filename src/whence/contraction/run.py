@@ -65,7 +65,7 @@ class GradientSource:
         largest = cotangent.reshape(len(cotangent), -1).abs().amax(1)
         exponents = torch.where(largest > 0, torch.frexp(largest)[1], 0)
         scales = torch.ldexp(torch.ones_like(largest), exponents)
-        shaped = scales.view(-1, *[1] * (cotangent.ndim - 1))
+        shaped = scales.reshape(-1, *[1] * (cotangent.ndim - 1))
         return capture.gradients((cotangent / shaped)[None]), scales
 
     def batches(

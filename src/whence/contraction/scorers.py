@@ -50,7 +50,7 @@ class ExplicitScorer(BlockScorer):
     def absorb(self, queries: GradientForm) -> None:
         basis = self.inverse.basis
         rotated = queries.rotated(basis.left, basis.right)
-        matrices = rotated.rows()[0].view(-1, *rotated.shape) * self.inverse.weights
+        matrices = rotated.rows()[0].reshape(-1, *rotated.shape) * self.inverse.weights
         self._parts.append(basis.rotate_back(matrices) if self._rotate_back else matrices)
 
     def scores(self, train: GradientForm) -> Float[Tensor, "b q"]:
@@ -161,7 +161,7 @@ class ProductScorer(BlockScorer):
         b, positions = deltas.shape[:2]
         outer = deltas.flatten(0, 1) @ lefts.reshape(rank * queries, -1).T
         outer *= activations.flatten(0, 1) @ rights.reshape(rank * queries, -1).T
-        self._add_by_query(outer.view(b, positions, rank, queries).sum((1, 2)), total)
+        self._add_by_query(outer.reshape(b, positions, rank, queries).sum((1, 2)), total)
 
     def _add_entries(
         self,
@@ -183,7 +183,7 @@ class ProductScorer(BlockScorer):
             made = lefts[entries.rows[part]]
             made *= rights[entries.columns[part]]
             product.addmm_(made.T, queries[part])
-        self._add_by_query(product.view(b, positions, -1).sum(1), total)
+        self._add_by_query(product.reshape(b, positions, -1).sum(1), total)
 
     def _add_by_query(self, rows: Float[Tensor, "b rows"], total: Float[Tensor, "b q"]) -> None:
         """Add up the columns of each query's positions."""

@@ -56,7 +56,7 @@ class TokenScorer(BlockScorer):
             column = first[own] + order
             products = (sums[0][own] * columns[column]).sum(1)
             total.index_add_(0, examples[own] * self._queries + owners[column], products)
-        return total.view(train.b, self._queries)
+        return total.reshape(train.b, self._queries)
 
     def _sort(self) -> None:
         if self._sorted:

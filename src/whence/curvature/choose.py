@@ -15,7 +15,7 @@ from whence.curvature.metrics import (
     SampledFisherMetric,
 )
 from whence.errors import InputError
-from whence.gradients import GradientEngine, HvpMode
+from whence.gradients import GradientEngine, HvpMode, check_loss, check_regulariser
 from whence.linalg import LinearOperator
 
 CURVATURES = ("auto", "hessian", "ggn", "fisher", "sampled_fisher", "empirical_fisher")
@@ -62,7 +62,8 @@ def choose_curvature(
 
     Raises:
         InputError: an unknown name.
-        UnsupportedError: a loss for which this curvature does not exist.
+        UnsupportedError: a loss for which this curvature does not exist, or a model, loss or regulariser
+            whose derivatives torch returns wrong.
     """
     if name not in CURVATURES:
         raise InputError(f"curvature={name!r}: expected one of {', '.join(CURVATURES)}")
@@ -91,6 +92,9 @@ def choose_curvature(
                 if loss.convex
                 else "without the network's own curvature; the loss is not declared convex: maybe indefinite"
             )
+    if isinstance(data, GaussNewtonOperator) and isinstance(data.metric, LossHessianMetric):
+        check_loss(engine.probe, second=True)
+    check_regulariser(objective)
     operator = data + objective.regulariser.hessian()
     return Curvature(
         operator, data, chosen, reason, is_hessian, {"curvature": chosen, **objective.regulariser.settings()}

@@ -127,10 +127,10 @@ class GaussNewtonOperator(FactoredOperator):
         start = 0
         for where, at in self.roots.passes():
             r, b = self.metric.count(at), at.outputs.shape[0]
-            own = coefficients[start : start + b * r].view(b, r, -1).to(self.dtype)
+            own = coefficients[start : start + b * r].reshape(b, r, -1).to(self.dtype)
             mixed = torch.zeros(own.shape[2], *at.outputs.shape, dtype=self.dtype, device=self.device)
             for place, roots in self.roots.parts(at, where):
-                mixed += torch.einsum("brk,rbo->kbo", own[:, place], by_example(roots)).view_as(mixed)
+                mixed += torch.einsum("brk,rbo->kbo", own[:, place], by_example(roots)).reshape(mixed.shape)
             total += at.vjp(mixed)
             start += b * r
         return total
@@ -277,7 +277,7 @@ class GaussNewtonOperator(FactoredOperator):
             return positions == 1
         numbers = torch.arange(at.outputs.numel(), device=self.device) // at.width
         blocks = self.metric.loss.to_blocks(
-            numbers.to(self.dtype).view_as(at.outputs), at.outputs, at.targets
+            numbers.to(self.dtype).reshape(at.outputs.shape), at.outputs, at.targets
         )
         return bool((blocks == blocks[..., :1]).all())
 

@@ -106,12 +106,12 @@ class _Pairs(Side):
         left, right = self.gradients[group, :, here], other.gradients[group, :, there]
         t, u, width = left.shape[2], right.shape[2], left.shape[3]
         products = left.reshape(-1, width) @ right.reshape(-1, width).T
-        products = products.view(r, b * t, s, c * u)
+        products = products.reshape(r, b * t, s, c * u)
         inner = self._inner(other, group, here, there)[None, :, None]
         if t == u == 1:
             out.addcmul_(products, inner)
         else:
-            out += products.mul_(inner).view(r, b, t, s, c, u).sum((2, 5))
+            out += products.mul_(inner).reshape(r, b, t, s, c, u).sum((2, 5))
 
     def _inner(self, other: _Pairs, group: int, here: slice, there: slice) -> Float[Tensor, "x y"]:
         """`a·a'` for all examples and positions."""
@@ -137,4 +137,4 @@ class _Rows(Side):
 
     def add_products(self, other: Side, out: Float[Tensor, "r b s c"]) -> None:
         assert isinstance(other, _Rows)
-        out += (self.rows.flatten(0, 1) @ other.rows.flatten(0, 1).T).view_as(out)
+        out += (self.rows.flatten(0, 1) @ other.rows.flatten(0, 1).T).reshape(out.shape)

@@ -83,7 +83,7 @@ class HeadHessian:
             if other != c:
                 self._block(other, c).copy_(block)
         if self.include_bias:
-            borders = result[:cd, cd:].view(self.classes, d, self.classes)
+            borders = result[:cd, cd:].unflatten(0, (self.classes, d))  # written into
             corner = result[cd:, cd:]
             for c, other in self._pairs():
                 borders[other, :, c] = borders[c, :, other]

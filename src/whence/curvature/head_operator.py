@@ -63,14 +63,14 @@ class _HeadOperator(LinearOperator):
         for start in range(0, n, rows):
             where = slice(start, min(start + rows, n))
             chunk = self.features[where]
-            tangents = (chunk @ heads.T).view(-1, k, c).transpose(0, 1)
+            tangents = (chunk @ heads.T).reshape(-1, k, c).transpose(0, 1)
             curved = self._curve(where, tangents if biases is None else tangents + biases)
             if self.weights is not None:
                 curved = curved * self.weights[where, None]
             curved = curved.transpose(0, 1)
             weight.addmm_(curved.reshape(-1, k * c).T, chunk)
             bias += curved.sum(0)
-        parts = [weight.view(k, c * d)] + ([bias] if self.include_bias else [])
+        parts = [weight.reshape(k, c * d)] + ([bias] if self.include_bias else [])
         return torch.cat(parts, dim=1).T / n
 
     def diagonal(self) -> Float[Tensor, " p"]:

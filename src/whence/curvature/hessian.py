@@ -7,12 +7,15 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations
-from torch.nn.utils.weight_norm import WeightNorm
+from torch import Tensor
 
-from whence.errors import UnsupportedError
-from whence.gradients import GradientEngine, HvpMode, check_hvp_mode, fastest_hvp_mode, hessian_product
+from whence.gradients import (
+    GradientEngine,
+    HvpMode,
+    fastest_hvp_mode,
+    hessian_product,
+    right_hvp_modes,
+)
 from whence.gradients.hvp import HessianProduct
 from whence.linalg import LinearOperator
 
@@ -30,6 +33,9 @@ class HessianOperator(LinearOperator):
         mode: `"reverse_over_reverse"` (its graph is kept between products when it fits),
             `"forward_over_reverse"`, or `"auto"`: both timed once on this model. Fix the mode where results
             must repeat to the bit.
+
+    Raises:
+        UnsupportedError: an operation of the model has no second derivative, or a wrong one.
     """
 
     def __init__(self, engine: GradientEngine, mode: HvpMode | Literal["auto"] = "auto"):
@@ -37,13 +43,11 @@ class HessianOperator(LinearOperator):
         super().__init__(objective.p, objective.dtype, objective.device, -math.inf)
         self.engine = engine
         self.n_examples = objective.n
-        _refuse_fused_weight_norm(objective.model)
-        batch = objective.examples.batch(range(min(_TIMED_EXAMPLES, objective.n)))
-        if mode != "auto":
-            check_hvp_mode(objective, batch, mode)
-        else:
-            mode, _ = fastest_hvp_mode(objective, batch, min(_TIMED_COLUMNS, objective.p))
-        self.mode: HvpMode = mode
+        modes = right_hvp_modes(engine.probe, mode)
+        if len(modes) > 1:
+            batch = objective.examples.batch(range(min(_TIMED_EXAMPLES, objective.n)))
+            modes = [fastest_hvp_mode(objective, batch, min(_TIMED_COLUMNS, objective.p))[0]]
+        self.mode: HvpMode = modes[0]
         self._products: list[HessianProduct] | None = None
 
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
@@ -94,18 +98,3 @@ class _MinibatchHessian(LinearOperator):
 
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return self._product(vectors) / self._count
-
-
-def _refuse_fused_weight_norm(model: nn.Module) -> None:
-    """torch's fused weight normalisation returns a wrong second derivative on the CPU (seen in 2.13),
-    silently."""
-    for name, module in model.named_modules():
-        hooks = module._forward_pre_hooks.values()
-        if isinstance(module, parametrizations._WeightNorm) or any(
-            isinstance(hook, WeightNorm) for hook in hooks
-        ):
-            raise UnsupportedError(
-                f"module {name!r} is weight normalisation, whose second derivative in torch is wrong, so "
-                "the Hessian would be: "
-                "use curvature='ggn', or fold the norm into the weight first (remove_parametrizations)."
-            )

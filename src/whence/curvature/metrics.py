@@ -71,7 +71,7 @@ class OutputMetric(ABC):
         """`S_i v_i` for vectors of shape `(k, *outputs.shape)`."""
         roots = by_example(self.cotangents(at, where))
         inner = torch.einsum("rbo,kbo->krb", roots, by_example(vectors))
-        return torch.einsum("krb,rbo->kbo", inner, roots).view_as(vectors)
+        return torch.einsum("krb,rbo->kbo", inner, roots).reshape(vectors.shape)
 
 
 class _RootMetric(OutputMetric):
@@ -131,7 +131,7 @@ class _RootMetric(OutputMetric):
             blocks = torch.zeros(some, r, b, s, c, dtype=roots.dtype, device=roots.device)
             number = torch.arange(some, device=roots.device)
             blocks[number, :, :, number + positions.start] = roots.permute(1, 3, 0, 2)
-            blocks = blocks.view(some * r, b, s, c)
+            blocks = blocks.reshape(some * r, b, s, c)
         return self.loss.from_blocks(blocks, at.outputs, at.targets)
 
 

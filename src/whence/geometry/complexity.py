@@ -76,7 +76,7 @@ def _squares(graph: InputGraph, cotangent: Float[Tensor, "b c"]) -> Float[Tensor
     """`‖J_iᵀu_i‖²`, float64 on the CPU."""
     with graphs():
         (made,) = torch.autograd.grad(
-            graph.outputs, graph.inputs, cotangent.view_as(graph.outputs), retain_graph=True
+            graph.outputs, graph.inputs, cotangent.reshape(graph.outputs.shape), retain_graph=True
         )
     return made.double().flatten(1).square().sum(1).cpu()
 

@@ -162,7 +162,7 @@ def gradient_split(
     gradients = None
     if keep_parameters:
         gradients = {
-            name: torch.cat(parts).view(-1, *objective.parameters.values[name].shape)
+            name: torch.cat(parts).reshape(-1, *objective.parameters.values[name].shape)
             for name, parts in zip(names, zip(*kept))
         }
     return GradientSplit(

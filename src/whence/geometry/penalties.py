@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
+from whence.geometry.penalty_check import Values, check_penalty
 from whence.losses import resolve_loss
 from whence.task import differentiable_attention
 from whence.task.batch import output_tensor
+from whence.task.objective import _places
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 # Nodes that torch puts in place of a second derivative it does not have.
@@ -43,13 +45,18 @@ def input_gradient_penalty(model: nn.Module, loss: Any, x: Tensor, y: Any) -> Fl
     """
     _check(model, x, inputs=True)
     per_example = resolve_loss(loss)
+
+    def total(values: Values, x: Tensor, y: Any) -> list[Tensor]:
+        outputs = _outputs(model, x, values)
+        per_example.validate(outputs, y)
+        return [per_example(outputs, y).sum()]
+
     x = x if x.requires_grad else x.detach().requires_grad_()
     with differentiable_attention():
-        outputs = _outputs(model, x)
-        per_example.validate(outputs, y)
-        total = per_example(outputs, y).sum()
-        (gradient,) = _gradients(total, [x])
-    return _finite(gradient.square().sum() / len(x), "input_gradient_penalty")
+        (gradient,) = _gradients(total({}, x, y)[0], [x])
+    penalty = _finite(gradient.square().sum() / len(x), "input_gradient_penalty")
+    check_penalty(model, "input", loss, total, x, y, of_inputs=True)
+    return penalty
 
 
 def parameter_gradient_penalty(model: nn.Module, loss: Any, x: Any, y: Any) -> Float[Tensor, ""]:
@@ -100,27 +107,40 @@ def jacobian_penalty(
     _check(model, x, inputs=True)
     x = x if x.requires_grad else x.detach().requires_grad_()
     with differentiable_attention():
-        outputs = _outputs(model, x)
-        if outputs.ndim == 0 or len(outputs) != len(x):
-            raise InputError(
-                f"the model's outputs have shape {tuple(outputs.shape)} for {len(x)} examples; expected the "
-                "examples as the first dimension"
-            )
-        outputs = outputs.reshape(len(x), -1)
-        c = outputs.shape[1]
-        total = outputs.new_zeros(())
-        for k in range(c if probes is None else probes):
-            if probes is None:
-                along = outputs[:, k]
-            else:
-                direction = torch.randn(
-                    outputs.shape, generator=generator, dtype=outputs.dtype, device=outputs.device
-                )
-                along = (outputs * (direction / direction.norm(dim=1, keepdim=True))).sum(1)
-            (gradient,) = _gradients(along.sum(), [x])
+        along, c = _along(_outputs(model, x, {}), len(x), probes, generator)
+        total = along[0].new_zeros(())
+        for scalar in along:
+            (gradient,) = _gradients(scalar, [x])
             total = total + gradient.square().sum()
     scale = 1.0 if probes is None else c / probes
-    return _finite(scale * total / len(x), "jacobian_penalty")
+    penalty = _finite(scale * total / len(x), "jacobian_penalty")
+
+    def one(values: Values, x: Tensor, _: Any) -> list[Tensor]:
+        return _along(_outputs(model, x, values), len(x), 1, None)[0]
+
+    check_penalty(model, "jacobian", None, one, x, None, of_inputs=True)
+    return penalty
+
+
+def _along(
+    outputs: Tensor, examples: int, probes: int | None, generator: torch.Generator | None
+) -> tuple[list[Tensor], int]:
+    """The outputs along each direction, summed over the examples; and how many outputs an example has."""
+    if outputs.ndim == 0 or len(outputs) != examples:
+        raise InputError(
+            f"the model's outputs have shape {tuple(outputs.shape)} for {examples} examples; expected the "
+            "examples as the first dimension"
+        )
+    outputs = outputs.reshape(len(outputs), -1)
+    if probes is None:
+        return list(outputs.sum(0)), outputs.shape[1]
+    made = []
+    for _ in range(probes):
+        direction = torch.randn(
+            outputs.shape, generator=generator, dtype=outputs.dtype, device=outputs.device
+        )
+        made.append((outputs * (direction / direction.norm(dim=1, keepdim=True))).sum())
+    return made, outputs.shape[1]
 
 
 def _loss_and_squared_gradient(model: nn.Module, loss: Any, x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -128,21 +148,37 @@ def _loss_and_squared_gradient(model: nn.Module, loss: Any, x: Any, y: Any) -> t
     _check(model, x, inputs=False)
     per_example = resolve_loss(loss)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with differentiable_attention():
-        outputs = _outputs(model, x)
+
+    def of_batch(values: Values, x: Any, y: Any) -> list[Tensor]:
+        outputs = _outputs(model, x, values)
         per_example.validate(outputs, y)
-        mean = per_example(outputs, y).mean()
+        return [per_example(outputs, y).mean()]
+
+    with differentiable_attention():
+        mean = of_batch({}, x, y)[0]
         gradients = _gradients(mean, parameters)
+    check_penalty(model, "parameter", loss, of_batch, x, y, of_inputs=False)
     squares = [gradient.square().sum() for gradient in gradients]
     return mean, torch.stack(squares).sum()
 
 
-def _outputs(model: nn.Module, x: Any) -> Tensor:
-    # Copies of buffers: batch normalisation must not count the same batch twice.
-    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+def _outputs(model: nn.Module, x: Any, values: Values) -> Tensor:
+    """Outputs, with some parameters at other values; buffers and the rest are converted to their dtype."""
+    placed = {name: buffer.clone() for name, buffer in model.named_buffers()}  # not written to: a second pass
+    if values:
+        dtype = next(iter(values.values())).dtype
+        every = {**placed, **{name: value.detach() for name, value in model.named_parameters()}}
+        placed = {
+            name: value.to(dtype) if value.is_floating_point() else value for name, value in every.items()
+        }
+    placed |= values
     args = x if isinstance(x, tuple) else () if isinstance(x, Mapping) else (x,)
     kwargs = dict(x) if isinstance(x, Mapping) else {}
-    called = functional_call(model, copies, args, kwargs) if copies else model(*args, **kwargs)
+    if not placed:
+        return output_tensor(model(*args, **kwargs))
+    places = _places(model)  # torch's own tying leaves a module of two names without its parameters
+    put = {place: value for name, value in placed.items() for place in places.get(name, [name])}
+    called = functional_call(model, put, args, kwargs, tie_weights=False)
     return output_tensor(called)
 
 

@@ -61,7 +61,7 @@ class BatchJacobian:
             (made,) = torch.autograd.grad(
                 self._outputs,
                 self._inputs,
-                cotangents.view(self._shape),
+                cotangents.reshape(self._shape),
                 retain_graph=True,
                 materialize_grads=True,
             )
@@ -75,7 +75,7 @@ class BatchJacobian:
             (made,) = torch.autograd.grad(
                 self._pulled,
                 self._probe,
-                tangents.view(self._inputs.shape),
+                tangents.reshape(self._inputs.shape),
                 retain_graph=True,
                 materialize_grads=True,
             )

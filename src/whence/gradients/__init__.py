@@ -1,8 +1,15 @@
 """Derivatives of the objective on batches: Jacobian products, per-example gradients, Hessian products."""
 
 from whence.gradients.capture import Capture
+from whence.gradients.derivative_check import (
+    check_loss,
+    check_regulariser,
+    right_hvp_modes,
+    weight_normalised,
+)
+from whence.gradients.derivative_probe import own_functions
 from whence.gradients.engine import MAX_COLUMNS, GradientEngine
-from whence.gradients.hvp import HvpMode, check_hvp_mode, fastest_hvp_mode, hessian_product
+from whence.gradients.hvp import HvpMode, fastest_hvp_mode, hessian_product
 from whence.gradients.last_layer import head_objective
 from whence.gradients.layer_gradients import Coverage, LayerGradients
 from whence.gradients.linearisation import Evaluated, Linearisation
@@ -22,9 +29,13 @@ __all__ = [
     "LayerGradients",
     "Linearisation",
     "ProjectedGradients",
-    "check_hvp_mode",
+    "check_loss",
+    "check_regulariser",
     "fastest_hvp_mode",
     "head_objective",
     "hessian_product",
+    "own_functions",
     "project_gradients",
+    "right_hvp_modes",
+    "weight_normalised",
 ]

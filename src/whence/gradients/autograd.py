@@ -12,23 +12,36 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_map
 
+from whence.gradients.forward_products import (
+    ForwardProduct,
+    TransposedProduct,
+    forward_mode_product,
+    product_by_rows,
+)
 from whence.gradients.linearisation import Linearisation
 from whence.task import Objective, differentiable_attention
 
 
 class AutogradLinearisation(Linearisation):
-    """Reverse mode for `Jᵀu`; forward products as the transpose of it (`J v = ∂(Jᵀu)ᵀv/∂u`), both on kept
-    graphs.
+    """Reverse mode for `Jᵀu` on kept graphs, and one of `ForwardProduct` for `J v`.
 
-    The second backward costs about what forward mode costs and, unlike it, works for every operation that has
-    a double backward. Cost of `k` products: about `2k` forward passes; memory: the activations of the batch,
-    plus `k` copies while a product runs.
+    Cost of `k` products: about `2k` forward passes; memory: the activations of the batch, plus `k` copies
+    while a product runs. Explicit rows cost a backward pass for each output of an example instead.
     """
 
-    def __init__(self, objective: Objective, batch: Any, *, each: Callable[[Any, Tensor], list[Tensor]]):
+    def __init__(
+        self,
+        objective: Objective,
+        batch: Any,
+        *,
+        each: Callable[[Any, Tensor], list[Tensor]],
+        forward: ForwardProduct = "transposed",
+    ):
+        self._objective = objective
         self._parameters = objective.parameters
         self._batch = batch
         self._each = each
+        self._forward = forward
         leaves = {
             name: value.detach().requires_grad_() for name, value in objective.parameters.values.items()
         }
@@ -37,33 +50,16 @@ class AutogradLinearisation(Linearisation):
             self._graph_outputs = objective.outputs(leaves, batch)
         self.outputs = self._graph_outputs.detach()
         self.targets = objective.targets(batch)
-        self._probe: Tensor | None = None
-        self._pulled: list[Tensor] = []
+        self._transposed: TransposedProduct | None = None
 
     def jvp(self, vectors: Float[Tensor, "p k"]) -> Tensor:
-        if self._probe is None:
-            self._probe = torch.zeros_like(self.outputs, requires_grad=True)
-            with torch.enable_grad(), differentiable_attention():
-                pulled = torch.autograd.grad(
-                    self._graph_outputs, self._leaves, self._probe, create_graph=True, materialize_grads=True
-                )
-            self._pulled = list(pulled)
-        rows = self._parameters.unflatten_rows(vectors.T)
-        # A parameter that the outputs do not depend on contributes nothing and has no graph.
-        live = [(part, row) for part, row in zip(self._pulled, rows) if part.requires_grad]
-        if not live:
-            return torch.zeros(
-                vectors.shape[1], *self.outputs.shape, dtype=vectors.dtype, device=vectors.device
-            )
-        with differentiable_attention():
-            (tangents,) = torch.autograd.grad(
-                [part for part, _ in live],
-                self._probe,
-                [row for _, row in live],
-                is_grads_batched=True,
-                retain_graph=True,
-            )
-        return tangents
+        if self._forward == "forward mode":
+            return forward_mode_product(self._objective, self._batch, vectors)
+        if self._forward == "explicit rows":
+            return product_by_rows(self, vectors)
+        if self._transposed is None:
+            self._transposed = TransposedProduct(self._parameters, self._leaves, self._graph_outputs)
+        return self._transposed(vectors)
 
     def vjp(self, cotangents: Tensor) -> Float[Tensor, "p k"]:
         with differentiable_attention():
@@ -117,7 +113,7 @@ def looped_vjp_each(
                         outputs[i], list(leaves.values()), u, retain_graph=True, materialize_grads=True
                     )
                     rows.append(parts)
-        return [torch.stack(part).view(outputs.shape[0], cotangents.shape[0], -1) for part in zip(*rows)]
+        return [torch.stack(part).reshape(outputs.shape[0], cotangents.shape[0], -1) for part in zip(*rows)]
 
     return pull
 

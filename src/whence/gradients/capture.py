@@ -14,7 +14,7 @@ from whence.gradients.dense_fallback import DenseFallback, unfused_layers
 from whence.gradients.linearisation import Evaluated
 from whence.gradients.sites import Site
 from whence.layers import Block, Call, GradientForm, OuterProducts, Tape, TokenOuterProducts, rows_form
-from whence.task import Objective, differentiable_attention
+from whence.task import Objective, batched_backward, differentiable_attention
 
 # Several roots together save calls where these are most of the time; otherwise one after the other is faster
 # on a CPU and takes less memory.
@@ -118,7 +118,7 @@ class Capture(Evaluated):
         k, b = cotangents.shape[:2]
         generator = torch.Generator().manual_seed(0)
         scales = torch.randn(b, generator=generator, dtype=torch.float64).to(cotangents)
-        scaled = cotangents[:1] * scales.view(b, *[1] * (cotangents.ndim - 2))
+        scaled = cotangents[:1] * scales.reshape(b, *[1] * (cotangents.ndim - 2))
         for call, gradient in zip(calls, self._pulled(calls, torch.cat([cotangents, scaled]))):
             call.receive(gradient[k:])
             found = call.gradient
@@ -136,7 +136,7 @@ class Capture(Evaluated):
         assert call.gradient is not None and scaled is not None
         b, rows = self.tape.batch, call.gradient.shape[1]
         if rows % b == 0:
-            expected = call.gradient[:1].unflatten(1, (b, -1)) * scales.view(
+            expected = call.gradient[:1].unflatten(1, (b, -1)) * scales.reshape(
                 1, b, *[1] * (call.gradient.ndim - 1)
             )
             off = (scaled.unflatten(1, (b, -1)) - expected).norm()
@@ -183,13 +183,10 @@ class Capture(Evaluated):
 
     def _backward(self, edges: list[Any], cotangents: Tensor, *, batched: bool) -> list[Tensor | None]:
         with differentiable_attention():
+            if batched:
+                return batched_backward(self._graph_outputs, edges, cotangents)
             made = torch.autograd.grad(
-                self._graph_outputs,
-                edges,
-                cotangents,
-                is_grads_batched=batched,
-                retain_graph=True,
-                allow_unused=True,
+                self._graph_outputs, edges, cotangents, retain_graph=True, allow_unused=True
             )
         return list(made)
 

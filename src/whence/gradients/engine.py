@@ -6,14 +6,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from whence.errors import InputError, UnsupportedError
+from whence.errors import InputError
 from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each, vmap_failure, vmapped_vjp_each
+from whence.gradients.derivative_check import check_loss, check_outputs, right_forward_product
+from whence.gradients.derivative_probe import DerivativeProbe, probe
+from whence.gradients.forward_products import ForwardProduct
 from whence.gradients.linear_head import LinearHeadLinearisation, find_linear_head
 from whence.gradients.linearisation import Evaluated, Linearisation
 from whence.gradients.operations import CALL, ELEMENTWISE, Counted, count_forward
@@ -48,6 +52,7 @@ class GradientEngine:
     """Linearisations of an objective at `θ̂`, per-example gradients included.
 
     Attributes:
+        forward_products: how `J v` is taken, where autograd takes it: the first way that works and is right.
         structure: `"linear head"` (outputs affine in the parameters: Hessian and GGN coincide for a convex
             loss) or `"autograd"`.
         per_example: how per-example gradients are taken, with the reason where it is the slow way.
@@ -70,23 +75,19 @@ class GradientEngine:
             reason = vmap_failure(objective)
             self.per_example = "vmap" if reason is None else f"one by one ({reason})"
             self._each = vmapped_vjp_each(objective) if reason is None else looped_vjp_each(objective)
+            check_outputs(self.probe)
         self.columns, self.batch_size = self._sizes(batch_size)
+        self.forward_products: ForwardProduct = "transposed"
         if self.head is None:
-            self._check_products()
+            self.forward_products = right_forward_product(self.probe)
+            if self.forward_products == "explicit rows":
+                self.batch_size = min(self.batch_size, self.rows_per_batch())
+        check_loss(self.probe)
 
-    def _check_products(self) -> None:
-        """Refuse a model one of whose operations has no second derivative, before anything long is
-        started."""
-        objective = self.objective
-        at = self.linearise(objective.examples, slice(0, min(2, objective.n)))
-        try:
-            at.jvp(torch.ones(objective.p, 1, dtype=objective.dtype, device=objective.device))
-        except RuntimeError as error:
-            raise UnsupportedError(
-                f"products with the Jacobian do not work for this model: {str(error).splitlines()[0]}. "
-                "Replace that operation by one torch can differentiate twice (nn.Embedding and a sum for "
-                "nn.EmbeddingBag, say), or attribute parameters that come after it with parameters=."
-            ) from error
+    @cached_property
+    def probe(self) -> DerivativeProbe:
+        """A few training examples on which derivatives are checked."""
+        return probe(self.objective, self._bytes_per_example)
 
     @functools.cached_property
     def rounding(self) -> OutputRounding:
@@ -167,7 +168,9 @@ class GradientEngine:
     def linearise(self, examples: Examples, where: slice | Tensor) -> Linearisation:
         """The linearisation of these examples."""
         if self.head is None:
-            return AutogradLinearisation(self.objective, examples.batch(where), each=self._each)
+            return AutogradLinearisation(
+                self.objective, examples.batch(where), each=self._each, forward=self.forward_products
+            )
         cache = self._head_cache(examples)
         if cache is None:
             batch = examples.batch(where)

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import grad, jvp
 
 from whence.errors import UnsupportedError
+from whence.gradients.forward_products import map_rows
 from whence.task import Objective, differentiable_attention
 
 HvpMode = Literal["reverse_over_reverse", "forward_over_reverse"]
@@ -57,28 +58,10 @@ def _forward_over_reverse(objective: Objective, batch: Any) -> HessianProduct:
     def product(vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         rows = dict(zip(parameters.names, parameters.unflatten_rows(vectors.T)))
         with differentiable_attention():
-            tangents = vmap(lambda row: jvp(grad(total), (parameters.values,), (row,))[1])(rows)
+            tangents = map_rows(lambda row: jvp(grad(total), (parameters.values,), (row,))[1], rows)
         return parameters.flatten_rows([tangents[name].detach() for name in parameters.names]).T
 
     return product
-
-
-def check_hvp_mode(objective: Objective, batch: Any, mode: HvpMode) -> None:
-    """Try `mode` on a batch.
-
-    Raises:
-        UnsupportedError: an operation of the model cannot be differentiated in this order.
-    """
-    try:
-        hessian_product(objective, batch, mode)(
-            torch.ones(objective.p, 2, dtype=objective.dtype, device=objective.device)
-        )
-    except RuntimeError as error:
-        raise UnsupportedError(
-            f"hvp_mode={mode!r} does not work for this model: {str(error).splitlines()[0]}. Use "
-            "hvp_mode='auto', "
-            "the other order, or curvature='ggn'."
-        ) from error
 
 
 def fastest_hvp_mode(objective: Objective, batch: Any, columns: int) -> tuple[HvpMode, dict[str, float]]:

@@ -36,7 +36,7 @@ class LinearHeadLinearisation(Linearisation):
         b, s, d = self.features.shape
         k, width = vectors.shape[1], self.width
         weight = vectors[: width * d].T.reshape(k * width, d)
-        tangents = (self.features.reshape(b * s, d) @ weight.T).view(b, s, k, width)
+        tangents = (self.features.reshape(b * s, d) @ weight.T).reshape(b, s, k, width)
         if self.has_bias:
             tangents = tangents + vectors[width * d :].T.reshape(k, width)
         # Strides stay (b, s, k, c): the next product reads them without a copy.
@@ -46,9 +46,9 @@ class LinearHeadLinearisation(Linearisation):
         b, s, d = self.features.shape
         k, width = cotangents.shape[0], self.width
         columns = cotangents.reshape(k, b * s, width).permute(1, 0, 2).reshape(b * s, k * width)
-        weight = (columns.T @ self.features.reshape(b * s, d)).view(k, width * d)
+        weight = (columns.T @ self.features.reshape(b * s, d)).reshape(k, width * d)
         if self.has_bias:
-            weight = torch.cat([weight, columns.sum(0).view(k, width)], dim=1)
+            weight = torch.cat([weight, columns.sum(0).reshape(k, width)], dim=1)
         return weight.T
 
     def vjp_each_parts(self, cotangents: Tensor) -> list[Tensor]:

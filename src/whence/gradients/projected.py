@@ -124,7 +124,7 @@ def _project(layer: LayerProjection, form: GradientForm) -> Float[Tensor, "b k"]
         return layer.project_factored(form.activations, form.gradients)[0]
     if isinstance(form, TokenOuterProducts):
         return layer.project_tokens(form.tokens, form.gradients)[0]
-    return layer.project(form.rows()[0].view(form.b, *form.shape))
+    return layer.project(form.rows()[0].reshape(form.b, *form.shape))
 
 
 def _check_finite(projected: Float[Tensor, "b k"], where: slice, role: str) -> None:

@@ -83,7 +83,7 @@ def find_sites(model: nn.Module, parameters: ParameterSet) -> list[Site]:
 def fallback_site(name: str, parameters: Sequence[str], index: dict[str, Tensor], reason: str) -> Site:
     """Explicit per-example gradients of these parameters through the whole model."""
     entries = torch.cat([index[parameter].reshape(-1) for parameter in parameters])
-    block = Block(name or "model", FALLBACK, "rows", tuple(parameters), entries.view(1, -1, 1))
+    block = Block(name or "model", FALLBACK, "rows", tuple(parameters), entries.reshape(1, -1, 1))
     return Site(name, (), None, (block,), reason)
 
 
@@ -148,7 +148,7 @@ def _positions(parameters: ParameterSet) -> dict[str, Tensor]:
     """Where the entries of each studied parameter lie in `θ`."""
     found, start = {}, 0
     for name, value in parameters.values.items():
-        found[name] = torch.arange(start, start + value.numel(), device=value.device).view(value.shape)
+        found[name] = torch.arange(start, start + value.numel(), device=value.device).reshape(value.shape)
         start += value.numel()
     return found
 

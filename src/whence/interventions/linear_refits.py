@@ -123,12 +123,12 @@ class LinearRefits:
 
     def _push_forward(self, theta: Float[Tensor, "m c d"]) -> Float[Tensor, "m n c"]:
         m, c, d = theta.shape
-        return (self.features @ theta.reshape(m * c, d).T).view(self.n, m, c).transpose(0, 1)
+        return (self.features @ theta.reshape(m * c, d).T).reshape(self.n, m, c).transpose(0, 1)
 
     def _pull_back(self, cotangents: Float[Tensor, "m n c"]) -> Float[Tensor, "m c d"]:
         m, n, c = cotangents.shape
         columns = cotangents.permute(0, 2, 1).reshape(m * c, n)
-        return (columns @ self.features).view(m, c, -1)
+        return (columns @ self.features).reshape(m, c, -1)
 
     def _rows(self, values: Float[Tensor, "m n c"]) -> tuple[Tensor, Tensor]:
         """All sets' outputs as one batch in the shape the loss knows, and their targets."""
@@ -138,7 +138,7 @@ class LinearRefits:
 
     def _output_gradients(self, theta: Float[Tensor, "m c d"]) -> Float[Tensor, "m n c"]:
         outputs, targets = self._rows(self._outputs(theta))
-        return self.loss.output_gradient(outputs, targets).view(len(theta), self.n, self.classes)
+        return self.loss.output_gradient(outputs, targets).reshape(len(theta), self.n, self.classes)
 
     def _penalised(self, moved: Float[Tensor, "m c d"]) -> Float[Tensor, "m c d"]:
         """`(∇²R + λ) v`."""
@@ -152,7 +152,7 @@ class LinearRefits:
         return own + self._penalised(theta - self.start) - self._gradient_at_start
 
     def _value(self, theta: Float[Tensor, "m c d"], w: Float[Tensor, "m n 1"]) -> Float[Tensor, " m"]:
-        losses = self.loss(*self._rows(self._outputs(theta))).view(len(theta), self.n)
+        losses = self.loss(*self._rows(self._outputs(theta))).reshape(len(theta), self.n)
         moved = theta - self.start
         slope = 0.5 * self._penalised(moved) - self._gradient_at_start
         return (w[:, :, 0] * losses).sum(1) + (moved * slope).sum((1, 2))
@@ -190,7 +190,7 @@ class LinearRefits:
             else:
                 columns = self.loss.to_blocks(tangents, rows, targets)[:, :, None, :]
                 curved = self.loss.from_blocks((blocks * columns).sum(3), rows, targets)
-            return self._pull_back(w * curved.view(len(v), self.n, self.classes)) + self._penalised(v)
+            return self._pull_back(w * curved.reshape(len(v), self.n, self.classes)) + self._penalised(v)
 
         x, _ = batched_cg(product, self._preconditioned, rhs, rtol=_CG_RTOL, max_iterations=_CG_STEPS)
         return x

@@ -72,7 +72,7 @@ def left_out_along_gradient(
     leverage = kappa * bent / squares.clamp(min=_TINY)
     left = 1.0 - leverage if whole else 1.0 + leverage
     factor = kappa / left.clamp(min=_LEAST_LEFT)
-    return LeftOut(f + u * factor.view(-1, *[1] * (u.ndim - 1)), int((left < _LEAST_LEFT).sum()))
+    return LeftOut(f + u * factor.reshape(-1, *[1] * (u.ndim - 1)), int((left < _LEAST_LEFT).sum()))
 
 
 def left_out_exactly(
@@ -99,7 +99,7 @@ def left_out_exactly(
     leverages, basis = torch.linalg.eigh(root @ curvature @ root)
     left = (1.0 - leverages).unsqueeze(2)
     step = root @ (basis @ ((basis.mT @ (root @ u)) / left.clamp(min=_LEAST_LEFT)))
-    return LeftOut(f + step.view_as(f), int((left < _LEAST_LEFT).any(1).sum()))
+    return LeftOut(f + step.reshape(f.shape), int((left < _LEAST_LEFT).any(1).sum()))
 
 
 def _per_example(values: Float[Tensor, " b *c"]) -> Float[Tensor, " b"]:

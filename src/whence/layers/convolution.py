@@ -38,7 +38,7 @@ class ConvolutionRule(LayerRule):
         if weight is None:
             return [bias_block(path, self.name, parameter_names(path, index), index["bias"])]
         weight = weight.unflatten(0, (conv.groups, -1)).movedim(2, -1).flatten(2)
-        entries = weight_and_bias(weight, None if bias is None else bias.view(conv.groups, -1))
+        entries = weight_and_bias(weight, None if bias is None else bias.reshape(conv.groups, -1))
         return [Block(path or "model", self.name, "matrix", parameter_names(path, index), entries)]
 
     def form(self, module: nn.Module, block: Block, calls: list[Call], batch: int) -> GradientForm:

@@ -26,7 +26,7 @@ class ScaleShiftRule(LayerRule):
     def blocks(self, path: str, module: nn.Module, index: Mapping[str, Tensor]) -> list[Block]:
         entries = torch.cat([part.reshape(-1) for part in index.values()])
         names = parameter_names(path, index)
-        return [Block(path or "model", self.name, "rows", names, entries.view(1, -1, 1))]
+        return [Block(path or "model", self.name, "rows", names, entries.reshape(1, -1, 1))]
 
     def watch(self, module: nn.Module, blocks: list[Block], tape: Tape) -> Handle:
         (block,) = blocks

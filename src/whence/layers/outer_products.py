@@ -84,7 +84,7 @@ class OuterProducts(GradientForm):
         for piece in self._explicit(self.b, o, out):
             if piece.made.data_ptr() != out[piece.root].data_ptr():
                 out[piece.root] = piece.made
-        return out.view(self.k, self.b, g * o * i)
+        return out.reshape(self.k, self.b, g * o * i)
 
     def inner(self, matrices: Float[Tensor, "q g o i"]) -> Float[Tensor, "k b q"]:
         q, (g, o, i) = matrices.shape[0], self.shape
@@ -121,7 +121,7 @@ class OuterProducts(GradientForm):
                 inputs = activations[here, :, group].reshape(-1, i)
                 for first in range(0, q, width):
                     last = min(first + width, q)
-                    made = (inputs @ stacked[group, :, first * o : last * o]).view(-1, t, last - first, o)
+                    made = (inputs @ stacked[group, :, first * o : last * o]).reshape(-1, t, last - first, o)
                     for root in range(roots):
                         outputs = gradients[root, here, :, group, :, None]  # (b, t, o, 1)
                         found[root, here, first:last] += (made @ outputs).sum((1, 3))
@@ -139,7 +139,7 @@ class OuterProducts(GradientForm):
             return torch.einsum("bgo,bgi->goi", deltas, self.activations[:, 0].square())
         total = self._activations.new_zeros(g, o, i)
         for piece in self._explicit(*self._near()):
-            every = piece.made.view(-1, g, *piece.made.shape[1:])
+            every = piece.made.reshape(-1, g, *piece.made.shape[1:])
             if every[0].numel() < _LONG:
                 total[:, piece.outputs] += every.square_().sum(0)
                 continue
@@ -155,7 +155,7 @@ class OuterProducts(GradientForm):
         found = self._activations.new_zeros(self.k, self.b)
         for piece in self._explicit(*self._near()):
             flat = weights[:, piece.outputs].reshape(-1)
-            found[piece.root, piece.examples] += piece.made.square_().view(-1, flat.numel()) @ flat
+            found[piece.root, piece.examples] += piece.made.square_().reshape(-1, flat.numel()) @ flat
         return found
 
     def squared_norms(self) -> Float[Tensor, "k b"]:
@@ -166,7 +166,9 @@ class OuterProducts(GradientForm):
         if self.positions * (o + i) > o * i:
             found = self._activations.new_zeros(self.k, self.b)
             for piece in self._explicit(*self._near()):
-                found[piece.root, piece.examples] += piece.made.square_().flatten(1).sum(1).view(-1, g).sum(1)
+                found[piece.root, piece.examples] += (
+                    piece.made.square_().flatten(1).sum(1).reshape(-1, g).sum(1)
+                )
             return found
         # Σ_ts (δ_t·δ_s) (a_t·a_s)
         right = self._right_factor(self._activations)
@@ -175,7 +177,7 @@ class OuterProducts(GradientForm):
         for root, gradients in enumerate(self._gradients):
             left = self._left_factor(gradients)
             torch.sum(left.mT @ left * products, dim=(1, 2), out=found[root])
-        return found.view(self.k, self.b, g).sum(2)
+        return found.reshape(self.k, self.b, g).sum(2)
 
     def rotated(
         self, left: Float[Tensor, "g o o"] | None, right: Float[Tensor, "g i i"] | None

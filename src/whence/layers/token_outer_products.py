@@ -47,7 +47,7 @@ class TokenOuterProducts(GradientForm):
         start = 0
         for some, lengths in zip(distinct.split(each), counts.split(each)):
             # In two steps, each of which copies runs of memory.
-            columns = flat.index_select(1, some).T.contiguous().view(-1, q, o).mT  # (tokens, o, q)
+            columns = flat.index_select(1, some).T.contiguous().reshape(-1, q, o).mT  # (tokens, o, q)
             stop = start + int(lengths.sum())
             products = [
                 part @ column for part, column in zip(sums[:, start:stop].split(lengths.tolist(), 1), columns)

@@ -60,7 +60,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
         """See `Loss.sample_gradients`: `√r (σ(f) − ỹ)` with `ỹ = 1` drawn with probability `σ(f)`."""
         self._require_likelihood()
         f, _ = self._pair(outputs, targets)
-        one = uniforms.to(f.device).view_as(f) < torch.sigmoid(f)
+        one = uniforms.to(f.device).reshape(f.shape) < torch.sigmoid(f)
         residual = torch.where(one, -torch.sigmoid(-f), torch.sigmoid(f))
         return self.to_blocks(self._scale(f) ** 0.5 * residual, outputs, targets)
 

@@ -38,7 +38,7 @@ class Logistic(ElementwiseLoss):
     ) -> Float[Tensor, "b s c"]:
         """See `Loss.sample_gradients`: `−σ(−ỹ f) ỹ` with `ỹ = +1` drawn with probability `σ(f)`."""
         f, _ = self._pair(outputs, targets)
-        one = uniforms.to(f.device).view_as(f) < torch.sigmoid(f)
+        one = uniforms.to(f.device).reshape(f.shape) < torch.sigmoid(f)
         gradient = torch.where(one, -torch.sigmoid(-f), torch.sigmoid(f))
         return self.to_blocks(gradient, outputs, targets)
 

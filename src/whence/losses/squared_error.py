@@ -53,7 +53,7 @@ class SquaredError(ElementwiseLoss):
         """See `Loss.sample_gradients`: a standard normal draw, by its quantiles, times the root of the
         Hessian."""
         f, _ = self._pair(outputs, targets)
-        noise = torch.special.ndtri(uniforms.to(f.device)).to(f.dtype).view_as(f)
+        noise = torch.special.ndtri(uniforms.to(f.device)).to(f.dtype).reshape(f.shape)
         return self.to_blocks((2.0 * self.scale * self._scale(f)) ** 0.5 * noise, outputs, targets)
 
     def settings(self) -> dict[str, Any]:

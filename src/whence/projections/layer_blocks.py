@@ -25,7 +25,7 @@ class MatrixBlock:
 
     def gather(self, rows: Float[Tensor, "b p"]) -> Float[Tensor, "b g o i"]:
         """The block's entries of flat vectors."""
-        return rows.index_select(1, self.index.reshape(-1)).view(len(rows), *self.index.shape)
+        return rows.index_select(1, self.index.reshape(-1)).reshape(len(rows), *self.index.shape)
 
     def scatter(self, matrices: Float[Tensor, "b g o i"], into: Float[Tensor, "b p"]) -> None:
         """Write matrices to their places in flat vectors."""
@@ -36,7 +36,9 @@ def matrix_blocks(parameters: ParameterSet) -> list[MatrixBlock]:
     """One block for every weight, its first dimension by all others, with the bias of the same module as last
     column; every other parameter as a matrix of its own, a vector as one column."""
     places = torch.arange(parameters.size, device=parameters.device).split(parameters.sizes)
-    indices = {name: part.view(value.shape) for (name, value), part in zip(parameters.values.items(), places)}
+    indices = {
+        name: part.reshape(value.shape) for (name, value), part in zip(parameters.values.items(), places)
+    }
     blocks, taken = [], set()
     for name, index in indices.items():
         if name in taken:

@@ -145,7 +145,7 @@ class LayerProjection:
     def adjoint(self, rows: Float[Tensor, "b k"]) -> Float[Tensor, "b g o i"]:
         """`P_oᵀ Y P_i`."""
         left, right = self.left.to(rows), self.right.to(rows)
-        return left.T @ rows.view(len(rows), -1, left.shape[0], right.shape[0]) @ right
+        return left.T @ rows.reshape(len(rows), -1, left.shape[0], right.shape[0]) @ right
 
     def _outer(self, inner: Tensor, gradients: Float[Tensor, "k b t g o"]) -> Float[Tensor, "k b components"]:
         outer = gradients @ self.left.to(gradients).T

@@ -126,7 +126,7 @@ class _PreparedProjected(PreparedSolver):
             directions = self._lifted(correction)[None]
         else:
             changes = self._changes(inner)
-            directions = self._lifted(changes).view(len(rhs), -1, count).transpose(0, 1)
+            directions = self._lifted(changes).reshape(len(rhs), -1, count).transpose(0, 1)
         saturated = not self._lossless and self._taken > _SATURATED * self._projection.k
         return solution_from(
             self.operator,

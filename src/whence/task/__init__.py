@@ -1,6 +1,7 @@
 """Model + loss + parameters + data as functions of the parameters."""
 
 from whence.task.alone import OneAtATime, alone, refuse_autocast
+from whence.task.batched_backward import batched_backward
 from whence.task.checks import (
     check_examples,
     check_inputs_untouched,
@@ -27,6 +28,7 @@ __all__ = [
     "TrainingData",
     "WeightDecay",
     "alone",
+    "batched_backward",
     "check_batch_independence",
     "check_examples",
     "check_inputs_untouched",

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from whence.errors import InputError, NonFiniteError
+from whence.task.batched_backward import batched_backward
 
 # Half precision has too few digits for second derivatives and solves.
 _DTYPES = (torch.float32, torch.float64)
@@ -86,7 +87,7 @@ class ParameterSet:
     def unflatten(self, vector: Float[Tensor, " p"]) -> dict[str, Tensor]:
         """The named tensors that a flat vector stands for."""
         parts = vector.split(self.sizes)
-        return {name: part.view_as(value) for (name, value), part in zip(self.values.items(), parts)}
+        return {name: part.reshape(value.shape) for (name, value), part in zip(self.values.items(), parts)}
 
     def unflatten_rows(self, rows: Float[Tensor, "k p"]) -> list[Tensor]:
         """One `(k, *shape)` tensor per parameter, from `k` flat vectors as rows."""
@@ -101,9 +102,7 @@ class ParameterSet:
         torch gives a leaf that the outputs do not depend on no gradient, or one without the `k`: here it
         is zeros.
         """
-        parts = torch.autograd.grad(
-            outputs, leaves, cotangents, is_grads_batched=True, retain_graph=True, allow_unused=True
-        )
+        parts = batched_backward(outputs, leaves, cotangents)
         k = (cotangents if isinstance(cotangents, Tensor) else cotangents[0]).shape[0]
         return self.flatten_rows(
             [leaf.new_zeros(k, *leaf.shape) if part is None else part for leaf, part in zip(leaves, parts)]

@@ -53,7 +53,7 @@ class DenseProblem:
         """Model outputs `(n, …)`."""
         parts = theta.split([shape.numel() for shape in self._shapes])
         named = {
-            f"model.{name}": part.view(shape) for name, part, shape in zip(self.names, parts, self._shapes)
+            f"model.{name}": part.reshape(shape) for name, part, shape in zip(self.names, parts, self._shapes)
         }
         named |= {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         with sdpa_kernel(SDPBackend.MATH):
@@ -79,7 +79,7 @@ class DenseProblem:
         """`∇²_f ℓ_i`."""
         outputs = self.outputs(self.theta).detach()
         flat = outputs.reshape(self.n, -1)
-        every = hessian(lambda f: self._loss(f.view_as(outputs)).sum())(flat)
+        every = hessian(lambda f: self._loss(f.reshape(outputs.shape)).sum())(flat)
         return torch.stack([every[i, :, i] for i in range(self.n)])
 
     def ggn(self) -> Float[Tensor, "p p"]:

@@ -83,7 +83,7 @@ def _check_blocks(rule: LayerRule, module: nn.Module, names: list[str]) -> list[
     index, start = {}, 0
     for name in names:
         value = module.get_parameter(name)
-        index[name] = torch.arange(start, start + value.numel(), device=value.device).view(value.shape)
+        index[name] = torch.arange(start, start + value.numel(), device=value.device).reshape(value.shape)
         start += value.numel()
     blocks = rule.blocks("layer", module, index)
     covered = torch.cat([block.index.reshape(-1) for block in blocks]).sort().values
@@ -165,7 +165,7 @@ def _by_autograd(
         for example in range(outputs.shape[0])
     ]
     flat = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
-    return flat.view(*cotangents.shape[:2], -1)
+    return flat.reshape(*cotangents.shape[:2], -1)
 
 
 def _state(module: nn.Module) -> tuple[int, int, tuple[str, ...]]:
