@@ -76,7 +76,7 @@ def mean_and_standard_error(
 
 def dense_matrix(operator: LinearOperator) -> Float[Tensor, "p p"]:
     """A small operator as a float64 matrix: `p` products."""
-    return check_finite(operator.to_dense().double())
+    return check_finite(operator.to_dense())
 
 
 def check_finite(products: Tensor) -> Tensor:

@@ -51,8 +51,11 @@ class LinearOperator(ABC):
         return self.matmat(vector[:, None])[:, 0]
 
     def to_dense(self) -> Float[Tensor, "p p"]:
-        """The `p × p` matrix. Cost: `p` products and `p²` numbers unless a subclass knows better."""
-        dense = torch.empty(self.size, self.size, dtype=self.dtype, device=self.device)
+        """The `p × p` matrix, always in float64, whatever the dtype of the products it is made of: what is done
+        with a matrix (a factorisation, eigenvalues) needs the digits. Not to be written to: an operator that
+        holds its matrix in float64 returns that. Cost: `p` products and `p²` numbers unless a subclass knows
+        better."""
+        dense = torch.empty(self.size, self.size, dtype=torch.float64, device=self.device)
         with progress_bar("matrix of the curvature", self.size) as bar:
             for start in range(0, self.size, _DENSE_COLUMNS):
                 stop = min(start + _DENSE_COLUMNS, self.size)
@@ -60,7 +63,7 @@ class LinearOperator(ABC):
                 columns[torch.arange(stop - start), torch.arange(start, stop)] = 1
                 dense[:, start:stop] = self.matmat(columns.T)
                 bar.advance(stop - start)
-        return (dense + dense.T) / 2
+        return dense.add_(dense.T.clone()).div_(2)
 
     def product_operations(self) -> float:
         """Operations of a product with one column, about, in those of a matrix product in float32 that take
@@ -165,7 +168,7 @@ class DenseOperator(LinearOperator):
         return self.matrix @ vectors
 
     def to_dense(self) -> Float[Tensor, "p p"]:
-        return self.matrix
+        return self.matrix.double()
 
     def dense_operations(self) -> float:
         return 0.0
@@ -187,7 +190,7 @@ class DiagonalOperator(LinearOperator):
         return self.diagonal[:, None] * vectors
 
     def to_dense(self) -> Float[Tensor, "p p"]:
-        return torch.diag(self.diagonal)
+        return torch.diag(self.diagonal.double())
 
     def product_operations(self) -> float:
         return 0.0
@@ -225,7 +228,7 @@ class SumOperator(LinearOperator):
         rest, diagonal = split_diagonal(self)
         dense = sum((term.to_dense() for term in rest[1:]), start=rest[0].to_dense()) if rest else None
         if dense is None:
-            return torch.diag(diagonal)
+            return torch.diag(diagonal.double())
         dense = dense.clone()
         dense.diagonal().add_(diagonal)
         return dense
@@ -244,7 +247,7 @@ class SumOperator(LinearOperator):
         if all(term is own for term, own in zip(terms, self.terms)):
             return self
         if all(isinstance(term, (DenseOperator, DiagonalOperator)) for term in terms):
-            return DenseOperator(SumOperator(terms).to_dense(), self.lower_bound)
+            return DenseOperator(SumOperator(terms).to_dense().to(self.dtype), self.lower_bound)
         return SumOperator(terms)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
-from whence.linalg import DenseOperator, LinearOperator, lanczos_spectrum
+from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.memory import memory_errors
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solver
@@ -84,7 +84,7 @@ class _PrimalCholesky(Direct):
         with memory_errors(
             "factorising the dense curvature", "Use solver=CG(), or attribute fewer parameters."
         ):
-            dense = operator.to_dense().double()
+            dense = operator.to_dense()
             with progress_bar(f"Cholesky factorisation of {operator.size:,} × {operator.size:,}", None):
                 factor, info = torch.linalg.cholesky_ex(dense)
             if int(info) != 0:
@@ -109,7 +109,7 @@ class _PrimalEigh(Direct):
         with memory_errors(
             "decomposing the dense curvature", "Use solver=CG(), or attribute fewer parameters."
         ):
-            values, self._vectors = torch.linalg.eigh(operator.to_dense().double())
+            values, self._vectors = torch.linalg.eigh(operator.to_dense())
         if values[0] <= 0:
             raise _indefinite(values)
         # eigh is backward stable: each eigenvalue is right to a small multiple of eps·‖C‖ (Weyl).
@@ -151,7 +151,7 @@ def _proven_lower_bound(
     declared = max(operator.lower_bound, 0.0)
     if declared > _LOW * float(dense.diagonal().max()):
         return declared, True
-    spectrum = lanczos_spectrum(_Inverse(dense, factor), steps=20)
+    spectrum = lanczos_spectrum(_Inverse(factor), steps=20)
     bound = _PROOF_SHARE / max(spectrum.largest_upper, torch.finfo(torch.float64).tiny)
     shifted = dense.clone()
     shifted.diagonal().sub_(bound)
@@ -161,11 +161,11 @@ def _proven_lower_bound(
     return (declared, True) if declared > 0 else (bound / 10, False)
 
 
-class _Inverse(DenseOperator):
+class _Inverse(LinearOperator):
     """`C⁻¹` from its Cholesky factor, for a Lanczos run on it."""
 
-    def __init__(self, dense: Float[Tensor, "p p"], factor: Float[Tensor, "p p"]):
-        super().__init__(dense)
+    def __init__(self, factor: Float[Tensor, "p p"]):
+        super().__init__(len(factor), factor.dtype, factor.device)
         self._factor = factor
 
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:

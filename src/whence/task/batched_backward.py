@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from whence.memory import is_allocation_failure
 
 
 def batched_backward(
-    outputs: Tensor | Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Tensor | Sequence[Tensor]
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Sequence[Tensor | GradientEdge],
+    cotangents: Tensor | Sequence[Tensor],
 ) -> list[Tensor | None]:
     """`k` pull-backs of `outputs`, whose graph is kept, to every one of `inputs`: `(k, *shape)`, or `None`
     where the graph does not reach it.

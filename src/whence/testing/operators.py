@@ -32,7 +32,7 @@ def check_operator(operator: LinearOperator, *, seed: int = 0, rtol: float | Non
     rtol = 1e3 * torch.finfo(dtype).eps if rtol is None else rtol
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(p, 3, generator=generator, dtype=torch.float64).to(device, dtype)
-    dense = operator.to_dense().double()
+    dense = operator.to_dense()
     scale = float(dense.abs().max())
 
     def same(found: Tensor, expected: Tensor, what: str, size: float | int = 1) -> None:
@@ -46,6 +46,7 @@ def check_operator(operator: LinearOperator, *, seed: int = 0, rtol: float | Non
 
     assert operator.shape == (p, p)
     assert dense.shape == (p, p)
+    assert dense.dtype == torch.float64, f"to_dense: {dense.dtype}, not float64 whatever the operator's dtype"
     same(dense, dense.T, "to_dense is not symmetric")
     many = vectors.repeat(1, 30)
     image = operator.matmat(vectors)
