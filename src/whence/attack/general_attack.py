@@ -16,7 +16,8 @@ from whence.attack.retrain import train_anew
 from whence.evaluation import Recipe
 from whence.influence import FittedInfluence
 from whence.influence.continuous_input import ContinuousInput
-from whence.influence.input_influence import input_gradients, solve_measurement
+from whence.influence.input_influence import solve_measurement
+from whence.influence.mixed_derivative import input_gradients
 from whence.task import Examples, Objective
 
 # Training examples per double backward pass.

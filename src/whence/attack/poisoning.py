@@ -21,6 +21,7 @@ from whence.errors import InputError
 from whence.influence import FittedInfluence, resolve_measurement
 from whence.influence.continuous_input import find_input
 from whence.influence.measurements import Measurement
+from whence.influence.mixed_derivative import check_mixed_derivative
 from whence.progress import progress_bar
 from whence.task import check_examples
 
@@ -205,6 +206,7 @@ def audit_poisoning(
     if keep < 0:
         raise InputError(f"keep={keep}: expected 0 or more queries")
     where = find_input(objective, input)
+    check_mixed_derivative(fitted.engine.probe, where)
     measured = resolve_measurement(measurement, objective.loss)
     methods = [
         make_method(fitted, budget, measured, k, steps, step_size, candidates=candidates, shortlist=shortlist)

@@ -26,6 +26,7 @@ from whence.evaluation import Recipe, Retraining
 from whence.influence import FittedInfluence, check_indices, resolve_measurement
 from whence.influence.continuous_input import find_input
 from whence.influence.measurements import Measurement
+from whence.influence.mixed_derivative import check_mixed_derivative
 from whence.progress import progress_bar
 from whence.task import Objective, TrainingData, check_examples
 
@@ -90,6 +91,7 @@ def run_attack(
     objective = fitted.objective
     budget = as_budget(budget)
     where = find_input(objective, input)
+    check_mixed_derivative(fitted.engine.probe, where)
     measured = resolve_measurement(measurement, objective.loss)
     method = make_method(
         fitted, budget, measured, edits, steps, step_size, examples=examples, candidates=candidates

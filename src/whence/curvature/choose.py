@@ -79,6 +79,7 @@ def choose_curvature(
         data: LinearOperator = GaussNewtonOperator(engine, LossHessianMetric(loss))
         chosen, is_hessian = "hessian", True
     elif name == "hessian":
+        check_loss(engine.probe, second=True)
         hessian = HessianOperator(engine, hvp_mode)
         data, chosen, is_hessian = hessian, "hessian", True
         reason = f"as asked; products by {hessian.mode}"

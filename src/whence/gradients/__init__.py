@@ -4,10 +4,11 @@ from whence.gradients.capture import Capture
 from whence.gradients.derivative_check import (
     check_loss,
     check_regulariser,
+    describe_suspects,
     right_hvp_modes,
     weight_normalised,
 )
-from whence.gradients.derivative_probe import own_functions
+from whence.gradients.derivative_probe import DerivativeProbe, gradient_at, own_functions
 from whence.gradients.engine import MAX_COLUMNS, GradientEngine
 from whence.gradients.hvp import HvpMode, fastest_hvp_mode, hessian_product
 from whence.gradients.last_layer import head_objective
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_COLUMNS",
     "Capture",
     "Coverage",
+    "DerivativeProbe",
     "Evaluated",
     "ExampleGradients",
     "GradientEngine",
@@ -31,7 +33,9 @@ __all__ = [
     "ProjectedGradients",
     "check_loss",
     "check_regulariser",
+    "describe_suspects",
     "fastest_hvp_mode",
+    "gradient_at",
     "head_objective",
     "hessian_product",
     "own_functions",

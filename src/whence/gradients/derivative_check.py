@@ -27,6 +27,10 @@ from whence.losses import CustomLoss, Loss
 from whence.memory import is_allocation_failure
 from whence.task import CustomRegulariser, Objective, differentiable_attention
 
+_CHECKPOINT = (
+    "Is gradient checkpointing on? Turn it off: it computes layers again with the model's own parameters, not "
+    "with those that are differentiated by."
+)
 # What a parameter's part may be off by before it is named as a culprit.
 _NAMED = 1e-3
 _MOST_NAMED = 4
@@ -48,11 +52,20 @@ def check_outputs(probe: DerivativeProbe) -> None:
         return  # nothing depends on the parameters: refused elsewhere, in its own words
     along = probe.random(PROJECTIONS, outputs)
     slopes = []
-    for row in along:
-        parts = torch.autograd.grad(
-            outputs, list(leaves.values()), row, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        slopes.append([float((part * probe.direction[name]).sum()) for name, part in zip(leaves, parts)])
+    try:
+        for row in along:
+            parts = torch.autograd.grad(
+                outputs, list(leaves.values()), row, retain_graph=True, materialize_grads=True
+            )
+            slopes.append([float((part * probe.direction[name]).sum()) for name, part in zip(leaves, parts)])
+    except (RuntimeError, NotImplementedError) as error:
+        if is_allocation_failure(error):
+            raise
+        reason = _first_line(error).rstrip(".")
+        raise UnsupportedError(
+            f"the model cannot be differentiated: {reason}. Replace that operation, or attribute parameters "
+            f"that come after it with parameters=. {_CHECKPOINT}"
+        ) from error
     claimed = torch.tensor(slopes, dtype=outputs.dtype, device=outputs.device)  # (projections, tensors)
 
     def projected(values: dict[str, Tensor]) -> Tensor:
@@ -124,7 +137,7 @@ def check_loss(probe: DerivativeProbe, *, second: bool = False) -> None:
         with torch.enable_grad():
             return torch.autograd.grad(loss(leaf, targets).sum(), leaf, materialize_grads=True)[0]
 
-    first = (gradient(0.0) * along).flatten(1).sum(1)
+    first = (gradient(0.0) * along).reshape(len(outputs), -1).sum(1)
     found = discrepancy(lambda h: loss(outputs + h * along, targets), first, steps=probe.steps)
     if found is not None:
         raise UnsupportedError(
@@ -219,8 +232,10 @@ def right_hvp_modes(probe: DerivativeProbe, wanted: HvpMode | Literal["auto"]) -
     other = next((mode for mode in HVP_MODES if wanted not in ("auto", mode)), None)
     hint = f"hvp_mode={other!r}" if other is not None and _wrong_product(probe, other) is None else ""
     listed = "; ".join(f"by {mode}: {reason}" for mode, reason in reasons.items())
+    if "saved tensor hooks" in listed:  # what functorch says of checkpoints
+        listed = f"{listed.rstrip('.')}. {_CHECKPOINT}"
     raise UnsupportedError(
-        f"the Hessian of this model cannot be computed: {listed}. {_suspects(probe)}Use "
+        f"the Hessian of this model cannot be computed: {listed.rstrip('.')}. {describe_suspects(probe)}Use "
         f"{hint + ', or ' if hint else ''}curvature='ggn', which needs first derivatives only."
     )
 
@@ -241,12 +256,12 @@ def _wrong_product(probe: DerivativeProbe, mode: HvpMode) -> str | None:
     if found is None:
         return None
     # In float32 the kinks of a ReLU look like curvature: then a known suspect is needed too.
-    if not probe.exact and not _suspects(probe):
+    if not probe.exact and not describe_suspects(probe):
         return None
     return f"torch's second derivative is wrong, {_off(found)} (finite differences of the gradient)"
 
 
-def _suspects(probe: DerivativeProbe) -> str:
+def describe_suspects(probe: DerivativeProbe) -> str:
     """A sentence about what is known to return wrong second derivatives."""
     name = weight_normalised(probe.objective.model)
     if name is not None:

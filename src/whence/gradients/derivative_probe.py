@@ -87,9 +87,9 @@ def probe(objective: Objective, bytes_each: int | float = 0) -> DerivativeProbe:
     if 8 * _COPIES * objective.p <= objective.memory * _SHARE:
         try:
             wide, wide_batch = in_float64(objective), tree_map(_double, batch)
-            with torch.no_grad():
-                if wide.losses(wide.parameters.values, wide_batch).dtype == torch.float64:
-                    return parameter_probe(wide, wide_batch, STEPS, True)
+            parts = gradient_at(wide, wide.parameters.values, wide_batch)
+            if all(part is None or part.dtype == torch.float64 for part in parts):
+                return parameter_probe(wide, wide_batch, STEPS, True)
         except (RuntimeError, TypeError, ValueError, NotImplementedError):
             pass  # tensors made inside the model, or a device, are float32 only
     return parameter_probe(objective, batch, SHORT_STEPS, False)

@@ -72,10 +72,10 @@ class GradientEngine:
         else:
             self.structure = "autograd"
             self._bytes_per_example = _graph_bytes(objective)
+            check_outputs(self.probe)
             reason = vmap_failure(objective)
             self.per_example = "vmap" if reason is None else f"one by one ({reason})"
             self._each = vmapped_vjp_each(objective) if reason is None else looped_vjp_each(objective)
-            check_outputs(self.probe)
         self.columns, self.batch_size = self._sizes(batch_size)
         self.forward_products: ForwardProduct = "transposed"
         if self.head is None:

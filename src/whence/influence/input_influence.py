@@ -15,15 +15,13 @@ from whence.influence.continuous_input import (
     ContinuousInput,
     find_input,
     find_module,
-    only_call,
-    perturbable_output,
 )
 from whence.influence.fitted import FittedInfluence
 from whence.influence.measurements import Measurement, resolve_measurement
+from whence.influence.mixed_derivative import check_mixed_derivative, input_gradients
 from whence.influence.scores import check_indices
 from whence.memory import memory_errors
 from whence.progress import progress_bar
-from whence.task import Objective, differentiable_attention
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,7 @@ def input_influence(
     Raises:
         InputError: no queries, an index outside the training set, inputs that are not continuous, both
             `input` and `embedding`, examples whose inputs have several shapes.
+        UnsupportedError: an operation of the model has no second derivative, or a wrong one.
     """
     objective = fitted.objective
     if batch_size < 1:
@@ -113,6 +112,7 @@ def input_influence(
     index = torch.arange(objective.n) if examples is None else check_indices(examples, objective.n)
     if not len(index):
         raise InputError("examples is empty: expected at least one training index")
+    check_mixed_derivative(fitted.engine.probe, where)
     measured = resolve_measurement(measurement, objective.loss)
     solutions, converged = solve_measurement(fitted, queries, measured, mean=mean)
     parts = []
@@ -145,56 +145,3 @@ def solve_measurement(
         return solution.x, bool(solution.converged.all())
     blocks = [block.solution for block in fitted.solve_queries(gradients)]
     return torch.cat([block.x for block in blocks], dim=1), all(bool(b.converged.all()) for b in blocks)
-
-
-def input_gradients(
-    objective: Objective,
-    batch: Any,
-    where: ContinuousInput | nn.Module,
-    solutions: Float[Tensor, "p k"],
-) -> Float[Tensor, "k b *x"]:
-    """`−∇_x(s_jᵀ ∇_θ ℓ_i)` for the `b` examples of a batch and `k` vectors `s_j`, by double backward.
-
-    Args:
-        objective: gives the loss and `θ̂`.
-        batch: training examples, at their values or changed.
-        where: the tensor of the batch, or the module whose output, is differentiated by.
-        solutions: `s_j` as columns.
-    """
-    parameters = objective.parameters
-    leaves = {name: value.detach().requires_grad_() for name, value in parameters.values.items()}
-    with torch.enable_grad(), differentiable_attention():
-        if isinstance(where, ContinuousInput):
-            x = where.read(batch).detach().clone().requires_grad_()
-            losses = objective.losses(leaves, where.write(batch, x))
-        else:
-            with perturbable_output(where) as calls:
-                losses = objective.losses(leaves, batch)
-            x = only_call(calls)[1]
-            if x.shape[0] != losses.shape[0]:
-                raise InputError(
-                    f"the embedding module's output has shape {tuple(x.shape)} for {losses.shape[0]} "
-                    "examples; expected the examples as the first dimension"
-                )
-        gradients = torch.autograd.grad(
-            losses.sum(), list(leaves.values()), create_graph=True, materialize_grads=True
-        )
-        rows = []
-        for column in solutions.T:
-            pairs = [
-                (gradient, part)
-                for gradient, part in zip(gradients, parameters.unflatten(column).values())
-                if gradient.requires_grad
-            ]
-            if not pairs:  # no gradient depends on the input
-                rows.append(torch.zeros_like(x))
-                continue
-            (row,) = torch.autograd.grad(
-                [gradient for gradient, _ in pairs],
-                x,
-                [part for _, part in pairs],
-                retain_graph=True,
-                materialize_grads=True,
-            )
-            rows.append(-row)
-    return torch.stack(rows).detach()

@@ -16,8 +16,9 @@ from whence.errors import InputError
 from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each
 from whence.influence.continuous_input import find_module, only_call, perturbable_output
 from whence.influence.fitted import FittedInfluence
-from whence.influence.input_influence import input_gradients, solve_measurement
+from whence.influence.input_influence import solve_measurement
 from whence.influence.measurements import Measurement, resolve_measurement
+from whence.influence.mixed_derivative import check_mixed_derivative, input_gradients
 from whence.influence.scores import check_indices
 
 # Edited examples that go through the model together.
@@ -109,6 +110,7 @@ def token_replacements(
     batch = objective.examples.batch([index])
     tokens, leaf = _tokens(fitted, batch, module)
     at, put = _choices(module, tokens, candidates, positions)
+    check_mixed_derivative(fitted.engine.probe, module)
     measured = resolve_measurement(measurement, objective.loss)
     solution, _ = solve_measurement(fitted, queries, measured, mean=True)
     pert = input_gradients(objective, batch, module, solution)[0, 0]
@@ -222,6 +224,11 @@ def _gradient_products(
     fitted: FittedInfluence, batch: Any, solution: Float[Tensor, "p 1"]
 ) -> Float[Tensor, " b"]:
     """`sᵀ g_i` for every example of a batch."""
-    at = AutogradLinearisation(fitted.objective, batch, each=looped_vjp_each(fitted.objective))
+    at = AutogradLinearisation(
+        fitted.objective,
+        batch,
+        each=looped_vjp_each(fitted.objective),
+        forward=fitted.engine.forward_products,
+    )
     tangents = at.jvp(solution)[0]
     return (tangents * at.output_gradient(fitted.objective.loss)).flatten(1).sum(1)

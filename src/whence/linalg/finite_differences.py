@@ -90,8 +90,8 @@ def _verdict(
         if off <= max(_CLEAR * error, _FOUND * scale):
             return None
         others = (other for h, (other, _) in measured.items() if h != step)
-        again = any(_off(slope, other) <= 0.3 * off for other in others)
-        return Discrepancy(off / scale, size, float(slope.norm())) if again else None
+        if any(_off(slope, other) <= 0.3 * off for other in others):
+            return Discrepancy(off / scale, size, float(slope.norm()))
     return None
 
 

@@ -31,8 +31,14 @@ def check_model(model: nn.Module) -> None:
     """Refuse a model whose forward pass is random or couples the examples of a batch.
 
     Raises:
-        InputError: dropout or batch normalisation in training mode, naming the module and the fix.
+        InputError: dropout or batch normalisation in training mode, naming the module and the fix; a model
+            wrapped for several devices.
     """
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise InputError(
+            f"model is wrapped in {type(model).__name__}, which spreads batches over devices; expected the "
+            "module itself. Pass model.module."
+        )
     for name, module in model.named_modules():
         if isinstance(module, _DROPOUT) and module.training and module.p > 0:
             raise InputError(
