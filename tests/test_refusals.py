@@ -69,7 +69,7 @@ def test_an_operation_without_a_second_derivative_has_a_right_ggn_and_no_hessian
     expected = Influence(summed, train, solver="exact", **arguments).fit().scores(train).values
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
     for mode in ("auto", "reverse_over_reverse"):
-        with pytest.raises(UnsupportedError, match="embedding_bag.*curvature='ggn'"):
+        with pytest.raises(UnsupportedError, match=r"embedding_bag.*curvature='ggn'"):
             Influence(model, train, curvature="hessian", hvp_mode=mode, **arguments).fit()
 
 

@@ -12,7 +12,12 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, grad, jacrev, vmap
 
 from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
-from whence.geometry import input_gradient_penalty, jacobian_penalty, parameter_gradient_penalty
+from whence.geometry import (
+    input_gradient_penalty,
+    jacobian_penalty,
+    modified_loss,
+    parameter_gradient_penalty,
+)
 
 CROSS_ENTROPY = nn.functional.cross_entropy
 
@@ -252,3 +257,94 @@ def test_inputs_in_other_forms_and_empty_batches_are_refused():
         parameter_gradient_penalty(model, "cross_entropy", [x], y)
     with pytest.raises(InputError, match="at least one example"):
         parameter_gradient_penalty(model, "cross_entropy", x[:0], y[:0])
+
+
+class _Constant(Function):
+    """Its slope is a constant to torch, so a gradient through it has no derivative of its own, in silence."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.slope = x.cos()
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.slope
+
+
+class Wrapped(nn.Module):
+    """A dense layer, a function, a dense layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(4, 5), nn.Linear(5, 3), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self.first(x)))
+
+
+def weight_normalised() -> nn.Module:
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 3))
+
+
+PENALTIES = {
+    "input": lambda model, x, y: input_gradient_penalty(model, "cross_entropy", x, y),
+    "parameter": lambda model, x, y: parameter_gradient_penalty(model, "cross_entropy", x, y),
+    "modified": lambda model, x, y: modified_loss(model, "cross_entropy", x, y, 0.1),
+    "jacobian": lambda model, x, y: jacobian_penalty(model, x),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
+def test_a_wrong_second_derivative_is_refused_by_name(penalty, dtype):
+    _, x, y = problem()
+    for make, words in (
+        (lambda: Wrapped(_Constant.apply), "'_Constant'"),
+        (lambda: Wrapped(lambda z: z + (z.clamp(-0.1, 0.1) - z).detach()), "straight-through"),
+    ):
+        torch.manual_seed(0)
+        model = make().to(dtype)
+        for _ in range(2):  # what was refused is refused again
+            with pytest.raises(UnsupportedError, match=words):
+                penalty(model, x.to(dtype), y)
+
+
+def test_weight_normalisation_is_refused_where_its_second_derivative_is_wrong():
+    _, x, y = problem()
+    torch.manual_seed(0)
+    model = weight_normalised().double()
+    with pytest.raises(UnsupportedError, match=r"weight normalisation.*fold"):
+        parameter_gradient_penalty(model, "cross_entropy", x, y)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("function", [nn.ReLU(), nn.Dropout(0.5), nn.SiLU(), nn.LayerNorm(5), torch.abs])
+def test_right_ones_are_accepted_and_random_numbers_are_left_alone(function, dtype, training):
+    _, x, y = problem()
+    torch.manual_seed(0)
+    model = Wrapped(function).to(dtype).train(training)
+    for penalty in PENALTIES.values():
+        torch.manual_seed(5)
+        first = penalty(model, x.to(dtype), y)
+        after = torch.rand(())
+        torch.manual_seed(5)
+        assert torch.equal(penalty(model, x.to(dtype), y), first)
+        assert torch.equal(torch.rand(()), after)
+
+
+def test_a_penalty_is_checked_once():
+    calls = []
+
+    def count(z: Tensor) -> Tensor:
+        calls.append(z.dtype)
+        return z.tanh()
+
+    _, x, y = problem()
+    model = Wrapped(count)
+    for step in range(3):
+        calls.clear()
+        input_gradient_penalty(model, lambda f, t: CROSS_ENTROPY(f, t, reduction="none"), x.float(), y)
+        assert (len(calls) == 1) == (step > 0)
+    assert torch.float64 not in calls

@@ -28,8 +28,8 @@ from whence.memory import is_allocation_failure
 from whence.task import CustomRegulariser, Objective, differentiable_attention
 
 _CHECKPOINT = (
-    "Is gradient checkpointing on? Turn it off: it computes layers again with the model's own parameters, not "
-    "with those that are differentiated by."
+    "Is gradient checkpointing on? Turn it off: it computes layers again with the model's own parameters, "
+    "not with those that are differentiated by."
 )
 # What a parameter's part may be off by before it is named as a culprit.
 _NAMED = 1e-3
