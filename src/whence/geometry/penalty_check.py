@@ -88,12 +88,13 @@ def _compare(
 
     along = _direction(first)
     leaves = at(0.0, along, first)
-    slopes = torch.autograd.grad(total(leaves), list(leaves.values()), materialize_grads=True)
+    forward = total(leaves)
+    slopes = torch.autograd.grad(forward, list(leaves.values()), retain_graph=True, materialize_grads=True)
     claimed = sum((slope * along[name]).sum() for name, slope in zip(leaves, slopes))
     assert isinstance(claimed, Tensor)
     found = discrepancy(lambda h: total(at(h, along, first)).detach()[None], claimed[None], steps=steps)
     if found is not None:
-        return _refusal("gradient that is penalised is not the slope of the loss", found, None, model)
+        return _refusal("gradient that is penalised is not the slope of the loss", found, forward, model)
 
     def penalty(leaves: Values) -> Tensor:
         inputs = x.detach().requires_grad_() if of_inputs else x
@@ -116,16 +117,17 @@ def _compare(
     found = discrepancy(lambda h: penalty(at(h, along, values)).detach()[None], claimed[None], steps=steps)
     if found is None:
         return None
-    refusal = _refusal("gradient of the penalty is not its slope", found, made, model)
+    refusal = _refusal("gradient of the penalty is not its slope", found, forward, model, second=True)
     # In float32 the kinks of a ReLU look like curvature: then a known suspect is needed too.
-    known = weight_normalised(model) is not None or bool(own_functions(made))
+    known = weight_normalised(model) is not None or bool(own_functions(forward))
     return refusal if steps is STEPS or known else None
 
 
-def _refusal(what: str, found: Discrepancy, graph: Tensor | None, model: nn.Module) -> UnsupportedError:
-    layer = weight_normalised(model)
-    own = own_functions(graph) if graph is not None else []
-    if layer is not None and graph is not None:
+def _refusal(
+    what: str, found: Discrepancy, graph: Tensor, model: nn.Module, *, second: bool = False
+) -> UnsupportedError:
+    layer, own = weight_normalised(model), own_functions(graph)
+    if layer is not None and second:
         cause = (
             f"Module {layer!r} is weight normalisation, whose second derivative in torch is wrong: fold the "
             "norm into the weight (remove_parametrizations) to train with a penalty."
