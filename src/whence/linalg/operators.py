@@ -51,10 +51,10 @@ class LinearOperator(ABC):
         return self.matmat(vector[:, None])[:, 0]
 
     def to_dense(self) -> Float[Tensor, "p p"]:
-        """The `p × p` matrix, always in float64, whatever the dtype of the products it is made of: what is done
-        with a matrix (a factorisation, eigenvalues) needs the digits. Not to be written to: an operator that
-        holds its matrix in float64 returns that. Cost: `p` products and `p²` numbers unless a subclass knows
-        better."""
+        """The `p × p` matrix, always in float64, whatever the dtype of the products it is made of: what is
+        done with a matrix (a factorisation, eigenvalues) needs the digits. Not to be written to: an operator
+        that holds its matrix in float64 returns that. Cost: `p` products and `p²` numbers unless a subclass
+        knows better."""
         dense = torch.empty(self.size, self.size, dtype=torch.float64, device=self.device)
         with progress_bar("matrix of the curvature", self.size) as bar:
             for start in range(0, self.size, _DENSE_COLUMNS):
