@@ -11,7 +11,7 @@ from whence.curvature import choose_curvature, gauss_newton
 from whence.gradients import GradientEngine
 from whence.losses import CustomLoss
 from whence.solvers import CG, EKFAC, Exact, choice, choose_solver
-from whence.solvers.cost import Cost, dual_cost, in_words
+from whence.solvers.cost import Cost, DualCost, dual_cost, in_words
 from whence.task import Objective
 
 GIB = 2**30
@@ -107,6 +107,16 @@ def test_an_exact_answer_that_takes_less_than_ekfac_is_taken_however_long(monkey
     monkeypatch.setattr(choice, "kronecker_cost", lambda data: Cost(1e3, 1))
     solver, reason = choose_solver("auto", operator, memory=GIB, damped=True)
     assert isinstance(solver, Exact) and "more than 0 s but less than EK-FAC" in reason
+
+
+def test_ekfac_that_takes_longer_than_iterating_is_left(monkeypatch):
+    operator = choose_curvature(GradientEngine(tanh_mlp().objective()), "ggn").operator
+    monkeypatch.setattr(choice, "EXACT_SECONDS", 0.0)
+    monkeypatch.setattr(choice, "primal_cost", lambda operator: Cost(1e5, 1))
+    monkeypatch.setattr(choice, "kronecker_cost", lambda data: Cost(1e4, 1))
+    monkeypatch.setattr(choice, "dual_cost", lambda *_, **__: DualCost(1e5, 1, 22, torch.float64, 1.0))
+    solver, reason = choose_solver("auto", operator, memory=GIB, damped=True)
+    assert isinstance(solver, CG) and "EK-FAC would take about 2.8 hours" in reason
 
 
 def test_the_choice_is_the_same_every_time():

@@ -19,6 +19,8 @@ from whence.solvers.kronecker import EKFAC
 # outputs are affine in the parameters, so that nothing else stands between the answer and the truth.
 EXACT_SECONDS = 20.0
 EXACT_SECONDS_AFFINE = 60.0
+# Iterations of conjugate gradients for a first few queries: a hundred for each of four.
+_ITERATIONS = 400
 # Dense matrices and rows may take this share of the memory budget.
 _MEMORY_SHARE = 0.8
 
@@ -35,7 +37,8 @@ class _Way:
 
 def choose_by_cost(operator: LinearOperator, *, memory: int, damped: bool) -> tuple[Solver, str]:
     """A solver, and why: the exact one that takes least, if that is no more than `EXACT_SECONDS` and the
-    memory allows it, or less than EK-FAC; else EK-FAC where it exists, else conjugate gradients.
+    memory allows it, or less than EK-FAC; else EK-FAC where it exists, unless that takes longer than
+    `EXACT_SECONDS` and than conjugate gradients (a wide layer's eigenvectors); else conjugate gradients.
 
     Args:
         operator: curvature without damping.
@@ -69,6 +72,9 @@ def choose_by_cost(operator: LinearOperator, *, memory: int, damped: bool) -> tu
         too_large = f"too large to factorise within a memory budget of {memory / 1e9:.3g} GB ({found})"
     else:
         too_large = f"{best.size}: too large to factorise within {limit:g} s ({best.cost})"
+    if apart is not None and limit < apart.seconds > _ITERATIONS * iteration_cost(operator).seconds:
+        why = f"EK-FAC would take {apart}"
+        return CG(), f"{too_large}, and {why}, more than conjugate gradients for a few queries ({iteration})"
     if apart is not None:
         return EKFAC(), f"{too_large}: layer by layer, in a Kronecker eigenbasis ({apart})"
     none = "the curvature is none that EK-FAC approximates"
