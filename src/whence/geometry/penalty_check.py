@@ -100,7 +100,7 @@ def _compare(
         inputs = x.detach().requires_grad_() if of_inputs else x
         with _repeatable(values):
             made = scalars(leaves, inputs, y)
-            parts = []
+            parts: list[Tensor] = []
             for scalar in made:
                 wanted = [inputs] if of_inputs else list(leaves.values())
                 parts += torch.autograd.grad(scalar, wanted, create_graph=True, materialize_grads=True)
@@ -174,7 +174,7 @@ def _same(leaf: Any) -> Any:
 
 
 def _shape(leaf: Any) -> Hashable:
-    return (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf)
+    return f"{tuple(leaf.shape)} {leaf.dtype}" if isinstance(leaf, Tensor) else type(leaf).__name__
 
 
 def _name(loss: Any) -> Hashable:
@@ -183,4 +183,5 @@ def _name(loss: Any) -> Hashable:
         return loss
     while isinstance(loss, functools.partial):
         loss = loss.func
-    return getattr(loss, "__code__", type(loss))
+    code: Hashable = getattr(loss, "__code__", None)
+    return type(loss).__qualname__ if code is None else code

@@ -79,7 +79,7 @@ def product_by_rows(at: Linearisation, vectors: Float[Tensor, "p k"]) -> Tensor:
         parts = at.vjp_each_parts(cotangents.contiguous())  # (b, r, p_j) each
         pieces = vectors.split([part.shape[2] for part in parts])
         columns.append(sum(part @ piece.to(part) for part, piece in zip(parts, pieces)))
-    return torch.cat(columns, dim=1).permute(2, 0, 1).reshape(vectors.shape[1], *outputs.shape)  # type: ignore[arg-type]
+    return torch.cat(columns, dim=1).permute(2, 0, 1).reshape(vectors.shape[1], *outputs.shape)
 
 
 def map_rows(function: Callable[[dict[str, Tensor]], Any], rows: dict[str, Tensor]) -> Any:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from whence.memory import is_allocation_failure
 
 
 def batched_backward(
     outputs: Tensor | Sequence[Tensor],
-    inputs: Sequence[Tensor | GradientEdge],
+    inputs: Sequence[Any],
     cotangents: Tensor | Sequence[Tensor],
 ) -> list[Tensor | None]:
     """`k` pull-backs of `outputs`, whose graph is kept, to every one of `inputs`: `(k, *shape)`, or `None`
@@ -23,6 +23,7 @@ def batched_backward(
     (max-pooling or group normalisation on channels-last images, a user's own backward in Python).
 
     Args:
+        inputs: tensors or gradient edges.
         cotangents: one `(k, *shape)` tensor for each of `outputs`.
 
     Raises:
