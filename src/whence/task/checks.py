@@ -134,7 +134,7 @@ def check_inputs_untouched(objective: Objective) -> None:
     """Refuse a forward pass that writes into its inputs: examples kept in memory would change at every pass.
 
     Raises:
-        InputError: an input tensor was written to.
+        InputError: an input tensor was written to, or the output has no first dimension for the example.
         BatchDependenceError: the forward pass fails on one example, though not on several.
     """
     batch = objective.examples.batch([0])
@@ -142,7 +142,7 @@ def check_inputs_untouched(objective: Objective) -> None:
     before = [leaf._version for leaf in tensors]
     with torch.no_grad(), users_code(objective, "the model's forward pass", objective.examples.role, batch):
         try:
-            objective.outputs(objective.parameters.values, batch)
+            outputs = objective.outputs(objective.parameters.values, batch)
         except Exception as error:
             if is_allocation_failure(error):
                 raise
@@ -158,6 +158,7 @@ def check_inputs_untouched(objective: Objective) -> None:
             users_code(objective, "the model's forward pass", objective.examples.role, given),
         ):
             objective.outputs(objective.parameters.values, given)
+    require_rows(outputs, 1)
     if [leaf._version for leaf in tensors] != before:
         raise InputError(
             "the model writes into its input (a first layer with inplace=True?). Examples are read many "
