@@ -189,3 +189,23 @@ def test_running_out_of_memory_names_the_stage_and_the_setting():
 
     with pytest.raises(OutOfMemoryError, match=r"while factorising the dense curvature.*solver=CG"):
         Exact().prepare(Huge(with_spectrum(SPECTRUM)))
+
+
+def test_a_factorisation_that_does_not_solve_the_system_is_not_convergence():
+    """Products that are not those of the matrix that was factorised, as after heavy rounding."""
+
+    class Rounded(DenseOperator):
+        def matmat(self, vectors):
+            return super().matmat(vectors) + 0.5 * vectors
+
+        def to_dense(self):
+            return self.matrix
+
+    matrix = with_spectrum([0.1, 1.0, 5.0])
+    operator = Rounded(matrix, 0.1)
+    operator.matrix = matrix
+    solver = Exact("eigh")
+    solution = solver.prepare(operator).solve(gaussian(3, 2))
+    assert float(solution.relative_residual.max()) > 1e-3
+    assert not bool(solution.converged.any())
+    assert "residual of the factorisation" in solution.reason and "damping" in solution.reason
