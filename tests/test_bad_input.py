@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-import whence.influence.compute as compute
+import whence.influence.room as room
 from support import as_a_user, digits, seeded, small_mlp, softmax_regression
 from whence import CG, Influence, LiSSA
 from whence.errors import (
@@ -164,8 +164,10 @@ def test_a_recipe_that_returns_another_architecture():
 
 def test_out_of_memory_for_the_scores(monkeypatch):
     fitted = fit()
-    monkeypatch.setattr(compute, "available_memory", lambda device: 1000)
-    with pytest.raises(OutOfMemoryError, match=r"30 queries × 30 training examples.*fewer queries at a time"):
+    monkeypatch.setattr(room, "available_memory", lambda device: 1000)
+    with pytest.raises(
+        OutOfMemoryError, match=r"30 queries × 30 training examples.*at most [12] queries at a time"
+    ):
         fitted.scores(data())
 
 

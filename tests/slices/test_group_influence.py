@@ -15,8 +15,8 @@ import whence
 from support import Plain, as_a_user, class_margin, digits, small_mlp, softmax_regression
 from whence import CG, EKFAC, Exact, Influence, LiSSA
 from whence.errors import InputError, OutOfMemoryError
+from whence.influence import room
 from whence.slices import ALL_QUERIES, group_influence
-from whence.slices import influence as module
 
 DAMPING = 0.05
 
@@ -248,8 +248,8 @@ def test_bad_questions():
 
 def test_a_table_that_does_not_fit_is_refused(monkeypatch):
     plain = convex()
-    monkeypatch.setattr(module, "available_memory", lambda device: 100)
-    with pytest.raises(OutOfMemoryError, match="fewer, larger query groups"):
+    monkeypatch.setattr(room, "available_memory", lambda device: 100)
+    with pytest.raises(OutOfMemoryError, match="Use fewer, larger query groups"):
         group_influence(fitted(plain), queries(), train_names(plain))
 
 

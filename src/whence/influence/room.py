@@ -34,7 +34,9 @@ def require_room_for_scores(
         return
     most = int(room // each)
     fewer = f"Pass at most {most:,} {what} at a time" if most else "Attribute to a part of the training set"
-    if most and numbers == NUMBERS_PER_SCORE:
+    if what != "queries":
+        fewer += f". Use fewer, larger {what}"
+    elif most and numbers == NUMBERS_PER_SCORE:
         fewer += " (score_parts does that)"
     raise OutOfMemoryError(
         f"{rows:,} {what} × {objective.n:,} training examples need {needed / 1e9:.3g} GB for scores and "
