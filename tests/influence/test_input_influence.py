@@ -178,7 +178,9 @@ def test_embeddings_stand_in_for_tokens():
     solved = -influence.parameters(data)  # C⁻¹ g of every example, its loss the measurement
 
     def products(sign: float) -> Tensor:
-        handle = model.embed.register_forward_hook(lambda _, __, made: made + sign * step)
+        # The copy that runs: hooks on the user's own model come too late to change a score.
+        own = influence.objective.model.embed
+        handle = own.register_forward_hook(lambda _, __, made: made + sign * step)
         try:
             moved = influence.parameters((data[0][2:3], data[1][2:3]))[0]
         finally:
