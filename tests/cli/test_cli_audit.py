@@ -112,7 +112,7 @@ def recipe(data, seed):
     audit(file, "--out", tmp_path / "out", "--remove", 3, "--queries", 2)
     assert len(calls.read_text()) == 2 + 3  # twice with all examples: the noise of training
     audit(file, "--out", tmp_path / "out", "--remove", 5, "--queries", 2)
-    assert len(calls.read_text()) == 1 + 5  # only the two that were missing
+    assert len(calls.read_text()) == 2 + 5  # only the two that were missing
     write(
         tmp_path,
         TABLE.replace('weight_decay = "cross_entropy", 0.1', 'weight_decay = "cross_entropy", 0.2') + counted,

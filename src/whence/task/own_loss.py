@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def own_loss(objective: Objective, batch: Any) -> float | None:
     for key in _label_keywords(objective.model, batch, len(args), kwargs):
         given = {**kwargs, key: target}
         try:
-            made = objective.call(lambda model, given=given: model(*args, **given))
+            made = objective.call(partial(_called, args=args, given=given))
         except Exception:  # labels in another form than the model takes: it was not trained by its own loss
             continue
         if (found := _loss_of(made)) is not None:
@@ -157,3 +158,7 @@ def _shift_words(batch: Any) -> str:
         "pass forward=lambda model, batch: model(**{k: v for k, v in batch.items() if k != "
         f"{key!r}}}).logits[:, :-1] and target=lambda batch: batch[{key!r}][:, 1:]"
     )
+
+
+def _called(model: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    return model(*args, **given)
