@@ -165,9 +165,7 @@ def test_a_recipe_that_returns_another_architecture():
 def test_out_of_memory_for_the_scores(monkeypatch):
     fitted = fit()
     monkeypatch.setattr(room, "available_memory", lambda device: 1000)
-    with pytest.raises(
-        OutOfMemoryError, match=r"30 queries × 30 training examples.*at most [12] queries"
-    ):
+    with pytest.raises(OutOfMemoryError, match=r"30 queries × 30 training examples.*at most [12] queries"):
         fitted.scores(data())
 
 
