@@ -99,7 +99,7 @@ def test_a_loss_of_the_wrong_shape():
 
 
 def test_an_unknown_loss():
-    with pytest.raises(InputError, match=r"'cross_entropi' is unknown.*Did you mean 'cross_entropy'"):
+    with pytest.raises(InputError, match=r"loss='cross_entropi': .*Did you mean 'cross_entropy'"):
         fit(loss="cross_entropi")
 
 
@@ -223,7 +223,10 @@ def test_options_that_do_not_exist(options, found):
 
 def test_questions_that_cannot_be_answered():
     fitted = fit()
-    with pytest.raises(InputError, match="measurement='accuracy': expected 'loss', 'margin', 'logit'"):
+    with pytest.raises(
+        InputError,
+        match="measurement='accuracy': expected one of 'loss', 'margin', 'logit', or a Measurement",
+    ):
         fitted.scores(data(), "accuracy")
     with pytest.raises(InputError, match="refine=-1"):
         fitted.scores(data(), refine=-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from whence.arguments import number
 from whence.errors import InputError, OutOfMemoryError
 
 _UNITS = {
@@ -57,11 +57,8 @@ def memory_budget(memory: str | int | float, device: torch.device) -> int:
                 f"memory={memory!r}: expected 'auto', bytes as a number, or text like '2GB' or '512MiB'"
             )
         memory = float(found.group(1)) * _UNITS[found.group(2) or ""]
-    if not isinstance(memory, (int, float)) or not (math.isfinite(memory) and memory >= 1):
-        raise InputError(
-            f"memory={memory!r}: expected 'auto', text like '2GB', or at least one byte as a finite number"
-        )
-    return int(memory)
+    words = "'auto', text like '2GB', or at least one byte as a finite number"
+    return int(number("memory", memory, least=1, expected=words))
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def test_originals_must_be_valid():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Budget(0.0), r"radius=0\.0; expected a finite number above 0"),
+        (lambda: Budget(0.0), r"radius=0\.0: expected a finite number above 0"),
         (lambda: Budget(-1), "radius=-1"),
         (lambda: Budget(float("inf")), "radius=inf"),
         (lambda: Budget(True), "radius=True"),

@@ -240,9 +240,9 @@ def test_a_head_whose_optimum_is_out_of_reach_is_reported(monkeypatch):
     [
         ({"budget": 0.0}, "radius=0"),
         ({"budget": -1}, "radius=-1"),
-        ({"edits": 0}, "edits=0: expected 1 to 60"),
+        ({"edits": 0}, "edits=0: expected a whole number from 1 to 60"),
         ({"edits": 61}, "edits=61"),
-        ({"edits": 3, "candidates": [1, 2]}, "edits=3: expected 1 to 2"),
+        ({"edits": 3, "candidates": [1, 2]}, "edits=3: expected a whole number from 1 to 2"),
         ({"examples": [60]}, "60 is outside the training set"),
         ({"candidates": [-1]}, "-1 is outside the training set"),
         ({"examples": []}, "indices is empty"),

@@ -154,7 +154,7 @@ def test_an_audit_has_a_poisoning_section_when_asked(tmp_path):
         (["--budget", "-3"], "radius=-3"),
         (["--edits", "0"], "edits=(0,): expected numbers"),
         (["--edits", "two"], "edits='two'"),
-        (["--edits", "61"], "edits=61: expected 1 to 60"),
+        (["--edits", "61"], "edits=61: expected a whole number from 1 to 60"),
         (["--norm", "l1"], "norm='l1'"),
         (["--steps", "0"], "steps=0"),
         (["--queries", "0"], "queries=0"),

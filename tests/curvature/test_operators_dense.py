@@ -144,7 +144,7 @@ def test_a_loss_that_is_not_convex_proves_nothing():
 
 def test_unknown_and_unsupported_curvatures_are_refused():
     engine = GradientEngine(tanh_mlp().objective())
-    with pytest.raises(InputError, match="curvature='kfac': expected one of auto, hessian"):
+    with pytest.raises(InputError, match="curvature='kfac': expected one of 'auto', 'hessian'"):
         choose_curvature(engine, "kfac")
     smoothed = Problem(**{**vars(tanh_mlp()), "loss": CrossEntropy(label_smoothing=0.1)})
     with pytest.raises(UnsupportedError, match="likelihood"):

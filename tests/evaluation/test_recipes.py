@@ -96,7 +96,7 @@ def test_full_batch_refuses_dropout_and_bad_settings():
     with pytest.raises(InputError, match="dropout"):
         FullBatch(model, loss="cross_entropy")(digits(10, classes=3, pool=2), 0)
     for options in ({"gradient_tolerance": 0.0}, {"max_iterations": 0}):
-        with pytest.raises(InputError, match="gradient_tolerance"):
+        with pytest.raises(InputError, match=next(iter(options))):
             FullBatch(model, loss="cross_entropy", **options)
 
 

@@ -18,16 +18,16 @@ from whence.influence import FitOptions
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": -3}, r"batch_size=-3: expected None .* or an integer ≥ 1"),
+        ({"batch_size": -3}, r"batch_size=-3: expected None .* or a whole number of at least 1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 2.5}, r"batch_size=2\.5"),
         ({"batch_size": True}, "batch_size=True"),
         ({"batch_size": "8"}, "batch_size='8'"),
         ({"hvp_mode": "reverse"}, "hvp_mode='reverse': expected one of 'auto', 'reverse_over_reverse', 'for"),
         ({"hvp_mode": None}, "hvp_mode=None"),
-        ({"fisher_draws": 0}, "fisher_draws=0: expected an integer ≥ 1"),
+        ({"fisher_draws": 0}, "fisher_draws=0: expected a whole number of at least 1"),
         ({"fisher_draws": 1.0}, r"fisher_draws=1\.0"),
-        ({"seed": 0.5}, r"seed=0\.5: expected an integer"),
+        ({"seed": 0.5}, r"seed=0\.5: expected a whole number"),
         ({"seed": None}, "seed=None"),
     ],
 )

@@ -71,7 +71,7 @@ def test_impossible_groups_are_refused(indices, found):
 def test_impossible_rankings_are_refused():
     with pytest.raises(InputError, match="k=0"):
         scores().helpful(0)
-    with pytest.raises(InputError, match=r"query=2: expected 0\.\.1"):
+    with pytest.raises(InputError, match=r"query=2: expected a whole number from 0 to 1"):
         scores().harmful(1, query=2)
     with as_a_user(), pytest.raises(InputError, match=r"query=-1"):
         scores().harmful(1, query=-1)
@@ -112,13 +112,13 @@ def test_scores_without_a_bound_do_not_boast_of_convergence():
         settings={"solver": "ekfac", "distance": 0.25},
     )
     assert probed.distance == 0.25
-    assert "expected error 25% of the scores, no bound" in repr(probed)
+    assert "expected error 25 % of the scores, no bound" in repr(probed)
     assert "converged" not in repr(probed) and "residual" not in repr(probed)
 
 
 def test_a_large_expected_error_is_said_beside_the_residual():
     rough = scores(estimate=0.3 * VALUES.abs(), relative_residual=torch.tensor([0.5, 3.8]))
-    assert "expected error 30% of the scores, worst relative residual 3.8e+00" in repr(rough)
+    assert "expected error 30 % of the scores, worst relative residual 3.8e+00" in repr(rough)
     assert "converged" not in repr(rough)
 
 

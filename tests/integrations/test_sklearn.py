@@ -65,7 +65,7 @@ def test_the_estimators_optimum_is_the_objectives_and_its_predictions_are_the_mo
     assert influence.minimum.verdict == "minimum"
     assert influence.minimum.relative_gradient < 1e-5
     task = as_task(fitted, X[:N], y[:N])
-    inputs, targets = as_examples(fitted, X[N:], y[N:])
+    inputs, targets = task.examples(X[N:], y[N:])
     ours = influence.objective.loss(task.model(inputs), targets).detach().numpy()
     np.testing.assert_allclose(ours, losses(fitted, X[N:], y[N:]), rtol=1e-7, atol=1e-10)
 
@@ -163,7 +163,7 @@ def test_sample_weights_are_refused_even_where_they_left_no_trace():
     fitted = LogisticRegression(C=10.0, **TIGHT).fit(
         X, y, sample_weight=np.where(y == "virginica", 20.0, 1.0)
     )
-    with pytest.raises(InputError, match=r"not the optimum for this X, y.*sample_weight.*max_iter"):
+    with pytest.raises(InputError, match=r"not the optimum of its objective on this X, y.*sample_weight"):
         whence.from_sklearn(fitted, X, y)
     with pytest.raises(UnsupportedError, match="sample_weight is not supported"):
         whence.from_sklearn(fitted, X, y, sample_weight=np.ones(len(X)))
@@ -178,7 +178,10 @@ def test_bad_arguments_are_refused():
         whence.from_sklearn(fitted, X[:, :1], y)
     with pytest.raises(InputError, match="X has 100 examples and y 99"):
         whence.from_sklearn(fitted, X, y[:-1])
-    with pytest.raises(InputError, match=r"y holds .*setosa.*expected labels among"):
+    with pytest.raises(
+        InputError,
+        match=r"train: the label of example 4 is 'setosa'.*its classes_, 'versicolor', 'virginica'",
+    ):
         whence.from_sklearn(fitted, X, np.where(np.arange(100) == 4, "setosa", y))
     with pytest.raises(InputError, match="loss= is given by the estimator"):
         whence.from_sklearn(fitted, X, y, loss="cross_entropy")
@@ -191,12 +194,21 @@ def test_bad_arguments_are_refused():
         whence.from_sklearn(LinearRegression().fit(A[:8], b[:8]), A[:8], b[:8])
     with pytest.raises(InputError, match="class without examples"):
         inputs, targets = as_examples(fitted, X, y)
-        refit(fitted)((inputs[targets[:, 0] == 1], targets[targets[:, 0] == 1]), 0)
+        refit(fitted)((inputs[targets == "virginica"], targets[targets == "virginica"]), 0)
 
 
 def test_labels_follow_the_estimators_classes():
     X, y = iris(3)
     fitted = LogisticRegression(**TIGHT).fit(X, y)
-    _, numbers = as_examples(fitted, X[:5], y[:5])
+    _, numbers = as_task(fitted, X, y).examples(X[:5], y[:5])
     assert numbers.dtype == torch.int64
     assert [fitted.classes_[i] for i in numbers] == list(y[:5])
+    assert list(as_examples(fitted, X[:5], y[:5])[1]) == list(y[:5])
+
+
+def test_a_recipe_takes_class_numbers_where_the_training_set_holds_them():
+    X, y = iris(3)
+    fitted = LogisticRegression(**TIGHT).fit(X, y)
+    task = as_task(fitted, X, y)
+    again = refit(fitted)(task.train, 0)
+    torch.testing.assert_close(again.weight, task.model.weight, rtol=1e-5, atol=1e-7)

@@ -213,7 +213,7 @@ def test_settings_are_json_values(kind):
 
 @pytest.mark.parametrize("k", [0, -3, 2.0, True, None])
 def test_a_number_of_components_that_is_none_is_refused(kind, k):
-    with as_a_user(), pytest.raises(InputError, match=r"k=.*integer ≥ 1"):
+    with as_a_user(), pytest.raises(InputError, match=r"k=.*a whole number of at least 1"):
         kind(k)
 
 

@@ -240,7 +240,7 @@ def test_bad_questions():
         table.harmful("none")
     with pytest.raises(InputError, match="there are 2 query groups; name one of 'even', 'odd'"):
         table.carriers()
-    with pytest.raises(InputError, match="k=0: expected at least 1"):
+    with pytest.raises(InputError, match="k=0: expected a whole number of at least 1"):
         table.harmful("odd", k=0)
     with as_a_user(), pytest.raises(InputError, match="measurement="):
         group_influence(model, queries(), train_names(plain), measurement="speed")

@@ -140,7 +140,7 @@ def test_targets_that_are_no_classes_have_no_labels():
 @pytest.mark.parametrize("clusters", [1, 0, 61, 2.5, True, "many"])
 def test_a_number_of_clusters_that_cannot_be(clusters):
     plain = softmax_regression(60, classes=3, decay=0.05)
-    with as_a_user(), pytest.raises(InputError, match="expected 'auto' or an integer from 2 to the 60"):
+    with as_a_user(), pytest.raises(InputError, match="expected 'auto' or a whole number from 2 to the 60"):
         harmful_groups(fitted(plain), (plain.x, plain.y), clusters=clusters)
 
 

@@ -69,7 +69,7 @@ def test_an_indefinite_matrix_is_refused_with_its_most_negative_eigenvalue_and_a
 ):
     operator = DenseOperator(with_spectrum([-0.3, -0.1, 0.5, 2.0]))
     with pytest.raises(
-        NotPositiveDefiniteError, match=r"most negative eigenvalue is -0\.3.*damping=0\.33"
+        NotPositiveDefiniteError, match=r"most negative eigenvalue is -0\.3.*damping=0\.4"
     ) as caught:
         Exact(method, "primal").prepare(operator)
     assert caught.value.eigenvalue == pytest.approx(-0.3)

@@ -179,9 +179,9 @@ def test_a_minimum_of_a_convex_objective_is_trusted():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"top": 0}, "top=0: expected an integer ≥ 1"),
-        ({"steps": 1}, "steps=1: expected an integer ≥ 2"),
-        ({"starts": True}, "starts=True: expected an integer ≥ 2"),
+        ({"top": 0}, "top=0: expected a whole number of at least 1"),
+        ({"steps": 1}, "steps=1: expected a whole number of at least 2"),
+        ({"starts": True}, "starts=True: expected a whole number of at least 2"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0: expected None or a finite number above 0"),
         ({"groups": {}}, "groups is empty"),
         ({"groups": {"a": "nothing*"}}, r"groups\['a'\]: 'nothing\*' matches none"),

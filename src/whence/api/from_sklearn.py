@@ -18,23 +18,28 @@ def from_sklearn(fitted: Any, X: Any, y: Any, **options: Any) -> Influence:
         options: further arguments of `Influence`. `damping` is 0, or negligible where the objective leaves a
             direction free.
 
-    Queries are `whence.integrations.as_examples(fitted, X_query, y_query)`; `verify` takes the recipe
+    Queries, replacements and added examples are `(X, y)` too, or lists of `(x, y)`; labels are the user's own
+    everywhere, in what is given (`relabel(5, "spam")`) and in every table, and one that is not among
+    `fitted.classes_` is refused. A recipe gets `(X, y)` as arrays with these labels; `verify` takes
     `whence.integrations.refit(fitted)` with `reduction="sum"`. Call `.fit()` on the result.
 
     Raises:
         UnsupportedError: an estimator or option without a counterpart, `sample_weight` and `class_weight`
             among them.
-        InputError: not fitted, wrong shapes, or coefficients that are not the optimum for `X, y`.
+        InputError: not fitted, wrong shapes, an unknown label, or coefficients that are not the optimum for
+            `X, y`.
     """
     if "sample_weight" in options:
         raise UnsupportedError(
             "sample_weight is not supported: every example has the weight 1/n in the objective"
         )
-    fixed = sorted({"loss", "weight_decay", "regulariser"} & options.keys())
+    fixed = sorted({"loss", "weight_decay", "regulariser", "form"} & options.keys())
     if fixed:
         raise InputError(
             f"{fixed[0]}= is given by the estimator; build an Influence yourself for another objective"
         )
     task = as_task(fitted, X, y)
     chosen = {"damping": task.damping, **options}
-    return Influence(task.model, task.train, loss=task.loss, weight_decay=task.weight_decay, **chosen)
+    return Influence(
+        task.model, task.given, loss=task.loss, weight_decay=task.weight_decay, form=task.form, **chosen
+    )

@@ -32,7 +32,7 @@ from whence.influence import (
     score_parts,
 )
 from whence.solvers import RelativeDamping, Solver
-from whence.task import Objective
+from whence.task import DataForm, Objective
 
 
 class Influence(WhatIf, Inputs, Findings, Shape):
@@ -68,6 +68,8 @@ class Influence(WhatIf, Inputs, Findings, Shape):
         run_dir: a directory that keeps what took long (Kronecker factors, retrainings); a killed run resumes
             from it, a changed model or data set is refused.
         progress: show progress bars when standard error is a terminal.
+        form: how examples and labels are written where that is not what the model reads; given by
+            `from_sklearn`.
 
     Scores are `∇mᵀ C_λ⁻¹ g_i`: positive means helpful when `m` is a loss, and `score / n` predicts the change
     on removal.
@@ -99,6 +101,7 @@ class Influence(WhatIf, Inputs, Findings, Shape):
         seed: int = 0,
         run_dir: str | Path | None = None,
         progress: bool = True,
+        form: DataForm | None = None,
     ):
         self._train = train
         self.objective = Objective(
@@ -113,6 +116,7 @@ class Influence(WhatIf, Inputs, Findings, Shape):
             collate=collate,
             dtype=dtype,
             memory=memory,
+            form=form,
         )
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._options = FitOptions(

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from whence.arguments import number, whole
 from whence.errors import InputError
 
 Norm = Literal["linf", "l2"]
@@ -55,10 +56,7 @@ class Budget:
     pictures: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.radius, bool) or not (
-            isinstance(self.radius, (int, float)) and math.isfinite(self.radius) and self.radius > 0
-        ):
-            raise InputError(f"budget: radius={self.radius!r}; expected a finite number above 0")
+        number("budget: radius", self.radius, above=0)
         if self.norm not in ("linf", "l2"):
             raise InputError(f"budget: norm={self.norm!r}; expected 'linf' or 'l2'")
         if self.grid not in ("free", "same", "snap"):
@@ -101,8 +99,7 @@ class Budget:
         """
         if low is None or high is None:
             raise InputError("budget: grey levels need low= and high=, the values of black and white")
-        if not isinstance(levels, int) or levels < 2:
-            raise InputError(f"budget: levels={levels!r}; expected a whole number, at least 2")
+        whole("budget: levels", levels, 2)
         width = (_as_tensor("high", high) - _as_tensor("low", low)) / (levels - 1)
         if grid is None:
             small = isinstance(radius, (int, float)) and radius <= 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.attack.budget import Budget, as_budget
 from whence.attack.features import FeatureReader
 from whence.attack.head import HeadProblem
@@ -22,8 +23,9 @@ from whence.influence import FittedInfluence, resolve_measurement
 from whence.influence.continuous_input import find_input
 from whence.influence.measurements import Measurement
 from whence.influence.mixed_derivative import check_mixed_derivative
+from whence.percentages import percentage
 from whence.progress import progress_bar
-from whence.task import check_examples
+from whence.task import as_given, check_examples
 
 _CHECK_BATCH = 256
 
@@ -38,7 +40,7 @@ class PoisonedQuery:
         flipped: whether its prediction is another class after retraining.
         converged: whether that retraining reached its optimum; without it `flipped` is false and the query
             is left out of the shares.
-        before, after: predicted classes.
+        before, after: predicted labels, as the user's data write them.
         index: training examples edited, `(k,)`.
         others_changed: share of the other queries whose prediction changed with it.
         size: how visible the edits are.
@@ -50,8 +52,8 @@ class PoisonedQuery:
     edits: int
     flipped: bool
     converged: bool
-    before: int
-    after: int
+    before: Any
+    after: Any
     index: list[int]
     others_changed: float
     size: EditSize
@@ -74,6 +76,7 @@ class PoisoningAudit:
         measurement: what was raised, or for a margin lowered.
         accuracy: of the model's optimum on all queries given.
         n: size of the training set.
+        classes: the user's labels in the order of the class numbers, where these are two things.
     """
 
     edits: tuple[int, ...]
@@ -85,6 +88,7 @@ class PoisoningAudit:
     measurement: str
     accuracy: float
     n: int
+    classes: tuple[Any, ...] | None = None
 
     def flipped(self, edits: int) -> list[int]:
         """Numbers of the queries that at most so many edited examples flip."""
@@ -133,7 +137,7 @@ class PoisoningAudit:
             levels = [entry.size.grey_levels for entry in flipped if entry.size.grey_levels is not None]
             if levels:
                 text += f" No edit exceeds {max(levels):.2g} grey levels."
-            text += f" Along with a flip, {100 * self.others_changed:.2g} % of the other predictions change."
+            text += f" Along with a flip, {percentage(self.others_changed)} of the other predictions change."
         if self.not_converged:
             count = len(self.not_converged)
             text += f" {count} retraining{'' if count == 1 else 's'} did not converge: left out."
@@ -200,11 +204,12 @@ def audit_poisoning(
     """
     objective = fitted.objective
     budget = as_budget(budget)
-    counts = sorted({int(k) for k in edits})
+    if isinstance(edits, str) or not isinstance(edits, Iterable):
+        raise InputError(f"edits={edits!r}: expected whole numbers in a list, such as [1, 2, 10]")
+    counts = sorted({whole("edits", k, 1) for k in edits})
     if not counts:
         raise InputError("edits is empty: expected at least one number of edited training examples")
-    if keep < 0:
-        raise InputError(f"keep={keep}: expected 0 or more queries")
+    keep = whole("keep", keep, 0)
     where = find_input(objective, input)
     check_mixed_derivative(fitted.engine.probe, where)
     measured = resolve_measurement(measurement, objective.loss)
@@ -236,6 +241,7 @@ def audit_poisoning(
                         predicted,
                         budget,
                         pictured,
+                        objective.classes,
                     )
                 bar.advance(len(block))
             left = torch.tensor([q for q in left.tolist() if not entries[q].flipped], dtype=torch.long)
@@ -252,6 +258,7 @@ def audit_poisoning(
         measurement=measured.name,
         accuracy=right,
         n=objective.n,
+        classes=objective.classes,
     )
 
 
@@ -262,6 +269,7 @@ def _entry(
     predicted: Int[Tensor, " m"],
     budget: Budget,
     pictured: bool,
+    classes: tuple[Any, ...] | None,
 ) -> PoisonedQuery:
     changed = attack.predict(outcome.head[None])[0] != predicted
     changed[query] = False
@@ -270,8 +278,8 @@ def _entry(
         edits=len(outcome.index),
         flipped=bool(outcome.flipped[0]),
         converged=outcome.converged,
-        before=int(outcome.before[0]),
-        after=int(outcome.after[0]),
+        before=as_given(int(outcome.before[0]), classes),
+        after=as_given(int(outcome.after[0]), classes),
         index=outcome.index.tolist(),
         others_changed=float(changed.sum()) / max(len(changed) - 1, 1),
         size=edit_size(outcome.original, outcome.edited, budget),

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from whence.attack.budget import Budget
 from whence.attack.outcome import Step
+from whence.percentages import percentage
+from whence.task import as_given
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Controls:
     @property
     def words(self) -> str:
         """In plain words."""
-        text = f"{100 * self.changed:.2g} % of {self.count:,} control predictions change"
+        text = f"{percentage(self.changed)} of {self.count:,} control predictions change"
         if self.accuracy_before is None or self.accuracy_after is None:
             return text
         return f"{text} (accuracy {100 * self.accuracy_before:.1f} → {100 * self.accuracy_after:.1f} %)"
@@ -91,7 +93,7 @@ class AttackResult:
         train: the edited training set, in the form the user gave it.
         seeds: of the retrainings that converged.
         before, after: predicted classes of the targeted queries, one row per such seed, `(s, q)`: retrained
-            on the given and on the edited training set.
+            on the given and on the edited training set; class numbers, which `labels` translates.
         failed: `{seed: reason}` of retrainings that did not converge; they count nowhere else.
         controls: what happened to the control queries; `None` if there were none, or nothing converged.
         size: how visible the edits are.
@@ -99,6 +101,7 @@ class AttackResult:
         budget: as asked for.
         measurement: what was raised, or for a margin lowered.
         retraining: how was retrained, in words.
+        classes: the user's labels in the order of the class numbers, where these are two things.
     """
 
     queries: Int[Tensor, " q"]
@@ -117,6 +120,11 @@ class AttackResult:
     budget: Budget
     measurement: str
     retraining: str
+    classes: tuple[Any, ...] | None = None
+
+    def labels(self, runs: Int[Tensor, "s q"]) -> list[list[Any]]:
+        """`before` or `after` with labels as the user's data write them."""
+        return [[as_given(number, self.classes) for number in row] for row in runs.tolist()]
 
     @property
     def flipped(self) -> Bool[Tensor, "s q"]:

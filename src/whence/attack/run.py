@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from whence.arguments import number, seeds_of, whole
 from whence.attack.budget import Budget, as_budget
 from whence.attack.edited_data import edited_training_set
 from whence.attack.features import FeatureReader
@@ -96,10 +97,9 @@ def run_attack(
     method = make_method(
         fitted, budget, measured, edits, steps, step_size, examples=examples, candidates=candidates
     )
-    if not seeds:
-        raise InputError("seeds is empty: expected at least one")
-    if refit_every < 0:
-        raise InputError(f"refit_every={refit_every}: expected 0 (only the final retraining) or more")
+    seeds = seeds_of(seeds)
+    words = "0 (only the final retraining) or a whole number above"
+    refit_every = whole("refit_every", refit_every, 0, expected=words)
     if recipe is not None and not callable(recipe):
         raise InputError(
             f"recipe={recipe!r}: expected a function recipe(train, seed) that returns the trained model"
@@ -115,7 +115,7 @@ def run_attack(
     check_examples(objective, asked, batch_size=_CHECK_BATCH, progress=False)
     predicted = classes_of(objective.loss, outputs_on(objective, asked))
     targeted, wrong = split_correct(predicted, objective.targets(asked.batch(range(len(asked)))))
-    given = TrainingData(queries, len(asked))
+    given = TrainingData(objective.given(queries, "queries"), len(asked))
     chosen = [given.item(i) for i in targeted.tolist()]
     watched = _items(objective, controls)
     everything = objective.read(given.stack([*chosen, *watched]), role="queries and controls")
@@ -176,6 +176,7 @@ def run_attack(
         budget=budget,
         measurement=measured.name,
         retraining=how,
+        classes=objective.classes,
     )
 
 
@@ -185,7 +186,7 @@ def _items(objective: Objective, controls: Any) -> list[Any]:
         return []
     examples = objective.read(controls, role="controls")
     check_examples(objective, examples, batch_size=_CHECK_BATCH, progress=False)
-    data = TrainingData(controls, len(examples))
+    data = TrainingData(objective.given(controls, "controls"), len(examples))
     return [data.item(i) for i in range(len(examples))]
 
 
@@ -228,17 +229,13 @@ def make_method(
     fixed = None if examples is None else check_indices(examples, n).to(device)
     allowed = torch.arange(n) if candidates is None else check_indices(candidates, n)
     count = edits if fixed is None else len(fixed)
-    if count < 1 or count > len(allowed):
-        raise InputError(
-            f"edits={count}: expected 1 to {len(allowed)}, the training examples that may be edited"
-        )
-    if steps < 1:
-        raise InputError(f"steps={steps}: expected at least 1")
+    words = f"a whole number from 1 to {len(allowed)}, the training examples that may be edited"
+    count = whole("edits", count, 1, len(allowed), expected=words)
+    steps = whole("steps", steps, 1)
     size = STEP_SHARE * budget.radius if step_size is None else step_size
-    if not size > 0:
-        raise InputError(f"step_size={step_size!r}: expected a number above 0, in {budget.unit}")
-    if shortlist is not None and shortlist < 1:
-        raise InputError(f"shortlist={shortlist}: expected at least 1 candidate, or None for all")
+    number("step_size", size, above=0, expected=f"a finite number above 0, in {budget.unit}")
+    if shortlist is not None:
+        whole("shortlist", shortlist, 1, expected="a whole number of at least 1, or None for all")
     return Method(count, budget, measured, steps, float(size), allowed.to(device), fixed, shortlist)
 
 

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from whence.errors import InputError
 from whence.interventions import RemovalCurve
+from whence.percentages import percentage
 from whence.report.numbers import number
 
 
@@ -49,6 +50,6 @@ def growth_table(curve: RemovalCurve) -> Table:
             )
             for k, value in enumerate(values)
         ]
-        step = Text(f"{100 * change.left_over:.2g} %", style="dim")
+        step = Text(percentage(change.left_over), style="dim")
         table.add_row(Text(f"{curve.sizes[at]:,}"), *cells, step)
     return table

@@ -14,11 +14,12 @@ from whence.curvature.metrics import (
     OutputMetric,
     SampledFisherMetric,
 )
-from whence.errors import InputError
 from whence.gradients import GradientEngine, HvpMode, check_loss, check_regulariser
 from whence.linalg import LinearOperator
+from whence.names import resolve_name
 
 CURVATURES = ("auto", "hessian", "ggn", "fisher", "sampled_fisher", "empirical_fisher")
+_ALIASES = {"gauss_newton": "ggn", "generalized_gauss_newton": "ggn", "generalised_gauss_newton": "ggn"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ def choose_curvature(
 
     Args:
         engine: of the objective.
-        name: one of `CURVATURES`. `"auto"` takes the Hessian where outputs are affine in the parameters and
-            the loss is convex (there it equals the GGN and is positive semi-definite), and the GGN otherwise:
-            it stays positive semi-definite away from a minimum (Bae et al. 2022, §4).
+        name: one of `CURVATURES`, whatever its case. `"auto"` takes the Hessian where outputs are affine in
+            the parameters and the loss is convex (there it equals the GGN and is positive semi-definite), and
+            the GGN otherwise: it stays positive semi-definite away from a minimum (Bae et al. 2022, §4).
         hvp_mode: order of differentiation for the Hessian.
         fisher_draws: labels drawn per example for `"sampled_fisher"`.
         seed: of those draws.
@@ -65,8 +66,7 @@ def choose_curvature(
         UnsupportedError: a loss for which this curvature does not exist, or a model, loss or regulariser
             whose derivatives torch returns wrong.
     """
-    if name not in CURVATURES:
-        raise InputError(f"curvature={name!r}: expected one of {', '.join(CURVATURES)}")
+    name = resolve_name("curvature", name, CURVATURES, aliases=_ALIASES)
     objective = engine.objective
     loss = objective.loss
     affine = engine.affine

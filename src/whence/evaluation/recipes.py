@@ -13,6 +13,7 @@ from scipy import optimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from whence.arguments import number, whole
 from whence.errors import ConvergenceError, InputError
 from whence.losses import resolve_loss
 from whence.task import Objective, check_model
@@ -58,14 +59,11 @@ class FullBatch:
         gradient_tolerance: float = 1e-7,
         max_iterations: int = 5000,
     ):
-        if gradient_tolerance <= 0 or max_iterations < 1:
-            raise InputError(
-                f"gradient_tolerance={gradient_tolerance!r}, max_iterations={max_iterations!r}: expected a "
-                "positive tolerance and at least 1 "
-                "iteration"
-            )
-        if divide_by is not None and not divide_by > 0:
-            raise InputError(f"divide_by={divide_by!r}: expected a positive number, the n of the weights 1/n")
+        number("gradient_tolerance", gradient_tolerance, above=0)
+        whole("max_iterations", max_iterations, 1)
+        if divide_by is not None:
+            words = "a positive number, the n of the weights 1/n"
+            number("divide_by", divide_by, above=0, expected=words)
         self.model = model
         self.loss = loss
         self.weight_decay = weight_decay

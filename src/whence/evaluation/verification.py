@@ -40,6 +40,7 @@ class Verification:
             each of the seeds, and once more with another seed and the examples in the reverse order. `None`
             where that was not measured.
         by_seed: `(s, r, q)`: the changes for each seed.
+        identity: fingerprints of the fit, the queries and the measurement.
         estimand: what is compared: the expected change over the seeds given.
     """
 
@@ -55,6 +56,7 @@ class Verification:
     corrected: Float[np.ndarray, "r q"] | None = None
     seed_spread: Float[np.ndarray, " q"] | None = None
     by_seed: Float[np.ndarray, "s r q"] | None = None
+    identity: dict[str, str] = field(default_factory=dict)
 
     @property
     def estimand(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from whence.arguments import seeds_of, whole
 from whence.curvature import HessianOperator
 from whence.errors import InputError
 from whence.evaluation.noise import another_full_run, noise_of_mean, training_spread
@@ -21,6 +22,7 @@ from whence.influence import (
     leave_one_out,
     resolve_measurement,
 )
+from whence.influence.identity import identity_of, require_same, same_measurement
 from whence.influence.measurements import Measurement
 from whence.progress import progress_bar
 from whence.solvers import Exact
@@ -74,14 +76,13 @@ def verify_removals(
             files that are read, or in the environment (`whence.store.fingerprint`).
 
     Raises:
-        InputError: a recipe that is no function or returns something other than a model of the same
+        InputError: scores of another fit, other queries or another measurement; seeds that are no integers or
+            named twice; a recipe that is no function or returns something other than a model of the same
             architecture, a single training example, or bad arguments.
         StoreError: `run_dir` belongs to another run.
     """
-    if remove < 1:
-        raise InputError(f"remove={remove}: expected at least 1 example")
-    if not seeds:
-        raise InputError("seeds is empty: expected at least one")
+    remove = whole("remove", remove, 1)
+    seeds = seeds_of(seeds)
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
     objective = fitted.objective
@@ -97,14 +98,22 @@ def verify_removals(
             "be verified. Pass the same measurement here as to scores()."
         )
     examples = objective.read(queries, role="queries")
-    retraining = Retraining(fitted, recipe, examples, measured, run_dir)
     if scores is not None and len(examples) != len(scores):
         raise InputError(
             f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
         )
+    identity = identity_of(fitted.identity, examples, measured)
+    if scores is not None:
+        # Where a function is given, scores of another one under its name are computed anew below.
+        named = measurement is None or isinstance(measurement, str)
+        compared = ("fit", "queries", "measurement") if named else ("fit", "queries")
+        require_same("scores", scores.identity, {key: identity[key] for key in compared})
+    retraining = Retraining(fitted, recipe, examples, measured, run_dir)
     if scores is None:
         scores = compute_scores(fitted, queries, measured)
-    elif not (measurement is None or isinstance(measurement, str)):
+    elif not same_measurement(scores.identity, measured) and not (
+        measurement is None or isinstance(measurement, str)
+    ):
         scores = compute_scores(fitted, queries, measured, refine=scores.settings.get("refine", 0))
     predicted = _predicted(scores, reduction)
     chosen = _largest_in_turn(predicted, min(remove, objective.n))
@@ -149,6 +158,7 @@ def verify_removals(
         seed_spread=spread,
         by_seed=by_seed,
         corrected=_corrected(fitted, queries, measured, kept, reduction),
+        identity=identity,
     )
 
 

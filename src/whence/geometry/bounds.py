@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import choice, whole
 from whence.errors import UnsupportedError
 from whence.geometry.chain import ChainLayer, ChainReader, Kind
 from whence.geometry.evaluation import as_examples, norms
@@ -18,7 +19,6 @@ from whence.geometry.layer_factors import activation_norms, smallest_gram_values
 from whence.geometry.scalars import Scalar, resolve_scalar
 from whence.geometry.spectral_norms import BatchJacobian, SpectralNorms, largest_singular_values
 from whence.gradients import GradientEngine, LayerGradients
-from whence.linalg.estimates import check_choice, check_whole
 from whence.progress import progress_bar
 from whence.task import Objective, check_batch_independence, check_model
 
@@ -139,8 +139,8 @@ def gradient_bounds(
         UnsupportedError: a layer outside the theorem (see `layers`), no layer within it, or outputs that
             depend on no floating-point input or on several.
     """
-    check_whole("iterations", iterations, 2)
-    check_choice("layers", layers, ("every", "cut"))
+    whole("iterations", iterations, 2)
+    choice("layers", layers, ("every", "cut"))
     measure = resolve_scalar(scalar, objective.loss)
     check_model(objective.model)
     check_batch_independence(objective)

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.geometry.evaluation import InputGraph, as_examples, graphs
 from whence.geometry.gradient_norms import slices
 from whence.gradients import GradientEngine
-from whence.linalg.estimates import Estimate, check_whole
+from whence.linalg.estimates import Estimate
 from whence.progress import progress_bar
 from whence.task import Objective, check_batch_independence, check_model
 
@@ -42,7 +43,7 @@ def geometric_complexity(
         UnsupportedError: the outputs depend on no floating-point input, or on several.
     """
     if probes is not None:
-        check_whole("probes", probes, 1, " or None for the exact value")
+        whole("probes", probes, 1, expected="a whole number of at least 1, or None for the exact value")
     check_model(objective.model)
     check_batch_independence(objective)
     read = as_examples(objective, examples)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
+from whence.arguments import whole
 from whence.errors import DivergenceError, InputError
 from whence.geometry.penalties import _finite, _loss_and_squared_gradient
 from whence.task import Objective
@@ -62,8 +63,7 @@ def gradient_descent(
     """
     _check_rate(learning_rate)
     _check_start(start)
-    if steps < 0:
-        raise InputError(f"steps={steps}: expected 0 or more")
+    whole("steps", steps, 0)
     at = start.detach().clone()
     for step in range(steps):
         at = at - learning_rate * _descent(function, at, 0.0)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.data import Subset, TensorDataset
 
+from whence.arguments import whole
 from whence.errors import InputError, NonFiniteError, UnsupportedError
 from whence.geometry.monitor_file import MonitorFile
 from whence.geometry.monitor_measures import MEASURES, Settings
@@ -187,10 +188,9 @@ class Monitor:
 def _check_options(
     every: int, record: Sequence[str], examples: int | None, share: float | None, curvature: str
 ) -> None:
-    if every < 1:
-        raise InputError(f"every={every}: expected a whole number of at least 1")
-    if examples is not None and examples < 1:
-        raise InputError(f"examples={examples}: expected a whole number of at least 1, or None for all")
+    whole("every", every, 1)
+    if examples is not None:
+        whole("examples", examples, 1, expected="a whole number of at least 1, or None for all")
     unknown = [record] if isinstance(record, str) else [name for name in record if name not in MEASURES]
     if unknown or not record:
         raise InputError(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from whence.arguments import whole
 from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
 from whence.geometry.penalty_check import Values, check_penalty
 from whence.losses import resolve_loss
@@ -100,10 +101,8 @@ def jacobian_penalty(
     Source: Hoffman, Roberts & Yaida 2019, "Robust learning with Jacobian regularization", eq. 8 (their
     penalty is half of this).
     """
-    if probes is not None and (isinstance(probes, bool) or not isinstance(probes, int) or probes < 1):
-        raise InputError(
-            f"probes={probes!r}: expected a whole number of at least 1, or None for the exact value"
-        )
+    if probes is not None:
+        whole("probes", probes, 1, expected="a whole number of at least 1, or None for the exact value")
     _check(model, x, inputs=True)
     x = x if x.requires_grad else x.detach().requires_grad_()
     with differentiable_attention():

@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.gradients import ExampleGradients
 from whence.influence.damping_effect import damping_share, departure, undamped_distance
 from whence.influence.fitted import FittedInfluence, SolvedBlock
+from whence.influence.identity import identity_of
 from whence.influence.layerwise import layerwise_plan, layerwise_scores, layerwise_self_scores
 from whence.influence.measurements import Measurement, resolve_measurement
 from whence.influence.room import NUMBERS_PER_SCORE, require_room_for_scores
@@ -50,8 +52,7 @@ def compute_scores(
         InputError, NonFiniteError: bad queries.
         OutOfMemoryError: scores and errors exceed the memory budget that was stated, or what is free.
     """
-    if refine < 0:
-        raise InputError(f"refine={refine}: expected 0 or more training examples")
+    refine = whole("refine", refine, 0)
     measured = resolve_measurement(measurement, fitted.objective.loss)
     gradients = fitted.measure_gradients(queries, measured)
     q, n = len(gradients), fitted.objective.n
@@ -97,6 +98,7 @@ def compute_scores(
             "refine": refine,
             "damping_share": share,
         },
+        identity=identity_of(fitted.identity, gradients.examples, measured),
     )
 
 
@@ -138,6 +140,7 @@ def _layerwise(fitted: FittedInfluence, gradients: ExampleGradients, measured: M
             "damping_share": made.damping_share,
             "plan": made.plan.as_dict(),
         },
+        identity=identity_of(fitted.identity, gradients.examples, measured),
     )
 
 
@@ -158,6 +161,7 @@ def compute_self_scores(
             converged=torch.ones(len(index), dtype=torch.bool),
             reason="",
             settings=fitted.settings(),
+            identity={"fit": fitted.identity},
         )
     gradients = fitted.train_gradients
     values, estimate, bound, converged, reasons = [], [], [], [], set()
@@ -189,6 +193,7 @@ def compute_self_scores(
         converged=torch.cat(converged),
         reason=" ".join(sorted(reason for reason in reasons if reason)),
         settings=fitted.settings(),
+        identity={"fit": fitted.identity},
     )
 
 

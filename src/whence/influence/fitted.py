@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.contraction import GradientSource
 from whence.curvature import Curvature, choose_curvature
 from whence.errors import InputError, NonFiniteError
@@ -20,6 +20,7 @@ from whence.gradients import ExampleGradients, GradientEngine, GradientSizes, Hv
 from whence.gradients.hvp import HVP_MODES
 from whence.influence.choice import say_choice
 from whence.influence.flat_loss import refuse_flat_loss
+from whence.influence.identity import fit_identity
 from whence.influence.measurements import Measurement, check_measurement
 from whence.influence.minimum import MinimumCheck, check_minimum
 from whence.influence.score_errors import overlap_with, rounding_estimate, score_bound
@@ -93,10 +94,11 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         require_solver(self.solver)
+        batch_words = "None (chosen from memory=) or a whole number of at least 1"
         if self.batch_size is not None:
-            self._require_integer("batch_size", 1, "None (chosen from memory=) or an integer ≥ 1")
-        self._require_integer("fisher_draws", 1, "an integer ≥ 1")
-        self._require_integer("seed", None, "an integer")
+            self._set("batch_size", whole("batch_size", self.batch_size, 1, expected=batch_words))
+        self._set("fisher_draws", whole("fisher_draws", self.fisher_draws, 1))
+        self._set("seed", whole("seed", self.seed))
         modes = ("auto", *HVP_MODES)
         if not isinstance(self.hvp_mode, str) or self.hvp_mode not in modes:
             raise InputError(
@@ -104,15 +106,8 @@ class FitOptions:
                 "the faster of the two"
             )
 
-    def _require_integer(self, name: str, least: int | None, expected: str) -> None:
-        value = getattr(self, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, Integral)
-            or (least is not None and value < least)
-        ):
-            raise InputError(f"{name}={value!r}: expected {expected}")
-        object.__setattr__(self, name, int(value))  # NumPy's integers are no JSON values
+    def _set(self, name: str, value: int) -> None:
+        object.__setattr__(self, name, value)  # NumPy's integers are no JSON values
 
 
 @dataclass(frozen=True)
@@ -238,6 +233,11 @@ class FittedInfluence(NotPickled):
         if isinstance(self.prepared, PreparedBlocks):
             return GradientSource(self.prepared.layers, train.examples, train.measure).mean_and_norm()
         return train.mean(), train.typical_norm()
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A fingerprint of model, data, loss and regulariser: results are of this fit or of another."""
+        return fit_identity(self.objective)
 
     def settings(self) -> dict[str, Any]:
         """Everything that defines the scores, as JSON values."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.influence.continuous_input import (
     ContinuousInput,
@@ -102,8 +103,7 @@ def input_influence(
         UnsupportedError: an operation of the model has no second derivative, or a wrong one.
     """
     objective = fitted.objective
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: expected at least 1")
+    batch_size = whole("batch_size", batch_size, 1)
     if input is not None and embedding is not None:
         raise InputError("both input= and embedding= were given; expected one of them")
     where: ContinuousInput | nn.Module = (

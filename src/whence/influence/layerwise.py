@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from whence.memory import memory_errors
 from whence.progress import progress_bar
 from whence.solvers import PreparedBlockDiagonal, PreparedBlocks
 from whence.solvers.cg_iteration import BlockIteration
-from whence.solvers.floor import not_positive_definite
+from whence.solvers.repair import measured
 
 # Training examples whose scores are compared to estimate the distance to the full curvature's answer.
 _PROBED_TRAIN = 256
@@ -149,7 +150,7 @@ def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tupl
     inverse = prepared.as_preconditioner()
     x = inverse.matmat(rhs)
     residual = rhs - prepared.operator.matmat(x)
-    iteration = BlockIteration(prepared.operator, inverse, not_positive_definite)
+    iteration = BlockIteration(prepared.operator, inverse, partial(measured, prepared.operator, seed=0))
     missing = iteration.run(residual, torch.zeros_like(residual[0]), _PROBE_STEPS).x
     train = fitted.train_gradients
     index = torch.tensor(train.examples.spread(_PROBED_TRAIN), device=device)

@@ -12,7 +12,10 @@ from torch import Tensor
 from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
 from whence.influence.resolution import ANY, Range
 from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
+from whence.names import resolve_name
 from whence.task import Examples, Objective, Seen
+
+MEASUREMENTS = ("loss", "margin", "logit")
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,10 @@ def resolve_measurement(
         return measurement
     if callable(measurement):
         return Measurement(getattr(measurement, "__name__", "measurement"), measurement)
+    also = "a Measurement, or a function of (outputs, targets)"
+    measurement = resolve_name("measurement", measurement, MEASUREMENTS, also=also)
     if measurement == "loss":
         return Measurement("loss", loss, range=loss.range)
-    if measurement not in ("margin", "logit"):
-        raise InputError(
-            f"measurement={measurement!r}: expected 'loss', 'margin', 'logit', a Measurement, or a function "
-            "of (outputs, targets)"
-        )
     if isinstance(loss, CrossEntropy):
         return Measurement(measurement, _class_margin if measurement == "margin" else _class_logit, True)
     if isinstance(loss, (Logistic, SmoothHinge)):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whence.curvature import Curvature
 from whence.linalg import Spectrum
+from whence.percentages import percentage
 from whence.task import Objective
 
 # Below this the leftover gradient is smaller than what leaving one example out changes.
@@ -91,7 +92,7 @@ def check_minimum(
     elif relative <= _NEAR_MINIMUM:
         verdict = "near"
         words = (
-            f"Near a minimum: the gradient left over is {relative:.1%} of a typical example's, but "
+            f"Near a minimum: the gradient left over is {percentage(relative)} of a typical example's, but "
             f"{removals:.3g} times what removing one "
             "example changes. Whether rankings and sizes agree with retraining, this does not say: only the "
             "retraining check (verify) measures it."
@@ -99,7 +100,7 @@ def check_minimum(
     else:
         verdict = "not a minimum"
         words = (
-            f"Not a minimum: the gradient left over is {relative:.1%} of a typical example's "
+            f"Not a minimum: the gradient left over is {percentage(relative)} of a typical example's "
             f"({removals:.3g} times what removing one example "
             "changes). Training longer, or with weight decay declared, makes scores mean more; trust the "
             "retraining check."

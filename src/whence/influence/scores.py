@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.influence.damping_effect import damping_words
 from whence.influence.tables import Ranking, known
+from whence.percentages import percentage
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +47,8 @@ class Scores:
         measurement: name of `m`.
         higher_is_better: `m` is a margin or a logit rather than a loss.
         settings: everything that defines the run, as JSON values.
+        identity: fingerprints of the fit, the queries and the measurement: `verify` and `report` refuse
+            scores of others.
 
     Neither error says how well the linear model predicts retraining: that is measured by `verify`.
     """
@@ -59,6 +63,7 @@ class Scores:
     measurement: str
     higher_is_better: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -149,10 +154,9 @@ class Scores:
         )
 
     def _ranked(self, k: int, query: int | None, *, helpful: bool) -> Ranking:
-        if k < 1:
-            raise InputError(f"k={k}: expected at least 1")
-        if query is not None and not 0 <= query < len(self):
-            raise InputError(f"query={query}: expected 0..{len(self) - 1}")
+        k = whole("k", k, 1)
+        if query is not None:
+            query = whole("query", query, 0, len(self) - 1)
         queries = range(len(self)) if query is None else [query]
         sign = 1.0 if helpful != self.higher_is_better else -1.0
         # A stable sort on the CPU, so that ties keep the order of the training set whatever the batch size.
@@ -202,7 +206,7 @@ def solver_state(
         return "error not measured"
     size = float(values.double().norm())
     relative = float(estimate.double().norm()) / size if size > 0 else 0.0
-    expected = f"expected error {100 * relative:.2g}% of the scores"
+    expected = f"expected error {percentage(relative)} of the scores"
     if not bool(torch.isfinite(bound).any()):
         return f"{expected}, no bound"
     return expected if relative > _SHOWS else "all converged"

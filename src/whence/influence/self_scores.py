@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.influence.scores import solver_state
 from whence.influence.tables import known
 
@@ -26,6 +27,7 @@ class SelfScores:
             infinite where they are not known.
         converged: per example; `reason` for those that are not.
         settings: as in `Scores`.
+        identity: a fingerprint of the fit.
     """
 
     index: Int[Tensor, " k"]
@@ -35,6 +37,7 @@ class SelfScores:
     converged: Bool[Tensor, " k"]
     reason: str
     settings: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -60,6 +63,11 @@ class SelfScores:
 
     def top(self, k: int = 10) -> list[tuple[int, float]]:
         """The `k` examples that rest most on themselves, `(training index, self-influence)`: the place to
-        look for wrong labels."""
+        look for wrong labels.
+
+        Raises:
+            InputError: `k` is no whole number of at least 1.
+        """
+        k = whole("k", k, 1)
         order = torch.argsort(self.values, descending=True, stable=True)[:k]
         return [(int(self.index[i]), float(self.values[i])) for i in order]

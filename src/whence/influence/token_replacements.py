@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.gradients.autograd import AutogradLinearisation, looped_vjp_each
 from whence.influence.continuous_input import find_module, only_call, perturbable_output
@@ -98,8 +99,7 @@ def token_replacements(
     """
     if direction not in ("raise", "lower", "either"):
         raise InputError(f"direction={direction!r}: expected 'raise', 'lower' or 'either'")
-    if top < 1 or rescore < 1:
-        raise InputError(f"top={top}, rescore={rescore}: expected at least 1")
+    top, rescore = whole("top", top, 1), whole("rescore", rescore, 1)
     objective = fitted.objective
     module = find_module(objective, embedding)
     if not isinstance(module, nn.Embedding):

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from whence.errors import InputError, UnsupportedError
+from whence.integrations.sklearn_form import SklearnForm
+from whence.integrations.sklearn_optimum import check_optimum
 from whence.task import Objective
 
 # Where parameters are not regularised, directions that the outputs do not depend on (all class scores
 # shifted together) have no curvature. This share of the smallest weight decay keeps C invertible there and
 # changes scores by no more than the same share.
 _GAUGE_DAMPING = 1e-6
-# A fit that is further from the optimum of its stated objective than this was made with another one.
-_FOREIGN_GRADIENT = 0.1
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class SklearnTask:
 
     Attributes:
         model: `nn.Linear` with the estimator's coefficients, float64, in evaluation mode.
-        train: `(inputs, targets)`.
+        train: `(inputs, targets)` as tensors, labels as class numbers.
         loss: name of the loss.
         weight_decay: `α` of weight and bias.
         damping: `0` where the objective is strictly convex by its form, else a very small number.
+        form: reads data with the user's labels, and knows these.
+        given: the training data as arrays, with the user's labels.
     """
 
     model: nn.Linear
@@ -39,6 +41,17 @@ class SklearnTask:
     loss: str
     weight_decay: dict[str, float]
     damping: float
+    form: SklearnForm
+    given: tuple[np.ndarray, np.ndarray]
+
+    def examples(self, X: Any, y: Any) -> tuple[Tensor, Tensor]:
+        """Other examples as tensors of `train`'s form, for an `Influence` that is built on `train`: class
+        numbers in the order of `classes_`, zeros and ones for two classes.
+
+        Raises:
+            InputError: wrong shapes, a sparse matrix, or a label that the estimator has not seen.
+        """
+        return self.form.read((X, y), "examples")
 
 
 def as_task(fitted: Any, X: Any, y: Any) -> SklearnTask:
@@ -56,12 +69,13 @@ def as_task(fitted: Any, X: Any, y: Any) -> SklearnTask:
     Args:
         fitted: a fitted `LogisticRegression`, `Ridge` or `LinearRegression`.
         X: the training inputs, `(n, d)`, dense.
-        y: the training targets as they were given to `fit`.
+        y: the training targets as they were given to `fit`: labels of any kind, not class numbers.
 
     Raises:
         UnsupportedError: another estimator or an option whose objective has no counterpart here.
-        InputError: not fitted, wrong shapes, or coefficients that are not the optimum for `X, y` (another
-            data set, sample weights, or a solver that stopped early).
+        InputError: not fitted, wrong shapes, a label that is not among `classes_`, or coefficients that are
+            not the optimum for `X, y` as far as its solver's tolerance goes (sample weights, a part of the
+            data, other data, or a solver that stopped early).
     """
     from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
@@ -77,77 +91,62 @@ def as_task(fitted: Any, X: Any, y: Any) -> SklearnTask:
         )
     if not hasattr(fitted, "coef_"):
         raise InputError(f"{type(fitted).__name__} is not fitted yet: call .fit(X, y) first")
-    train = as_examples(fitted, X, y)
+    form = SklearnForm(fitted)
+    given = form.columns((X, y), "train")
+    train = form.read(given, "train")
     loss, weight_alpha, bias_alpha = kinds[type(fitted)](fitted, len(train[0]))
     model = _linear(fitted)
     decay = {"weight": weight_alpha}
     if model.bias is not None:
         decay["bias"] = bias_alpha
-    task = SklearnTask(model, train, loss, decay, _damping(model, train[0], decay))
-    _check_optimum(task, fitted)
-    return task
+    check_optimum(Objective(model, train, loss=loss, weight_decay=decay), decay, fitted)
+    return SklearnTask(model, train, loss, decay, _damping(model, train[0], decay), form, given)
 
 
-def as_examples(fitted: Any, X: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """`X, y` as tensors: labels become class numbers in the order of `fitted.classes_` (floats 0 and 1
-    for two classes).
+def as_examples(fitted: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`X, y` checked, as arrays: what an `Influence` of `from_sklearn` and the recipe of `refit` take, as
+    they take `(X, y)` itself. Labels stay the user's.
 
     Raises:
         InputError: wrong shapes, a sparse matrix, or a label that the estimator has not seen.
     """
-    if hasattr(X, "toarray"):
-        raise InputError(
-            "X is a sparse matrix; expected a dense array. Pass X.toarray() if it fits in memory."
-        )
-    inputs = torch.tensor(np.asarray(X, dtype=np.float64))
-    features = int(fitted.n_features_in_)
-    if inputs.ndim != 2 or inputs.shape[1] != features:
-        raise InputError(
-            f"X has shape {tuple(inputs.shape)}; expected (n, {features}), the features that were fitted"
-        )
-    targets = np.asarray(y)
-    if len(targets) != len(inputs):
-        raise InputError(
-            f"X has {len(inputs)} examples and y {len(targets)}; expected one target per example"
-        )
-    if not hasattr(fitted, "classes_"):
-        return inputs, torch.tensor(targets.astype(np.float64)).reshape(len(inputs), -1)
-    unseen = ~np.isin(targets, fitted.classes_)
-    if targets.ndim != 1 or bool(unseen.any()):
-        found = targets[unseen][0] if targets.ndim == 1 else f"shape {targets.shape}"
-        raise InputError(f"y holds {found!r}; expected labels among {list(fitted.classes_)}, shape (n,)")
-    numbers = torch.tensor(np.searchsorted(fitted.classes_, targets))
-    return inputs, numbers.double()[:, None] if len(fitted.classes_) == 2 else numbers
+    return SklearnForm(fitted).columns((X, y), "examples")
 
 
 def refit(fitted: Any) -> Callable[[Any, int], nn.Module]:
     """A recipe that fits a clone of the estimator to what is left of the training set.
 
     For `verify(reduction="sum")`: scikit-learn adds losses up, so the others keep their weight when an
-    example is left out.
+    example is left out. It takes `(X, y)` with the user's labels, and the tensors of `SklearnTask.train`.
 
     Raises:
         InputError, by the recipe: a class has no example left.
     """
     from sklearn.base import clone
 
-    def recipe(train: tuple[Tensor, Tensor], seed: int) -> nn.Module:
-        inputs, targets = train
+    form = SklearnForm(fitted)
+
+    def recipe(train: Any, seed: int) -> nn.Module:
+        inputs, labels = form.columns(_with_labels(fitted, train), "train")
         again = clone(fitted)
         if "random_state" in again.get_params():
             again.set_params(random_state=seed)
-        if hasattr(fitted, "classes_"):
-            labels = fitted.classes_[targets.long().reshape(-1).numpy()]
-            if len(np.unique(labels)) < len(fitted.classes_):
-                raise InputError(
-                    "removing this example leaves a class without examples: the model would change its shape"
-                )
-        else:
-            labels = targets.numpy() if fitted.coef_.ndim == 2 else targets[:, 0].numpy()
-        again.fit(inputs.numpy(), labels)
+        if form.classes is not None and len(set(labels.tolist())) < len(form.classes):
+            raise InputError(
+                "removing this example leaves a class without examples: the model would change its shape"
+            )
+        again.fit(inputs, labels)
         return _linear(again)
 
     return recipe
+
+
+def _with_labels(fitted: Any, train: Any) -> Any:
+    """Data with the user's labels; class numbers are known by being tensors of `SklearnTask.train`'s form."""
+    numbers = isinstance(train, tuple) and len(train) == 2 and isinstance(train[1], Tensor)
+    if not numbers or not hasattr(fitted, "classes_"):
+        return train
+    return train[0], fitted.classes_[train[1].long().reshape(-1).numpy()]
 
 
 def _linear(fitted: Any) -> nn.Linear:
@@ -219,35 +218,3 @@ def _damping(model: nn.Linear, inputs: Tensor, decay: Mapping[str, float]) -> fl
         return 0.0
     smallest = min((alpha for alpha in decay.values() if alpha > 0), default=None)
     return _GAUGE_DAMPING * (smallest if smallest is not None else 1e-3 * float(inputs.square().mean()))
-
-
-def _check_optimum(task: SklearnTask, fitted: Any) -> None:
-    """Sample weights leave no trace in a fitted estimator but this one: its gradient does not vanish."""
-    objective = Objective(task.model, task.train, loss=task.loss, weight_decay=task.weight_decay)
-    with torch.no_grad():
-        inputs, _ = task.train
-        slopes = _output_gradients(objective)
-        ones = [torch.ones(len(inputs), 1, dtype=torch.float64)] if task.model.bias is not None else []
-        wide = torch.cat([inputs, *ones], 1)
-        typical = (slopes.square().sum(1) * wide.square().sum(1)).mean().sqrt()
-        mean = slopes.T @ wide / len(inputs)
-        mean[:, : inputs.shape[1]] += task.weight_decay["weight"] * task.model.weight
-        if task.model.bias is not None:
-            mean[:, -1] += task.weight_decay["bias"] * task.model.bias
-        relative = float(mean.norm() / typical) if float(typical) > 0 else 0.0
-    if not relative <= _FOREIGN_GRADIENT:
-        raise InputError(
-            f"{type(fitted).__name__}: its coefficients are not the optimum for this X, y (the gradient left "
-            f"over is {relative:.0%} of a typical example's). Pass the data it was fitted to; if "
-            "sample_weight was used, it has no counterpart here; if the solver stopped early, raise "
-            "max_iter or scale the features."
-        )
-
-
-def _output_gradients(objective: Objective) -> Tensor:
-    """`∇_f ℓ_i`, `(n, c)`."""
-    batch = objective.examples.batch(slice(0, objective.n))
-    leaf = objective.outputs(objective.parameters.values, batch).detach().requires_grad_()
-    with torch.enable_grad():
-        (slopes,) = torch.autograd.grad(objective.loss(leaf, objective.targets(batch)).sum(), leaf)
-    return slopes

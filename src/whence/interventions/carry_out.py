@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whence.arguments import seeds_of
 from whence.errors import InputError
 from whence.evaluation import Recipe, Retraining
 from whence.evaluation.noise import another_full_run, noise_of_mean, training_spread
@@ -96,8 +97,7 @@ def carry_out(
         ConvergenceError: the recipe does not converge on the given data.
         InputError: as for `predict_change`, no seeds, a recipe that cannot carry the intervention out.
     """
-    if not isinstance(seeds, Sequence) or not seeds:
-        raise InputError(f"seeds={seeds!r}: expected at least one whole number in a list, such as [0]")
+    seeds = seeds_of(seeds)
     data = TrainingData(train, fitted.objective.n)
     measured = resolve_measurement(measurement, fitted.objective.loss)
     examples = fitted.objective.read(queries, role="queries")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whence.influence import ANY, Range, Resolution, Trust, resolve_change, worst
 from whence.influence.trust import Level
+from whence.percentages import percentage
 
 if TYPE_CHECKING:
     import pandas
@@ -118,7 +119,7 @@ class Change:
         """Whether to trust the prediction, in a sentence or two."""
         if not self.converged:
             return f"The solver did not converge, so the prediction is not to be used. {self.reason}"
-        share = f"{100 * self.left_over:.2g} %"
+        share = percentage(self.left_over)
         said = (
             f"One more step would change the prediction by {share}: "
             + {
@@ -134,7 +135,7 @@ class Change:
             said += " The curvature is an approximation of the model's own, so that may be too little."
         if self.order != "first" and self.beyond_first_order > _SMALL:
             said += (
-                f" First order alone is off by {100 * self.beyond_first_order:.2g} %: do not add up single "
+                f" First order alone is off by {percentage(self.beyond_first_order)}: do not add up single "
                 "scores for this group."
             )
         return said
@@ -180,7 +181,7 @@ class Change:
     def __repr__(self) -> str:
         return (
             f"Change({self.words_done}; {len(self)} queries, {self.order} order, mean "
-            f"{float(self.values.mean()):+.4g}, left over {100 * self.left_over:.2g} %)"
+            f"{float(self.values.mean()):+.4g}, left over {percentage(self.left_over)})"
         )
 
 

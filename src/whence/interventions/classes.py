@@ -9,7 +9,7 @@ from torch import Tensor
 from whence.errors import InputError
 from whence.interventions.edits import Edits
 from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SmoothHinge
-from whence.task import Examples, Objective, class_numbers
+from whence.task import Examples, Objective, as_given, class_numbers
 
 
 def require_classes(objective: Objective, new: Examples | None, edits: Edits, changed: list[int]) -> None:
@@ -41,7 +41,8 @@ def require_classes(objective: Objective, new: Examples | None, edits: Edits, ch
     if lost:
         count = int((before == lost[0]).sum())
         raise InputError(
-            f"the intervention takes away all {count} training examples of class {lost[0]:g}: without it the "
+            f"the intervention takes away all {count} training examples of class "
+            f"{as_given(lost[0], objective.classes)!r}: without it the "
             "task is another one. Keep at least one example of each class, or study a model without it."
         )
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from whence.arguments import number
 from whence.errors import InputError
 from whence.influence.scores import check_indices
 from whence.task import TrainingData, inputs_of, target_of, with_inputs, with_target
@@ -93,8 +92,7 @@ def upweight(indices: Indices, times: float | int, n: int) -> Edits:
     Raises:
         InputError: `times` is no finite number ≥ 0, or as for `remove`.
     """
-    if isinstance(times, bool) or not isinstance(times, Real) or not (math.isfinite(times) and times >= 0):
-        raise InputError(f"times={times!r}: expected a finite number ≥ 0 (0 removes, 1 changes nothing)")
+    times = number("times", times, least=0, expected="a finite number ≥ 0 (0 removes, 1 changes nothing)")
     chosen = check_indices(indices, n).tolist()
     return Edits(
         dict.fromkeys(chosen, float(times)), words=(f"count {_counted(len(chosen))} {times:g} times",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError, UnsupportedError
 from whence.influence import FittedInfluence, compute_scores
 from whence.interventions.decision import Decision, decision_scores, resolve_decision
@@ -18,7 +18,7 @@ from whence.interventions.flip_search import Found, class_codes, greedy, iterate
 from whence.interventions.flip_sets import FlipSet
 from whence.interventions.flips import Flips
 from whence.interventions.linear_refits import LinearRefits, why_not_linear, with_ones
-from whence.task import Examples, check_examples, class_numbers
+from whence.task import Examples, as_given, check_examples, class_numbers
 
 FlipOrder = Literal["auto", "first", "newton"]
 
@@ -98,7 +98,7 @@ def find_flips(
             margins = (directions * scores).sum(1)
             rival = decision.rival_labels(directions)
             found.append(greedy(single, margins, rival, labels, most, reduction))
-    sets = _smallest(found, scores, decision, most)
+    sets = _smallest(found, scores, decision, most, objective.classes)
     return Flips(tuple(sets), objective.n, most, chosen, reduction, fitted, train, queries, run_dir)
 
 
@@ -109,11 +109,8 @@ def _check(fitted: FittedInfluence, max_size: int | None, order: str, reduction:
     for name, value, most in (("max_size", max_size, n - 1), ("rivals", rivals, None)):
         if value is None and name == "max_size":
             continue
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if not whole or not 1 <= value <= (most or value):  # type: ignore[operator]
-            raise InputError(
-                f"{name}={value!r}: expected a whole number from 1{f' to n − 1 = {most}' if most else ' on'}"
-            )
+        words = f"a whole number from 1 to n − 1 = {most}" if most else "a whole number from 1 on"
+        whole(name, value, 1, most, expected=words)
     if order not in _ORDERS:
         raise InputError(f"order={order!r}: expected one of {', '.join(map(repr, _ORDERS))}")
     if reduction not in ("mean", "sum"):
@@ -163,7 +160,11 @@ def _features(fitted: FittedInfluence, examples: Examples, refits: LinearRefits)
 
 
 def _smallest(
-    found: list[Found], scores: Float[Tensor, "q c"], decision: Decision, most: int
+    found: list[Found],
+    scores: Float[Tensor, "q c"],
+    decision: Decision,
+    most: int,
+    classes: tuple[Any, ...] | None,
 ) -> list[FlipSet]:
     """Per query the smallest set over its rivals; where there is none, what comes closest."""
     predicted = decision.labels(scores)
@@ -180,8 +181,8 @@ def _smallest(
         sets.append(
             FlipSet(
                 query=q,
-                predicted=int(predicted[q]),
-                rival=int(chosen.became[q]),
+                predicted=as_given(int(predicted[q]), classes),
+                rival=as_given(int(chosen.became[q]), classes),
                 ranking=tuple(chosen.order[q, :most].tolist()),
                 size=int(chosen.size[q]) or None,
                 first_size=min(firsts, default=None),
@@ -189,6 +190,7 @@ def _smallest(
                 margin_after=float(chosen.after[q]),
                 n=chosen.order.shape[1],
                 settled=all(bool(one.settled[q]) for one in found),
+                classes=classes,
             )
         )
     return sets

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.arguments import whole
 from whence.evaluation import Recipe, Retraining
 from whence.evaluation.noise import another_full_run
 from whence.influence import FittedInfluence, Measurement
@@ -62,8 +62,7 @@ def confirm_flips(
         ConvergenceError: the recipe does not converge on all the data.
         InputError: `retrainings` below 1, or as for `Retraining`.
     """
-    if retrainings < 1:
-        raise InputError(f"retrainings={retrainings}: expected at least 1 per query")
+    retrainings, seed = whole("retrainings", retrainings, 1), whole("seed", seed)
     objective = fitted.objective
     decision = resolve_decision(objective.loss)
     data = TrainingData(train, objective.n)
@@ -75,7 +74,7 @@ def confirm_flips(
 
     def margin_of(outputs: np.ndarray, found: FlipSet) -> tuple[float, int]:
         scores = as_scores(torch.from_numpy(outputs[found.query : found.query + 1]))
-        label = torch.tensor([found.predicted])
+        label = torch.tensor([found.number])
         return float(decision.margins(scores, label)[0]), int(decision.labels(scores)[0])
 
     with progress_bar("retraining", 2 + len(wanted), enabled=fitted.options.progress) as bar:
@@ -90,13 +89,13 @@ def confirm_flips(
             if another is not None:
                 again, label_again = margin_of(another, found)
                 noise = abs(again - before)
-                label = label if label != found.predicted else label_again
-            if label != found.predicted:
+                label = label if label != found.number else label_again
+            if label != found.number:
                 return Confirmation(None, None, None, (), stable=False, noise=noise)
             tried: list[int] = []
             failed: dict[int, str] = {}
             margin: float | None = None
-            became: int | None = None
+            became: Any = None
             for size in _sizes(found, retrainings):
                 gone = found.ranking[:size]
                 name = f"without{fingerprint(sorted(gone))[:24]}"
@@ -105,8 +104,9 @@ def confirm_flips(
                 if isinstance(result, str):
                     failed[size] = result
                     continue
-                margin, became = margin_of(result, found)
-                if became != found.predicted:
+                margin, label = margin_of(result, found)
+                became = found.label(label)
+                if label != found.number:
                     # Twice the difference of two trainings; of one whose noise is not known nothing is said.
                     clear = before - margin > _CLEAR * noise
                     return Confirmation(

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from whence.arguments import number
 from whence.errors import InputError
+from whence.percentages import percentage
+from whence.task import as_given
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +24,7 @@ class Confirmation:
         size: of the set without which the retrained model predicts another label; `None` if none was found.
         margin: of the given model's prediction under the last model retrained, below zero once it is flipped;
             `None` if no retraining converged.
-        became: the label that model predicts.
+        became: the label that model predicts, as in `FlipSet`.
         tried: sizes retrained without, in turn.
         stable: whether the recipe on all the data predicts what the given model does, with the seed given and
             with another seed and order. Where it does not, a flip is not the removal's doing and is not
@@ -35,7 +38,7 @@ class Confirmation:
 
     size: int | None
     margin: float | None
-    became: int | None
+    became: Any
     tried: tuple[int, ...]
     stable: bool = True
     failed: dict[int, str] = field(default_factory=dict)
@@ -49,7 +52,8 @@ class FlipSet:
 
     Attributes:
         query: index of the query.
-        predicted, rival: labels before and after.
+        predicted, rival: labels before and after: as the user's data write them where they have a form of
+            their own (scikit-learn's), otherwise class numbers, or −1 and +1.
         ranking: training indices in the order of removal, as many as might be removed; the set is a prefix.
         size: of the set, `None` where removing all of `ranking` is not predicted to flip the prediction.
         first_size: what adding up single scores says it would be.
@@ -58,11 +62,12 @@ class FlipSet:
         n: training examples.
         settled: whether every refit behind the answer reached its optimum.
         confirmation: what retraining says, if asked.
+        classes: the user's labels in the order of the class numbers, where these are two things.
     """
 
     query: int
-    predicted: int
-    rival: int
+    predicted: Any
+    rival: Any
     ranking: tuple[int, ...]
     size: int | None
     first_size: int | None
@@ -71,6 +76,16 @@ class FlipSet:
     n: int
     settled: bool = True
     confirmation: Confirmation | None = None
+    classes: tuple[Any, ...] | None = None
+
+    @property
+    def number(self) -> int:
+        """The predicted label as the loss writes it."""
+        return self.predicted if self.classes is None else self.classes.index(self.predicted)
+
+    def label(self, number: int) -> Any:
+        """The label of a class number."""
+        return as_given(number, self.classes)
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -96,7 +111,7 @@ class FlipSet:
     def describe(self, class_names: Sequence[str] | None = None) -> str:
         """The answer in a sentence or two, with names for the labels."""
 
-        def name(label: int | None) -> str:
+        def name(label: Any) -> str:
             return str(label) if label is None else self.name(label, class_names)
 
         if self.size is None:
@@ -106,7 +121,7 @@ class FlipSet:
             )
             return said if self.settled else said + " Some refits did not settle, so a set may exist."
         said = (
-            f"Without {_counted(self.size)} of {self.n:,} ({100 * self.size / self.n:.2g} %) the prediction "
+            f"Without {_counted(self.size)} of {self.n:,} ({percentage(self.size / self.n)}) the prediction "
             f"is expected to turn from {name(self.predicted)} to {name(self.rival)}."
         )
         check = self.confirmation
@@ -135,10 +150,13 @@ class FlipSet:
             return f"{said} Retraining confirms the flip{became}."
         return f"{said} Retraining needed {check.size:,} to flip it."
 
-    def name(self, label: int, class_names: Sequence[str] | None) -> str:
+    def name(self, label: Any, class_names: Sequence[str] | None) -> str:
         """The name of a label; of labels −1 and +1 the first and the second name."""
-        signed = -1 in (self.predicted, self.rival)
-        index = int(label > 0) if signed else label
+        if self.classes is not None:
+            index = self.classes.index(label)
+        else:
+            signed = -1 in (self.predicted, self.rival)
+            index = int(label > 0) if signed else label
         named = class_names is not None and 0 <= index < len(class_names)
         return str(class_names[index]) if named and class_names is not None else str(label)
 
@@ -187,8 +205,10 @@ class Robustness:
         Raises:
             InputError: shares that are not between 0 and 1, or none.
         """
-        if not shares or not all(0 < share <= 1 for share in shares):
-            raise InputError(f"shares={tuple(shares)!r}: expected numbers above 0 and up to 1")
+        if not shares:
+            raise InputError("shares is empty: expected numbers above 0 and up to 1")
+        for share in shares:
+            number("shares", share, above=0, most=1)
 
         def fallen(sizes: Sequence[int | None]) -> tuple[float, ...]:
             # The tolerance is for shares such as 0.07 whose product with n falls short of a whole number.

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.arguments import is_whole, seeds_of
 from whence.errors import InputError
 from whence.evaluation import Recipe, Retraining
 from whence.influence import FittedInfluence, Measurement, resolve_measurement
@@ -121,7 +122,8 @@ def removal_curve(
         InputError: no size, or one that is not in `1..len(order)`; and as for `predict_change`.
     """
     index = check_indices(order, fitted.objective.n)
-    wrong = [size for size in sizes if not 1 <= size <= len(index)]
+    seeds = seeds_of(seeds)
+    wrong = [size for size in sizes if not is_whole(size) or not 1 <= size <= len(index)]
     if not len(sizes) or wrong:
         raise InputError(
             f"sizes={list(sizes)!r}: expected at least one, each from 1 to {len(index)}, the length of order"

@@ -70,7 +70,9 @@ class Intervention(OneAtATime):
             InputError: another number of labels than examples; a label outside the classes is refused when
                 the change is predicted.
         """
-        edits = edit.relabel(indices, labels, self._data)
+        form = self.fitted.objective.form
+        given = labels if form is None else form.labels(labels, "labels")
+        edits = edit.relabel(indices, given, self._data)
         require_read_target(self.fitted.objective, edits, self._data)
         return self._with(edits)
 
@@ -80,7 +82,8 @@ class Intervention(OneAtATime):
         Raises:
             InputError: another number of examples, or of another form.
         """
-        return self._with(edit.replace(indices, examples, self._data))
+        given = self.fitted.objective.given(examples, "examples")
+        return self._with(edit.replace(indices, given, self._data))
 
     def add(self, examples: Any) -> Intervention:
         """Add examples that are not in the training set.
@@ -88,7 +91,8 @@ class Intervention(OneAtATime):
         Raises:
             InputError: none, or of another form.
         """
-        return self._with(edit.add(examples, self._data))
+        given = self.fitted.objective.given(examples, "examples")
+        return self._with(edit.add(given, self._data))
 
     def perturb(
         self, indices: Indices, delta: Any, *, valid_range: tuple[float, float] | None = None

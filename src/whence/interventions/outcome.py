@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from whence.interventions.change import Change
+from whence.percentages import percentage
 
 if TYPE_CHECKING:
     import pandas
@@ -92,7 +93,7 @@ class Outcome:
         if not self.seeds:
             reason = next(iter(self.failed.values()))
             return f"No retraining converged, so the prediction was not checked: {reason}"
-        share = f"{100 * self.relative_error:.2g} % of the change"
+        share = f"{percentage(self.relative_error)} of the change"
         said = {
             "yes": f"Retraining confirms the prediction: it is off by {share}.",
             "roughly": f"Retraining agrees in the main: the prediction is off by {share}.",

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ def agreement(signals: Mapping[str, Float[Tensor, " n"]], k: int) -> Agreement:
         raise InputError("signals is empty: expected at least one")
     values = torch.stack(list(signals.values())).double()
     n = values.shape[1]
-    if not 1 <= k <= n:
-        raise InputError(f"k={k}: expected 1 … {n}, the number of examples looked at")
+    k = whole("k", k, 1, n)
     ranks = torch.stack([ranked(row) for row in values])
     centred = ranks - ranks.mean(1, keepdim=True)
     norms = centred.norm(dim=1)

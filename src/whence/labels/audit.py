@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.labels.agreement import Agreement, agreement
 from whence.labels.combine import Ranking, default_ranking
@@ -182,8 +183,7 @@ class LabelAudit:
         Raises:
             InputError: `k` below 1, or no such signal.
         """
-        if k < 1:
-            raise InputError(f"k={k}: expected at least 1")
+        k = whole("k", k, 1)
         return list(self._suspects(self._positions(by)[:k], self.suspicion(by)))
 
     def table(self, k: int = 10, by: str = COMBINED) -> str:

@@ -24,12 +24,14 @@ class ClassLabels:
         values: what a target holds for each class, `(c,)`: `0 … c − 1`, or `−1` and `+1`.
         single: whether one output tells two classes apart, rather than one output per class.
         has_probabilities: whether the loss says how likely each class is.
+        given: the user's labels as text, where they are not what the targets hold.
     """
 
     loss: Loss
     values: Float[Tensor, " c"]
     single: bool
     has_probabilities: bool
+    given: tuple[str, ...] | None = None
 
     @property
     def count(self) -> int:
@@ -37,8 +39,8 @@ class ClassLabels:
 
     @property
     def default_names(self) -> tuple[str, ...]:
-        """The classes as the targets write them."""
-        return tuple(f"{value:g}" for value in self.values.tolist())
+        """The classes as the user's targets write them."""
+        return self.given or tuple(f"{value:g}" for value in self.values.tolist())
 
     def index(self, targets: Tensor, numbers: Int[Tensor, " b"], role: str) -> Int[Tensor, " b"]:
         """The class number of every target of a batch.
@@ -88,20 +90,20 @@ def class_labels(objective: Objective) -> ClassLabels:
         UnsupportedError: a loss without classes, class probabilities as targets, or several labels an
             example.
     """
-    loss = objective.loss
+    loss, given = objective.loss, objective.class_names
     batch = objective.examples.batch([0])
     with torch.no_grad():
         outputs = objective.outputs(objective.parameters.values, batch)
     targets = objective.targets(batch)
     if isinstance(loss, (Logistic, SmoothHinge)):
-        return ClassLabels(loss, _values(-1.0, 1.0), True, isinstance(loss, Logistic))
+        return ClassLabels(loss, _values(-1.0, 1.0), True, isinstance(loss, Logistic), given)
     if isinstance(loss, BinaryCrossEntropy):
         if outputs.numel() != 1:
             raise UnsupportedError(
                 f"the loss {loss.name!r} has {outputs.numel()} labels an example; expected one output and "
                 "one label, for which a wrong one can be named. Look at one label at a time."
             )
-        return ClassLabels(loss, _values(0.0, 1.0), True, True)
+        return ClassLabels(loss, _values(0.0, 1.0), True, True, given)
     if not isinstance(loss, (CrossEntropy, CustomLoss)):
         raise UnsupportedError(
             f"the loss {loss.name!r} has no classes, so no label can be wrong in the sense meant here. "
@@ -119,7 +121,8 @@ def class_labels(objective: Objective) -> ClassLabels:
             "scores (b, c) and one class index per example, (b,). Labels of tokens and class probabilities "
             "are not looked at for errors."
         )
-    return ClassLabels(loss, torch.arange(outputs.shape[1]).double(), False, isinstance(loss, CrossEntropy))
+    numbers = torch.arange(outputs.shape[1]).double()
+    return ClassLabels(loss, numbers, False, isinstance(loss, CrossEntropy), given)
 
 
 def has_class_labels(objective: Objective) -> bool:

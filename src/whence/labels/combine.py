@@ -20,6 +20,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from torch import Tensor
 
+from whence.arguments import number
 from whence.errors import InputError
 from whence.labels.disagreement import Disagreement
 
@@ -120,8 +121,9 @@ def combine(signals: Mapping[str, Float[Tensor, " n"]], weights: Mapping[str, fl
             f"weights={chosen!r}: expected a weight for one or more of the signals found, "
             f"{', '.join(map(repr, signals))}"
         )
+    chosen = {name: number(f"weights[{name!r}]", weight, least=0) for name, weight in chosen.items()}
     total = sum(chosen.values())
-    if min(chosen.values()) < 0 or total <= 0:
+    if total <= 0:
         raise InputError(f"weights={chosen!r}: expected weights of at least zero, not all of them zero")
     scored = [weight * z_scores(signals[name]) for name, weight in chosen.items()]
     return torch.stack(scored).sum(0) / total

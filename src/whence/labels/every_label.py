@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.arguments import whole
 from whence.influence import FittedInfluence, Measurement, resolve_measurement
 from whence.labels.classes import class_labels
 from whence.progress import progress_bar
@@ -40,10 +40,8 @@ class RelabelScores:
         Raises:
             InputError: a query that does not exist, or `k` below 1.
         """
-        if not 0 <= query < len(self.values):
-            raise InputError(f"query={query}: expected 0..{len(self.values) - 1}")
-        if k < 1:
-            raise InputError(f"k={k}: expected at least 1")
+        query = whole("query", query, 0, len(self.values) - 1)
+        k = whole("k", k, 1)
         flat = self.values[query].flatten()
         order = flat.argsort(descending=raising, stable=True)[:k]
         count = len(self.names)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whence.errors import InputError
 from whence.influence import FittedInfluence, SelfScores, compute_self_scores, output_spread
+from whence.influence.identity import require_same
 from whence.influence.scores import check_indices
 from whence.labels.audit import LabelAudit
 from whence.labels.classes import ClassLabels, class_labels
@@ -56,9 +57,9 @@ def label_signals(
 
     Raises:
         UnsupportedError: the loss has no classes, or several labels an example.
-        InputError: a label outside the classes, empty validation data, indices outside the training set, an
-            unknown `left_out`, or an exact one with a solver that treats layers apart, class names that do
-            not fit the classes.
+        InputError: `self_scores` of another fit, a label outside the classes, empty validation data, indices
+            outside the training set, an unknown `left_out`, or an exact one with a solver that treats layers
+            apart, class names that do not fit the classes.
     """
     if left_out not in LEFT_OUT:
         raise InputError(f"left_out={left_out!r}: expected 'gradient' or 'exact'")
@@ -135,6 +136,7 @@ def _self_influence(
         raise InputError(
             "both indices and self_scores were given; self_scores say which examples are looked at"
         )
+    require_same("self_scores", self_scores.identity, {"fit": fitted.identity})
     return self_scores, check_indices(self_scores.index, fitted.objective.n)
 
 

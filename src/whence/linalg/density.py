@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError, NonFiniteError, NotPositiveDefiniteError
-from whence.linalg.estimates import Estimate, check_finite, check_whole, dense_matrix, mean_and_standard_error
+from whence.linalg.estimates import Estimate, check_finite, dense_matrix, mean_and_standard_error
 from whence.linalg.lanczos import ritz, sphere_starts, tridiagonalise
 from whence.linalg.operators import LinearOperator
 from whence.memory import memory_budget
@@ -180,8 +181,8 @@ def spectral_density(
     Matrix Anal. Appl. 38; Ghorbani, Krishnan & Xiao 2019, *An investigation into neural net optimization via
     Hessian eigenvalue density*, ICML.
     """
-    check_whole("steps", steps, 1)
-    check_whole("starts", starts, 1)
+    whole("steps", steps, 1)
+    whole("starts", starts, 1)
     p, eps = operator.size, torch.finfo(operator.dtype).eps
     if p <= steps * starts:
         values = torch.linalg.eigvalsh(dense_matrix(operator).cpu())[None]

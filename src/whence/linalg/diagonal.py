@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import choice, whole
 from whence.linalg.estimates import (
-    check_choice,
-    check_whole,
     dense_matrix,
     images,
     mean_and_standard_error,
@@ -70,9 +69,9 @@ def estimate_diagonal(
     2022, *Stochastic diagonal estimation* (Diag++); Epperly, Tropp & Webber 2024, *XTrace*, §5 (XDiag). Here
     the deflation is two-sided, `C − (I−P) C (I−P)` exactly, which symmetry allows at no further product.
     """
-    check_choice("method", method, DIAGONAL_METHODS)
+    choice("method", method, DIAGONAL_METHODS)
     least = {"xdiag": 4, "diag++": 6, "hutchinson": 2}[method]
-    check_whole("products", products, least, f" for method={method!r}")
+    whole("products", products, least, expected=f"a whole number of at least {least} for method={method!r}")
     p = operator.size
     if p <= products:
         values = dense_matrix(operator).diagonal().clone()

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import choice, whole
 from whence.errors import InputError
-from whence.linalg.estimates import check_choice, check_whole, dense_matrix
+from whence.linalg.estimates import dense_matrix
 from whence.linalg.krylov import BlockKrylov
 from whence.linalg.operators import LinearOperator
 from whence.progress import progress_bar
@@ -156,8 +157,8 @@ def _dense(operator: LinearOperator, k: int, which: str, tolerance: float) -> Ei
 
 def _check(operator: LinearOperator, k: int, which: str, tolerance: float, max_products: int | None) -> int:
     """Refuse what cannot be asked; the products that may be spent."""
-    check_choice("which", which, WHICH)
-    check_whole("k", k, 1)
+    choice("which", which, WHICH)
+    whole("k", k, 1)
     if k > operator.size:
         raise InputError(f"k={k}: the operator has size {operator.size}; expected 1 ≤ k ≤ {operator.size}")
     if not tolerance > 0 or not math.isfinite(tolerance):
@@ -166,5 +167,5 @@ def _check(operator: LinearOperator, k: int, which: str, tolerance: float, max_p
         )
     if max_products is None:
         return max(500, 50 * k)
-    check_whole("max_products", max_products, k + BLOCK, " (k + 2)")
+    whole("max_products", max_products, k + BLOCK)
     return max_products

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError, NonFiniteError
+from whence.errors import NonFiniteError
 from whence.linalg.operators import LinearOperator
 from whence.progress import progress_bar
 
@@ -87,15 +87,3 @@ def check_finite(products: Tensor) -> Tensor:
             "look at the parameters, the data and the loss behind it"
         )
     return products
-
-
-def check_whole(name: str, value: int, least: int, why: str = "") -> None:
-    """Refuse what is not a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name}={value!r}: expected a whole number ≥ {least}{why}")
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse what is not among `choices`."""
-    if value not in choices:
-        raise InputError(f"{name}={value!r}: expected one of {', '.join(choices)}")

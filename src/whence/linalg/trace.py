@@ -6,10 +6,9 @@ from typing import Literal
 
 import torch
 
+from whence.arguments import choice, whole
 from whence.linalg.estimates import (
     Estimate,
-    check_choice,
-    check_whole,
     dense_matrix,
     images,
     mean_and_standard_error,
@@ -53,9 +52,9 @@ def estimate_trace(
     estimation*, SOSA; Epperly, Tropp & Webber 2024, *XTrace: making the most of every sample in stochastic
     trace estimation*, SIAM J. Matrix Anal. Appl. 45 (§2.2, normalised as in §2.3).
     """
-    check_choice("method", method, TRACE_METHODS)
+    choice("method", method, TRACE_METHODS)
     least = {"xtrace": 4, "hutch++": 6, "hutchinson": 2}[method]
-    check_whole("products", products, least, f" for method={method!r}")
+    whole("products", products, least, expected=f"a whole number of at least {least} for method={method!r}")
     if operator.size <= products:
         return Estimate(float(dense_matrix(operator).trace()), 0.0, operator.size)
     generator = torch.Generator().manual_seed(seed)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from whence.arguments import number, whole
 from whence.errors import InputError
 from whence.losses._checks import require_outputs, require_tensor
 from whence.losses._class_targets import class_dimension, require_class_indices, require_class_probabilities
@@ -70,8 +71,10 @@ class CrossEntropy(Loss):
     roots_by_parts = True
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing <= 1.0:
-            raise InputError(f"label_smoothing is {self.label_smoothing}; expected a number in [0, 1].")
+        number("label_smoothing", self.label_smoothing, least=0, most=1, expected="a number in [0, 1]")
+        for name in ("ignore_index", "class_dim"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), expected="None or a whole number")
         if self.token_reduction not in ("mean", "sum", None):
             raise InputError(f"token_reduction is {self.token_reduction!r}; expected 'mean', 'sum' or None.")
         if self.class_weights is not None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.arguments import number
 from whence.losses._signs import random_signs
 from whence.losses._vectors import VectorLoss
 
@@ -41,14 +40,8 @@ class FeatureDistance(VectorLoss):
     range = (0.0, math.inf)
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.smoothing, bool)
-            or not isinstance(self.smoothing, Real)
-            or not (math.isfinite(self.smoothing) and self.smoothing >= 0.0)
-        ):
-            raise InputError(
-                f"smoothing is {self.smoothing!r}; expected a finite number ≥ 0, in the units of the outputs."
-            )
+        words = "a finite number ≥ 0, in the units of the outputs"
+        number("smoothing", self.smoothing, least=0, expected=words)
 
     def __call__(self, outputs: Tensor, targets: Any) -> Float[Tensor, " b"]:
         # δ²/(ρ + ε) is ρ − ε without its cancellation.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from whence.losses.custom import CustomLoss
 from whence.losses.feature_distance import FeatureDistance
 from whence.losses.logistic import Logistic
 from whence.losses.squared_error import SquaredError
+from whence.names import resolve_name
 
 NAMES: dict[str, Callable[[], Loss]] = {
     "cross_entropy": CrossEntropy,
@@ -35,7 +35,30 @@ UNCLEAR_NAMES = {
     "the influence at parameters trained with the hinge, or whence.SmoothHinge(t=0.0) for the hinge itself",
     "custom": "a function is passed as it is: loss=my_function, which returns one loss per example",
 }
-UNCLEAR_NAMES |= {"mse_loss": UNCLEAR_NAMES["mse"], "l2": UNCLEAR_NAMES["mse"]}
+UNCLEAR_NAMES |= dict.fromkeys(
+    ("mse_loss", "l2", "l2_loss", "mean_squared_error", "least_squares"), UNCLEAR_NAMES["mse"]
+)
+UNCLEAR_NAMES |= dict.fromkeys(
+    ("l1", "l1_loss", "mae", "mean_absolute_error", "pinball", "quantile"),
+    "it has no curvature, so influence is not defined by it. Train and trace a smoothed one, given as a "
+    "function: torch.nn.functional.huber_loss(…, reduction='none') summed over an example's outputs",
+)
+UNCLEAR_NAMES |= dict.fromkeys(
+    ("nll", "nll_loss", "negative_log_likelihood"),
+    "it takes log-probabilities. Where the model ends in log_softmax, pass loss='cross_entropy': of "
+    "log-probabilities it is the same number",
+)
+# Clear enough: each is one loss, with one scale.
+_ALIASES = {
+    "ce": "cross_entropy",
+    "crossentropyloss": "cross_entropy",
+    "softmax": "cross_entropy",
+    "categorical_cross_entropy": "cross_entropy",
+    "bce_with_logits": "bce",
+    "bcewithlogitsloss": "bce",
+    "binary_cross_entropy_with_logits": "binary_cross_entropy",
+    "half_squared_error": "squared_error",
+}
 
 
 def resolve_loss(loss: Any) -> Loss:
@@ -75,14 +98,7 @@ def resolve_loss(loss: Any) -> Loss:
 
 
 def _from_name(name: str) -> Loss:
-    key = name.lower().replace("-", "_").replace(" ", "_")
-    if key in UNCLEAR_NAMES:
-        raise InputError(f"loss {name!r} is not clear: {UNCLEAR_NAMES[key]}.")
-    if key not in NAMES:
-        close = difflib.get_close_matches(key, NAMES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"loss {name!r} is unknown; expected one of {', '.join(map(repr, NAMES))}.{hint}")
-    return NAMES[key]()
+    return NAMES[resolve_name("loss", name, NAMES, aliases=_ALIASES, unclear=UNCLEAR_NAMES)]()
 
 
 def _from_torch(loss: Any) -> Loss:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.arguments import number
 from whence.losses._elementwise import ElementwiseLoss, logistic_curvature, softplus
 from whence.losses._margin import ONE_OUTPUT_FIX, require_signs
 
@@ -43,8 +42,7 @@ class SmoothHinge(ElementwiseLoss):
     _several_outputs_fix = ONE_OUTPUT_FIX
 
     def __post_init__(self) -> None:
-        if not (self.t >= 0.0 and math.isfinite(self.t)):
-            raise InputError(f"t is {self.t}; expected zero (the hinge) or a positive number such as 0.001.")
+        number("t", self.t, least=0, expected="zero (the hinge) or a positive number such as 0.001")
 
     def settings(self) -> dict[str, Any]:
         return {"loss": self.name, "t": self.t}

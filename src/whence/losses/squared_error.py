@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.arguments import number
 from whence.losses._elementwise import ElementwiseLoss, require_reduction
 
 
@@ -40,8 +39,7 @@ class SquaredError(ElementwiseLoss):
 
     def __post_init__(self) -> None:
         require_reduction(self.reduction_over_outputs)
-        if not (self.scale > 0.0 and math.isfinite(self.scale)):
-            raise InputError(f"scale is {self.scale}; expected a positive finite number.")
+        number("scale", self.scale, above=0)
 
     def fisher_sqrt_blocks(self, outputs: Tensor, targets: Any) -> Float[Tensor, "b s c r"]:
         """See `Loss.fisher_sqrt_blocks`: the square root of the Hessian."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from numbers import Integral
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.task import ParameterSet
 
@@ -28,9 +28,7 @@ class Projection(ABC):
     name: str
 
     def __init__(self, seed: int = 0):
-        if isinstance(seed, bool) or not isinstance(seed, Integral):
-            raise InputError(f"seed={seed!r}: expected an integer")
-        self.seed: int = int(seed)
+        self.seed: int = whole("seed", seed)
 
     @abstractmethod
     def bind(self, parameters: int | ParameterSet) -> BoundProjection:
@@ -130,9 +128,7 @@ def positive(name: str, value: Any, what: str) -> int:
     Raises:
         InputError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise InputError(f"{name}={value!r}: expected {what}, an integer ≥ 1")
-    return int(value)
+    return whole(name, value, 1, expected=f"{what}, a whole number of at least 1")
 
 
 def _checked(rows: Float[Tensor, "b wide"], size: int, side: str) -> Float[Tensor, "b wide"]:

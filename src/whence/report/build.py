@@ -19,6 +19,7 @@ from whence.influence import (
     layer_coverage,
     resolve_measurement,
 )
+from whence.influence.identity import require_same
 from whence.report.describe import Describe, Describer
 from whence.report.panels import Panel
 from whence.report.sections import ReportSection
@@ -55,27 +56,40 @@ def build_section(
         name: of the model; its class name when `None`.
         verification, self_scores, panels, facts, top, review: as in `ReportSection`.
         describe_train, describe_query: from an index to a `Card`, a dict of its fields, or a text.
-        class_names: names of the classes.
+        class_names: names of the classes; the user's own labels where these are something else than class
+            numbers.
         query_numbers: how the queries are numbered where they are a selection.
 
     Raises:
-        InputError: scores of other queries.
+        InputError: scores, self-scores or a verification of another fit or of other queries.
     """
     objective = fitted.objective
+    names = objective.class_names if class_names is None else class_names
     examples = objective.read(queries, role="queries")
     if len(examples) != len(scores):
         raise InputError(
             f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
         )
+    expected = {"fit": fitted.identity, "queries": examples.fingerprint()}
+    require_same("scores", scores.identity, expected)
+    if self_scores is not None:
+        require_same("self_scores", self_scores.identity, expected)
     measured = measurement_now(fitted, examples, scores.measurement)
-    cards = Describer(objective, train, objective.examples, "train", describe_train, class_names)
+    cards = Describer(objective, train, objective.examples, "train", describe_train, names)
     return ReportSection(
         name=name or type(objective.model).__name__,
         scores=scores,
         minimum=fitted.minimum,
         train_card=cards,
         query_card=Describer(
-            objective, queries, examples, "query", describe_query, class_names, query_numbers, cards
+            objective,
+            objective.given(queries, "queries"),
+            examples,
+            "query",
+            describe_query,
+            names,
+            query_numbers,
+            cards,
         ),
         coverage=layer_coverage(fitted) if isinstance(fitted.prepared, PreparedBlocks) else (),
         verification=verification,

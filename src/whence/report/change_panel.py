@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from whence.interventions import Change, Outcome
+from whence.percentages import percentage
 from whence.report.cards import Card
 from whence.report.charts import Dot, Scatter, Tick, nice_ticks
 from whence.report.numbers import number
@@ -96,7 +97,7 @@ def _bar(value: float, reach: float) -> dict[str, Any]:
 def _numbers(outcome: Outcome | None) -> list[tuple[str, str]]:
     assert outcome is not None
     shown = [
-        ("relative error", f"{100 * outcome.relative_error:.2g} %"),
+        ("relative error", percentage(outcome.relative_error)),
         ("Pearson", number(outcome.pearson, 4)),
         ("slope", number(outcome.slope, 3)),
         ("seeds", str(len(outcome.seeds))),

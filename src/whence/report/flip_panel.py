@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from whence.interventions import FlipSet, Robustness
+from whence.percentages import percentage
 from whence.report.cards import Card
 from whence.report.numbers import number, percent
 from whence.report.panels import Panel
@@ -98,7 +99,7 @@ def _entry(
         "predicted": one.name(one.predicted, class_names),
         "rival": one.name(one.rival, class_names),
         "size": f"{one.size:,}",
-        "share": f"{100 * (one.share or 0.0):.2g} %",
+        "share": percentage(one.share or 0.0),
         "level": level,
         "outcome": outcome,
         "words": one.describe(class_names),

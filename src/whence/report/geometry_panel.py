@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.report.cards import Card
 from whence.report.geometry_layers import LayerRow, layer_rows, quantiles, violations
@@ -63,8 +64,7 @@ def geometry_panel(
         InputError: `top` below 1, neither bounds nor a reason, or bounds of other examples.
     """
     n = len(norms.inputs)
-    if top < 1:
-        raise InputError(f"top={top}: expected at least 1")
+    whole("top", top, 1)
     if bounds is None and not reason:
         raise InputError("bounds is None and reason is empty: expected the reason why there is no bound")
     if bounds is not None and len(bounds.left) != n:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whence.interventions import RemovalCurve
+from whence.percentages import percentage
 from whence.report.charts import Tick, nice_ticks
 from whence.report.numbers import number
 from whence.report.panels import Panel
@@ -46,7 +47,7 @@ def growth_panel(curve: RemovalCurve) -> Panel:
             {
                 "size": f"{size:,}",
                 "values": [number(float(series[name][at]), 3, sign=True) for name in columns],
-                "left": f"{100 * curve.changes[at].left_over:.2g} %",
+                "left": percentage(curve.changes[at].left_over),
                 "reason": curve.changes[at].mean_resolution().reason,
                 "far": curve.changes[at].left_over > _FAR,
             }

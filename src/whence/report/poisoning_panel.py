@@ -67,7 +67,11 @@ def poisoning_panel(
         attacks=[
             {
                 "query": card_view(query_card(entry.query)),
-                **dict(zip(("before", "after"), flip_names(entry.before, entry.after, class_names))),
+                **dict(
+                    zip(
+                        ("before", "after"), flip_names(entry.before, entry.after, class_names, audit.classes)
+                    )
+                ),
                 "others": f"{_share(entry.others_changed)} of the other predictions change",
                 **_edits(entry.index, entry.original, entry.edited, entry.size, audit.budget, train_card),
             }
@@ -95,8 +99,8 @@ def attack_panel(
     if result.seeds:
         for position, query in enumerate(result.queries.tolist()):
             if bool(result.flipped[0, position]):
-                before, after = (int(runs[0, position]) for runs in (result.before, result.after))
-                flipped.append((query, *flip_names(before, after, class_names)))
+                before, after = (result.labels(runs)[0][position] for runs in (result.before, result.after))
+                flipped.append((query, *flip_names(before, after, class_names, result.classes)))
     notes = [result.controls.words + "."] if result.controls is not None else []
     notes = [note[0].upper() + note[1:] for note in notes]
     notes += [f"Retraining with seed {seed} did not converge: {why}" for seed, why in result.failed.items()]
@@ -276,12 +280,15 @@ def _examples(count: int) -> str:
     return f"{count} edited training example{'' if count == 1 else 's'}"
 
 
-def flip_names(before: int, after: int, names: Sequence[str] | None) -> tuple[str, str]:
-    """Names of the classes of a flipped prediction; of labels −1 and +1 the first and the second name."""
-    signed = -1 in (before, after)
+def flip_names(
+    before: Any, after: Any, names: Sequence[str] | None, classes: Sequence[Any] | None = None
+) -> tuple[str, str]:
+    """Names of the classes of a flipped prediction; of labels −1 and +1 the first and the second name. Labels
+    that are no class numbers are found in `classes`."""
+    signed = classes is None and -1 in (before, after)
     made = []
     for label in (before, after):
-        index = int(label > 0) if signed else label
+        index = int(label > 0) if signed else label if classes is None else list(classes).index(label)
         named = names is not None and 0 <= index < len(names)
         made.append(str(names[index]) if named and names is not None else str(label))
     return made[0], made[1]

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.evaluation import Verification
 from whence.gradients import Coverage
 from whence.influence import ANY, MinimumCheck, Range, Resolution, Scores, SelfScores, resolve_change
+from whence.influence.identity import require_same
 from whence.report.cards import Card
 from whence.report.panels import Panel
 
@@ -74,14 +76,14 @@ class ReportSection:
         )
 
     def __post_init__(self) -> None:
-        if self.top < 1 or self.review < 1:
-            raise InputError(
-                f"section {self.name!r}: top={self.top}, review={self.review}; expected at least 1 of each"
-            )
+        for name in ("top", "review"):
+            whole(f"section {self.name!r}: {name}", getattr(self, name), 1)
         if self.verification is not None and self.verification.predicted.shape[1] != len(self.scores):
             raise InputError(
                 f"section {self.name!r}: the verification has {self.verification.predicted.shape[1]} queries "
                 f"and the scores {len(self.scores)}; they must be of the same queries"
             )
+        if self.verification is not None:
+            require_same("verification", self.verification.identity, self.scores.identity)
         if not self.settings:
             object.__setattr__(self, "settings", dict(self.scores.settings))

@@ -122,6 +122,8 @@ def _reasons(table: GroupInfluence, rows: Sequence[int], columns: Sequence[int])
 
 def named_labels(labels: dict[str, Any], class_names: Sequence[str] | None) -> dict[str, Any]:
     """The same numbers by the names of the classes, where they have any."""
+    if class_names is None:
+        return labels
     return {label_text(torch.tensor([int(label)]), class_names) or label: n for label, n in labels.items()}
 
 

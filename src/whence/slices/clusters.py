@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from whence.arguments import whole
 from whence.influence import RESOLVED, Resolution
 from whence.influence.tables import known
 
@@ -76,7 +77,7 @@ class HarmfulCluster:
     def hurts(self, k: int = 10) -> list[int]:
         """The `k` validation examples that are predicted to gain most without the cluster."""
         gain = self.changes if self.harm * self.change > 0 else -self.changes
-        order = np.argsort(-gain, kind="stable")[:k]
+        order = np.argsort(-gain, kind="stable")[: whole("k", k, 1)]
         return [int(i) for i in order if gain[i] > 0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.arguments import whole
 from whence.gradients.projected import project_gradients
 from whence.influence import FittedInfluence, Measurement, resolve_change, resolve_measurement
 from whence.projections import SparseJL
@@ -28,7 +27,7 @@ from whence.slices.sums import (
 )
 from whence.slices.table import CERTAIN
 from whence.slices.tree import build_tree, cut, prune
-from whence.task import class_numbers
+from whence.task import as_given, class_numbers
 
 # Components of a gradient's sketch.
 _SKETCH = 64
@@ -69,10 +68,10 @@ def harmful_groups(
         InputError: bad validation examples, or a number of clusters outside `2..n`.
     """
     n = fitted.objective.n
-    if clusters != "auto" and (
-        isinstance(clusters, bool) or not isinstance(clusters, Integral) or not 2 <= clusters <= n
-    ):
-        raise InputError(f"clusters={clusters!r}: expected 'auto' or an integer from 2 to the {n} examples")
+    if not isinstance(clusters, str) or clusters != "auto":
+        words = f"'auto' or a whole number from 2 to the {n} examples"
+        clusters = whole("clusters", clusters, 2, n, expected=words)
+    seed = whole("seed", seed)
     measured = resolve_measurement(measurement, fitted.objective.loss)
     gradients = fitted.measure_gradients(validation, measured)
     mean = gradients.mean().to(fitted.objective.dtype)
@@ -111,9 +110,9 @@ def harmful_groups(
                 bound=float(bound[c, 0]) / n,
                 standard_error=spread,
                 share_of_harm=float(harm[members].clamp(min=0).sum() / total) if total > 0 else 0.0,
-                labels=None if labels is None else _counts(labels[members]),
+                labels=None if labels is None else _counts(labels[members], objective.classes),
                 changes=own.numpy(),
-                harm_by_label=None if asked is None else _shares(sign * own, asked),
+                harm_by_label=None if asked is None else _shares(sign * own, asked, objective.classes),
                 resolution=resolve_change(
                     float(change[c, 0]) / n,
                     {
@@ -167,14 +166,14 @@ def _as_groups(found: np.ndarray, n: int) -> Groups:
     return Groups(tuple(str(number) for number in range(len(numbers))), members, n, "clusters")
 
 
-def _counts(labels: Tensor) -> dict[str, int]:
+def _counts(labels: Tensor, classes: tuple[Any, ...] | None) -> dict[str, int]:
     """How often each label occurs, the most frequent first."""
     values, counts = labels.unique(return_counts=True)
     order = counts.argsort(descending=True, stable=True)
-    return {str(int(values[i])): int(counts[i]) for i in order}
+    return {str(as_given(int(values[i]), classes)): int(counts[i]) for i in order}
 
 
-def _shares(harm: Tensor, labels: Tensor) -> dict[str, float]:
+def _shares(harm: Tensor, labels: Tensor, classes: tuple[Any, ...] | None) -> dict[str, float]:
     """The share of the harm done to the examples of each label, the largest first; none without harm."""
     hurt = harm.clamp(min=0)
     values = labels.unique()
@@ -182,4 +181,5 @@ def _shares(harm: Tensor, labels: Tensor) -> dict[str, float]:
     if not float(sums.sum()) > 0:
         return {}
     order = sums.argsort(descending=True, stable=True)
-    return {str(int(values[i])): float(sums[i] / sums.sum()) for i in order if float(sums[i]) > 0}
+    shares = {int(values[i]): float(sums[i] / sums.sum()) for i in order if float(sums[i]) > 0}
+    return {str(as_given(value, classes)): share for value, share in shares.items()}

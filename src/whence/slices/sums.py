@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from whence.progress import progress_bar
 from whence.slices.groups import Groups
 from whence.solvers import PreparedBlocks, Solution
 from whence.solvers.cg_iteration import BlockIteration
-from whence.solvers.floor import not_positive_definite
+from whence.solvers.repair import measured
 
 # Steps of preconditioned conjugate gradients towards what a block inverse misses.
 _STEPS = 2
@@ -47,7 +48,9 @@ def solve_with_error(fitted: FittedInfluence, rhs: Float[Tensor, "p k"]) -> Solu
     if not isinstance(prepared, PreparedBlocks) or not prepared.settings.probes:
         return solution
     residual = rhs - prepared.operator.matmat(solution.x)
-    iteration = BlockIteration(prepared.operator, prepared.as_preconditioner(), not_positive_definite)
+    iteration = BlockIteration(
+        prepared.operator, prepared.as_preconditioner(), partial(measured, prepared.operator, seed=0)
+    )
     missing = iteration.run(residual, torch.zeros_like(residual[0]), _STEPS).x
     return replace(solution, residual_norm=residual.norm(dim=0), error_directions=missing[None])
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.errors import InputError
 from whence.influence import ANY, Range, Resolution, resolve_change
 from whence.influence.tables import known
@@ -222,8 +223,7 @@ class GroupInfluence:
         return 0
 
     def _ranked(self, query_group: Any, k: int, *, harmful: bool) -> GroupRanking:
-        if k < 1:
-            raise InputError(f"k={k}: expected at least 1")
+        k = whole("k", k, 1)
         q = self._query(query_group)
         order = torch.argsort(self.harm[:, q], descending=harmful, stable=True)[:k]
         values = self.scores[order, q].double()

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.arguments import whole
 from whence.linalg import LinearOperator
 from whence.solvers.base import PreparedSolver
-from whence.solvers.floor import not_positive_definite
 from whence.solvers.low_rank import Directions, LowRankSolver, PreparedLowRank
+from whence.solvers.repair import measured
 
 # Directions of a block smaller than so many units of rounding have left the Krylov space.
 _EXHAUSTED = 1e3
@@ -55,9 +55,7 @@ class Arnoldi(LowRankSolver):
         block: int = 8,
     ):
         super().__init__(rank, discarded, max_rank)
-        if block < 1:
-            raise InputError(f"block={block!r}: expected at least 1 start")
-        self.block = block
+        self.block = whole("block", block, 1)
 
     def settings(self) -> dict[str, int | float | str]:
         return {**super().settings(), "block": self.block}
@@ -71,18 +69,18 @@ class _PreparedArnoldi(PreparedLowRank):
 
     def __init__(self, operator: LinearOperator, settings: Arnoldi, seed: int):
         super().__init__(operator, settings, seed)
-        self._build(_Krylov(self._split, settings.block, seed), seed)
+        self._build(_Krylov(self._split, operator, settings.block, seed), seed)
 
 
 class _Krylov(Directions):
     """Block Lanczos, kept so that it can go on."""
 
-    def __init__(self, operator: LinearOperator, block: int, seed: int):
+    def __init__(self, operator: LinearOperator, original: LinearOperator, block: int, seed: int):
         generator = torch.Generator().manual_seed(seed)
         width = min(block, operator.size)
         start = torch.randn(operator.size, width, generator=generator, dtype=torch.float64)
         start = start.to(dtype=operator.dtype, device=operator.device)
-        self._operator = operator
+        self._operator, self._original, self._seed = operator, original, seed
         self._next = torch.linalg.qr(start)[0]
         self._basis = start[:, :0]
         self._images = torch.zeros(0, 0, dtype=torch.float64, device=operator.device)
@@ -92,7 +90,7 @@ class _Krylov(Directions):
             self._step(self._next[:, : rank - self._basis.shape[1]])
         values, vectors = torch.linalg.eigh(self._images)
         if float(values[0]) <= 0:
-            raise not_positive_definite(float(values[0]))
+            raise measured(self._original, 0.0, self._seed)
         return self._basis @ vectors.flip(1).to(self._basis.dtype), values.flip(0)
 
     def _step(self, block: Float[Tensor, "p b"]) -> None:

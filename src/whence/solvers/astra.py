@@ -9,18 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import number, whole
 from whence.errors import DivergenceError, InputError, NotPositiveDefiniteError
-from whence.linalg import LinearOperator, lanczos_spectrum
+from whence.linalg import LinearOperator
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
 from whence.solvers.cg_iteration import BlockIteration
-from whence.solvers.floor import eigenvalue_floor, not_positive_definite
+from whence.solvers.floor import eigenvalue_floor
 from whence.solvers.pencil import pencil_spectrum
 from whence.solvers.preconditioner import (
     check_preconditioner,
     preconditioner_settings,
     prepare_preconditioner,
 )
+from whence.solvers.repair import measured
 
 # Mini-batches whose largest eigenvalue is measured to choose the step, and the margin above the largest seen.
 _PROBED_BATCHES = 8
@@ -93,19 +95,14 @@ class Astra(Solver):
         max_steps: int = 1000,
     ):
         check_preconditioner(preconditioner, required=True)
-        if any(_below(value, 1) for value in (batch_size, repeats, max_steps)):
-            raise InputError(
-                f"batch_size={batch_size!r}, repeats={repeats!r}, max_steps={max_steps!r}: all must be "
-                "integers of at least 1"
-            )
-        if steps is not None and _below(steps, 1):
-            raise InputError(f"steps={steps!r}: expected at least 1 step, or None")
-        if _below(anchors, 0):
-            raise InputError(f"anchors={anchors!r}: expected 0 (none) or more full residuals")
-        if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
-            raise InputError(f"step_size={step_size!r}: expected a positive number, or None")
-        if not 0 < bias < 1:
-            raise InputError(f"bias={bias!r}: expected a number between 0 and 1")
+        for name, value in (("batch_size", batch_size), ("repeats", repeats), ("max_steps", max_steps)):
+            whole(name, value, 1)
+        if steps is not None:
+            whole("steps", steps, 1, expected="a whole number of at least 1 step, or None")
+        whole("anchors", anchors, 0, expected="0 (none) or more full residuals, a whole number")
+        if step_size is not None:
+            number("step_size", step_size, above=0, expected="a positive number, or None")
+        number("bias", bias, above=0, below=1)
         self.preconditioner = preconditioner
         self.batch_size = batch_size
         self.steps = steps
@@ -176,9 +173,8 @@ class _PreparedAstra(PreparedSolver):
         }
 
     def _refused(self, _: float) -> NotPositiveDefiniteError:
-        # The preconditioned value has no units of damping; a longer run on C_λ itself has.
-        spectrum = lanczos_spectrum(self.operator, steps=40, seed=self._seed)
-        return not_positive_definite(spectrum.smallest_lower)
+        # The preconditioned value has no units of damping.
+        return measured(self.operator, 0.0, self._seed)
 
     def _largest(self) -> float:
         """The largest eigenvalue of `M⁻¹C̃_λ` over a few mini-batches."""
@@ -275,8 +271,3 @@ class _PreparedAstra(PreparedSolver):
             f"steps are limited to max_steps={self.settings.max_steps}, but a bias of {self.settings.bias:g} "
             f"needs {self._wanted}: allow more, add damping, or use a better preconditioner"
         )
-
-
-def _below(value: Any, least: int) -> bool:
-    """Whether it is no integer of at least that."""
-    return isinstance(value, bool) or not isinstance(value, int) or value < least

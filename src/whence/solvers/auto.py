@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-from whence.errors import InputError
 from whence.linalg import LinearOperator
-from whence.solvers.arnoldi import Arnoldi
 from whence.solvers.base import Solver
-from whence.solvers.block_diagonal import BlockDiagonal
-from whence.solvers.cg import CG
 from whence.solvers.choice import choose_by_cost
-from whence.solvers.datainf import DataInf
-from whence.solvers.exact import Exact
-from whence.solvers.kronecker import EKFAC, KFAC, Diagonal, Identity
-from whence.solvers.lissa import LiSSA
-from whence.solvers.nystrom import Nystrom
-
-_NAMED: dict[str, type[Solver]] = {
-    "exact": Exact,
-    "cg": CG,
-    "lissa": LiSSA,
-    "ekfac": EKFAC,
-    "kfac": KFAC,
-    "diagonal": Diagonal,
-    "identity": Identity,
-    "block_diagonal": BlockDiagonal,
-    "arnoldi": Arnoldi,
-    "nystrom": Nystrom,
-    "datainf": DataInf,
-}
+from whence.solvers.names import named_solver, solver_name
 
 
 def require_solver(solver: Solver | str) -> None:
@@ -36,8 +14,8 @@ def require_solver(solver: Solver | str) -> None:
     Raises:
         InputError: an unknown name.
     """
-    if not isinstance(solver, Solver) and solver != "auto" and solver not in _NAMED:
-        raise InputError(f"solver={solver!r}: expected 'auto', {', '.join(map(repr, _NAMED))}, or a Solver")
+    if not isinstance(solver, Solver):
+        solver_name(solver)
 
 
 def choose_solver(
@@ -54,9 +32,9 @@ def choose_solver(
     Raises:
         InputError: an unknown name.
     """
-    require_solver(solver)
     if isinstance(solver, Solver):
         return solver, "as given"
-    if solver in _NAMED:
-        return _NAMED[solver](), "as asked, with its defaults"
+    name = solver_name(solver)
+    if name != "auto":
+        return named_solver(name, operator), "as asked, with its defaults"
     return choose_by_cost(operator, memory=memory, damped=damped)

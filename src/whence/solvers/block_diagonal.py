@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import whole
 from whence.curvature.gauss_newton import GaussNewtonOperator
 from whence.curvature.layer_blocks import layer_factors, layer_matrices, roots_each
 from whence.errors import (
-    InputError,
     NonFiniteError,
     NotPositiveDefiniteError,
     OutOfMemoryError,
@@ -26,6 +26,7 @@ from whence.solvers.base import PreparedSolver, Solver
 from whence.solvers.fixed_inverse import OneApplication
 from whence.solvers.floor import eigenvalue_floor
 from whence.solvers.kronecker import data_term, layer_gradients
+from whence.solvers.repair import round_up
 
 _MEMORY_SHARE = 0.8
 # A squared pivot below this share of the largest diagonal entry is rounding.
@@ -58,9 +59,7 @@ class BlockDiagonal(Solver):
     name = "block_diagonal"
 
     def __init__(self, max_size: int = 4096, *, strict: bool = True):
-        if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
-            raise InputError(f"max_size={max_size!r}: expected an integer ≥ 1")
-        self.max_size = max_size
+        self.max_size = whole("max_size", max_size, 1)
         self.strict = strict
 
     def settings(self) -> dict[str, Any]:
@@ -195,10 +194,10 @@ def _cholesky(matrix: Float[Tensor, "m m"], block: Block, mean: float) -> Float[
     factor, info = torch.linalg.cholesky_ex(matrix)
     smallest = float(factor.diagonal().square().min()) if matrix.numel() else 1.0
     if int(info) != 0 or smallest <= _SINGULAR * largest:
-        repair = 0.1 * mean if mean > 0 else 1.0
+        repair = round_up(0.1 * mean) if mean > 0 else 1.0
         raise NotPositiveDefiniteError(
             f"damping: the curvature of block {block.name!r} is singular. Use damping='auto', "
-            f"RelativeDamping(0.1), or at least damping={repair:.3g}.",
+            f"RelativeDamping(0.1), or at least damping={repair:.2g}.",
             eigenvalue=0.0,
             damping=repair,
         )

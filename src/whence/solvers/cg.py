@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from whence.arguments import number, whole
 from whence.errors import InputError, NotPositiveDefiniteError
 from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.progress import progress_bar
@@ -20,11 +21,13 @@ from whence.solvers.preconditioner import (
     preconditioner_settings,
     prepare_preconditioner,
 )
+from whence.solvers.repair import measured
 
 Stop = Literal["residual", "scores"]
 _RESTARTS = 3
 # Iterations that measure the error where max_iterations stopped them: as many again, within these limits.
 _LOOK_AHEAD, _MOST_LOOK_AHEAD = 10, 50
+_MET = "Conjugate gradients met a direction of negative curvature. "
 
 
 class CG(Solver):
@@ -71,18 +74,13 @@ class CG(Solver):
         score_rtol: float = 1e-3,
         top_k: int = 10,
     ):
-        if not 0 < rtol < 1:
-            raise InputError(f"rtol={rtol!r}: expected a relative tolerance between 0 and 1, e.g. 1e-5")
-        if max_iterations < 1 or block < 1:
-            raise InputError(f"max_iterations={max_iterations!r}, block={block!r}: both must be at least 1")
+        relative = "a relative tolerance between 0 and 1, e.g."
+        number("rtol", rtol, above=0, below=1, expected=f"{relative} 1e-5")
+        for name, value in (("max_iterations", max_iterations), ("block", block), ("top_k", top_k)):
+            whole(name, value, 1)
         if stop not in ("residual", "scores"):
             raise InputError(f"stop={stop!r}: expected 'residual' or 'scores'")
-        if not 0 < score_rtol < 1:
-            raise InputError(
-                f"score_rtol={score_rtol!r}: expected a relative tolerance between 0 and 1, e.g. 1e-3"
-            )
-        if top_k < 1:
-            raise InputError(f"top_k={top_k!r}: expected at least 1 example")
+        number("score_rtol", score_rtol, above=0, below=1, expected=f"{relative} 1e-3")
         check_preconditioner(preconditioner, required=False)
         self.rtol = rtol
         self.max_iterations = max_iterations
@@ -258,15 +256,5 @@ class _PreparedCG(PreparedSolver):
         self.notes["smallest_ritz"] = min(smallest, self.notes.get("smallest_ritz", smallest))
         self.notes["largest_ritz"] = max(largest, self.notes.get("largest_ritz", largest))
 
-    def _not_positive(self, seen: float) -> NotPositiveDefiniteError:
-        spectrum = lanczos_spectrum(self.operator, steps=40, seed=self._seed)
-        smallest = min(seen, spectrum.smallest_lower)
-        repair = -smallest * 1.1
-        return NotPositiveDefiniteError(
-            f"conjugate gradients met a direction of negative curvature ({seen:.4g}): C_λ is not positive "
-            f"definite, so the model is not at a minimum of this objective. Add about damping={repair:.3g} "
-            "to "
-            "what is set now, use curvature='ggn', or train to convergence.",
-            eigenvalue=smallest,
-            damping=repair,
-        )
+    def _not_positive(self, quotient: float) -> NotPositiveDefiniteError:
+        return measured(self.operator, quotient, self._seed, seen=_MET)

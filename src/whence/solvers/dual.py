@@ -11,6 +11,7 @@ from whence.linalg import FactoredOperator, InPlaceCholesky, LinearOperator, spl
 from whence.memory import memory_errors
 from whence.solvers.cost import dual_precision
 from whence.solvers.direct import Direct
+from whence.solvers.repair import round_up
 
 # A factorisation in float32 of a matrix with this condition number gains two digits per residual correction.
 _SINGLE_CONDITION = 1e5
@@ -54,10 +55,10 @@ class PreparedDual(Direct):
         if found is None:
             assert factor.n_examples is not None
             smallest = float(diagonal.min())
-            repair = _RESOLVED * smallest * self._trace / factor.n_examples
+            repair = round_up(_RESOLVED * smallest * self._trace / factor.n_examples)
             raise NotPositiveDefiniteError(
                 f"damping: damping and weight decay of {smallest:.3g} are lost in rounding beside the "
-                f"curvature, also in float64. Use damping='auto', or at least damping={repair:.3g}.",
+                f"curvature, also in float64. Use damping='auto', or at least damping={repair:.2g}.",
                 eigenvalue=smallest,
                 damping=repair,
             )

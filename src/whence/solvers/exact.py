@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
+from whence.errors import InputError, UnsupportedError
 from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.memory import memory_errors
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solver
 from whence.solvers.direct import Direct
 from whence.solvers.dual import PreparedDual, dual_form
+from whence.solvers.repair import of_eigenvalues
 
 Space = Literal["auto", "primal", "dual"]
 Method = Literal["cholesky", "eigh"]
@@ -88,7 +89,7 @@ class _PrimalCholesky(Direct):
             with progress_bar(f"Cholesky factorisation of {operator.size:,} × {operator.size:,}", None):
                 factor, info = torch.linalg.cholesky_ex(dense)
             if int(info) != 0:
-                raise _indefinite(torch.linalg.eigvalsh(dense))
+                raise of_eigenvalues(torch.linalg.eigvalsh(dense), operator.dtype)
             bound, proven = _proven_lower_bound(operator, dense, factor)
         super().__init__(operator, bound, proven)
         self._factor = factor
@@ -111,7 +112,7 @@ class _PrimalEigh(Direct):
         ):
             values, self._vectors = torch.linalg.eigh(operator.to_dense())
         if values[0] <= 0:
-            raise _indefinite(values)
+            raise of_eigenvalues(values, operator.dtype)
         # eigh is backward stable: each eigenvalue is right to a small multiple of eps·‖C‖ (Weyl).
         rounding = operator.size * torch.finfo(torch.float64).eps * float(values[-1])
         super().__init__(operator, max(operator.lower_bound, float(values[0]) - rounding), True)
@@ -126,21 +127,6 @@ class _PrimalEigh(Direct):
 
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return (self._vectors @ ((self._vectors.T @ rhs.double()) / self._values[:, None])).to(rhs.dtype)
-
-
-def _indefinite(values: Float[Tensor, " p"]) -> NotPositiveDefiniteError:
-    """The error for a spectrum (ascending) that is not safely positive."""
-    smallest = float(values[0])
-    # At the least, what rounding of the largest eigenvalue can hide.
-    rounding = len(values) * torch.finfo(torch.float64).eps * float(values.abs().max())
-    repair = max(-1.1 * smallest, 10 * rounding, torch.finfo(torch.float64).tiny)
-    return NotPositiveDefiniteError(
-        f"the curvature is not positive definite: its most negative eigenvalue is {smallest:.4g}. The model "
-        f"is not at a strict minimum of this objective. Add at least damping={repair:.3g} to what is set "
-        "now, use curvature='ggn', or train to convergence.",
-        eigenvalue=smallest,
-        damping=repair,
-    )
 
 
 def _proven_lower_bound(

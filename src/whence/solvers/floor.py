@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from whence.errors import NotPositiveDefiniteError
 from whence.linalg import FactoredOperator, LinearOperator, lanczos_spectrum, split_diagonal
+from whence.solvers.repair import measured
 
 
 def eigenvalue_floor(operator: LinearOperator, seed: int) -> tuple[float, bool]:
@@ -16,19 +16,8 @@ def eigenvalue_floor(operator: LinearOperator, seed: int) -> tuple[float, bool]:
         return operator.lower_bound, True
     spectrum = lanczos_spectrum(operator, seed=seed)
     if spectrum.smallest <= 0:
-        raise not_positive_definite(spectrum.smallest_lower)
+        raise measured(operator, spectrum.smallest, seed)
     return spectrum.smallest_positive, False
-
-
-def not_positive_definite(eigenvalue: float) -> NotPositiveDefiniteError:
-    """The error for an eigenvalue, or a Rayleigh quotient, that is not positive."""
-    repair = max(-1.1 * eigenvalue, 1e-12)
-    return NotPositiveDefiniteError(
-        f"the curvature is not positive definite: it has the eigenvalue {eigenvalue:.4g} or lower. Add at "
-        f"least damping={repair:.3g} to what is set now, use curvature='ggn', or train to convergence.",
-        eigenvalue=eigenvalue,
-        damping=repair,
-    )
 
 
 def lacking(operator: LinearOperator) -> str:

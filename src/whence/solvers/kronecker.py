@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import number, whole
 from whence.curvature.gauss_newton import GaussNewtonOperator
 from whence.curvature.hessian import HessianOperator
 from whence.curvature.kronecker import (
@@ -27,11 +27,12 @@ from whence.curvature.kronecker import (
     inverse_operator,
     kronecker_inverses,
 )
-from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
+from whence.errors import NotPositiveDefiniteError, UnsupportedError
 from whence.gradients import GradientEngine, LayerGradients
 from whence.linalg import LinearOperator, split_diagonal
 from whence.solvers.base import PreparedSolver, Solution, Solver
 from whence.solvers.damping import Damping, RelativeDamping
+from whence.solvers.repair import round_up
 from whence.store import check_run_directory
 
 # Where an operator's memo says which directory keeps its factors.
@@ -70,13 +71,9 @@ class _Kronecker(BlockSolver):
         strict: bool = True,
     ):
         self.options = KroneckerOptions(self.method, labels, draws, sharing, strict)
-        number = isinstance(score_rtol, Real) and not isinstance(score_rtol, bool)
-        if not (number and 0 <= score_rtol < 1):
-            raise InputError(f"score_rtol={score_rtol!r}: expected a number from 0 (exact) to below 1")
-        if isinstance(probes, bool) or not isinstance(probes, int) or probes < 0:
-            raise InputError(f"probes={probes!r}: expected an integer ≥ 0")
-        self.score_rtol = float(score_rtol)
-        self.probes = probes
+        words = "a number from 0 (exact) to below 1"
+        self.score_rtol = number("score_rtol", score_rtol, least=0, below=1, expected=words)
+        self.probes = whole("probes", probes, 0)
         self.strict = strict
 
     def settings(self) -> dict[str, Any]:
@@ -345,11 +342,12 @@ def _require_damping(curvature: KroneckerCurvature, damping: dict[str, float]) -
     for block, values in zip(curvature.blocks, curvature.eigenvalues):
         smallest = float(values.min()) + damping[block.name]
         if smallest <= 1e-7 * float(values.max()):
-            repair = 0.1 * float(values.double().mean())
+            mean = float(values.double().mean())
+            repair = round_up(0.1 * mean) if mean > 0 else 1.0
             raise NotPositiveDefiniteError(
                 f"damping: the Kronecker curvature of {block.name!r} is singular (smallest eigenvalue "
                 f"{smallest:.3g}, largest {float(values.max()):.3g}). Use damping='auto', "
-                f"RelativeDamping(0.1), or at least damping={repair:.3g}.",
+                f"RelativeDamping(0.1), or at least damping={repair:.2g}.",
                 eigenvalue=smallest,
                 damping=repair,
             )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import DivergenceError, InputError, NotPositiveDefiniteError
+from whence.arguments import number, whole
+from whence.errors import DivergenceError, InputError
 from whence.linalg import LinearOperator, lanczos_spectrum
 from whence.progress import progress_bar
 from whence.solvers.base import PreparedSolver, Solution, Solver, solution_from
-from whence.solvers.floor import not_positive_definite
 from whence.solvers.lissa_errors import judge, missing_part, predict
+from whence.solvers.repair import measured
 
 # Mini-batches whose largest eigenvalue is measured to choose the scale, and the margin above the largest
 # seen.
@@ -75,18 +77,14 @@ class LiSSA(Solver):
         bias: float = 1e-2,
         max_depth: int = 20_000,
     ):
-        if scale is not None and not (math.isfinite(scale) and scale > 0):
-            raise InputError(
-                f"scale={scale!r}: expected a positive number above the largest eigenvalue, or None"
-            )
-        if depth is not None and depth < 1:
-            raise InputError(f"depth={depth!r}: expected at least 1 step, or None")
-        if repeats < 1 or batch_size < 1 or max_depth < 1:
-            raise InputError(
-                f"repeats={repeats}, batch_size={batch_size}, max_depth={max_depth}: all must be at least 1"
-            )
-        if not 0 < bias < 1:
-            raise InputError(f"bias={bias!r}: expected a number between 0 and 1")
+        if scale is not None:
+            words = "a positive number above the largest eigenvalue, or None"
+            number("scale", scale, above=0, expected=words)
+        if depth is not None:
+            whole("depth", depth, 1, expected="a whole number of at least 1 step, or None")
+        for name, value in (("repeats", repeats), ("batch_size", batch_size), ("max_depth", max_depth)):
+            whole(name, value, 1)
+        number("bias", bias, above=0, below=1)
         self.scale = scale
         self.depth = depth
         self.repeats = repeats
@@ -129,13 +127,7 @@ class _PreparedLiSSA(PreparedSolver):
         if not proven:
             spectrum = lanczos_spectrum(operator, seed=seed)
             if spectrum.smallest <= 0:
-                raise NotPositiveDefiniteError(
-                    f"the curvature has the eigenvalue {spectrum.smallest:.4g} or lower, so the Neumann "
-                    "series diverges. Add at least "
-                    f"damping={-1.1 * spectrum.smallest_lower:.3g}, or use curvature='ggn'.",
-                    eigenvalue=spectrum.smallest,
-                    damping=-1.1 * spectrum.smallest_lower,
-                )
+                raise measured(operator, spectrum.smallest, seed, seen="The Neumann series diverges. ")
             smallest = spectrum.smallest_positive
         super().__init__(operator, smallest, proven)
         self.scale = settings.scale if settings.scale is not None else self._measured_scale()
@@ -192,7 +184,8 @@ class _PreparedLiSSA(PreparedSolver):
         else:
             assert self.operator.n_examples is not None
             cost = repeats * self.depth * self._batch / self.operator.n_examples
-            bias = missing_part(self.operator, residual, cost, not_positive_definite)
+            refused = partial(measured, self.operator, seed=self._seed)
+            bias = missing_part(self.operator, residual, cost, refused)
             missing = (bias * residual).sum(0).clamp(min=0)
         verdict = judge(
             answer,

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.errors import InputError
+from whence.arguments import number, whole
 from whence.linalg import LinearOperator, split_diagonal
 from whence.memory import memory_errors
 from whence.progress import progress_bar
 from whence.solvers.base import Solution, Solver, solution_from
 from whence.solvers.fixed_inverse import FixedInverse
-from whence.solvers.floor import eigenvalue_floor, not_positive_definite
+from whence.solvers.floor import eigenvalue_floor
+from whence.solvers.repair import measured
 
 _FIRST_RANK = 16
 _PROBES = 8
@@ -37,15 +38,12 @@ class LowRankSolver(Solver):
     """
 
     def __init__(self, rank: int | Literal["auto"] = "auto", discarded: float = 0.05, max_rank: int = 256):
-        if rank != "auto" and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-            raise InputError(f"rank={rank!r}: expected a number of directions of at least 1, or 'auto'")
-        if not 0 < discarded < 1:
-            raise InputError(
-                f"discarded={discarded!r}: expected a share of the effective dimension between 0 and 1, "
-                "e.g. 0.05"
-            )
-        if isinstance(max_rank, bool) or not isinstance(max_rank, int) or max_rank < 1:
-            raise InputError(f"max_rank={max_rank!r}: expected an integer of at least 1")
+        if not isinstance(rank, str) or rank != "auto":
+            words = "a whole number of directions of at least 1, or 'auto'"
+            rank = whole("rank", rank, 1, expected=words)
+        words = "a share of the effective dimension between 0 and 1, e.g. 0.05"
+        number("discarded", discarded, above=0, below=1, expected=words)
+        max_rank = whole("max_rank", max_rank, 1)
         self.rank = rank
         self.discarded = discarded
         self.max_rank = max_rank
@@ -162,7 +160,7 @@ class PreparedLowRank(FixedInverse):
         energy = (outside * self._split.matmat(outside)).double().sum()
         mean = float(energy / outside.double().square().sum())
         if mean <= 0:
-            raise not_positive_definite(mean)
+            raise measured(self.operator, 0.0, seed)  # the mean is of the scaled operator
         left = abs(mean - shift) / mean * (p - r)
         return mean, left / max(left + inside, 1e-300)
 
@@ -193,7 +191,7 @@ class PreparedLowRank(FixedInverse):
         parts = torch.stack(self._parts(rhs))  # (2, p, k)
         images = self.operator.matmat(torch.cat(list(parts), dim=1))
         images = images.unflatten(1, (2, k)).movedim(1, 0)
-        weights = _galerkin(parts, images, rhs).to(rhs.dtype)
+        weights = _galerkin(self.operator, parts, images, rhs).to(rhs.dtype)
         x = (weights[:, None] * parts).sum(0)
         residual = rhs - (weights[:, None] * images).sum(0)
         return solution_from(
@@ -215,7 +213,7 @@ class PreparedLowRank(FixedInverse):
         `v` itself, and a self-influence would seem to have no error."""
         direction = self._apply_inverse(residual)
         image = self.operator.matmat(direction)
-        weights = _galerkin(parts, images, image).to(image.dtype)
+        weights = _galerkin(self.operator, parts, images, image).to(image.dtype)
         direction = direction - (weights[:, None] * parts).sum(0)
         energy = (direction * (image - (weights[:, None] * images).sum(0))).double().sum(0)
         gain = (residual * direction).double().sum(0) / energy
@@ -223,7 +221,10 @@ class PreparedLowRank(FixedInverse):
 
 
 def _galerkin(
-    parts: Float[Tensor, "2 p k"], images: Float[Tensor, "2 p k"], rhs: Float[Tensor, "p k"]
+    operator: LinearOperator,
+    parts: Float[Tensor, "2 p k"],
+    images: Float[Tensor, "2 p k"],
+    rhs: Float[Tensor, "p k"],
 ) -> Float[Tensor, "2 k"]:
     """Per column, the weights `w` with `PᵀC P w = Pᵀv` for the two columns `P` (float64)."""
     gram = torch.einsum("apk,bpk->kab", parts.double(), images.double())
@@ -232,7 +233,7 @@ def _galerkin(
     sizes = gram.diagonal(dim1=1, dim2=2)
     if bool((sizes < 0).any()):
         norms = parts.double().square().sum(1).T
-        raise not_positive_definite(float((sizes / norms.clamp(min=1e-300)).min()))
+        raise measured(operator, float((sizes / norms.clamp(min=1e-300)).min()), seed=0)
     # Unit energy, so that a part which is rounding (a column inside or outside U) is dropped for that alone.
     scale = torch.where(sizes > 0, sizes.clamp(min=1e-300).rsqrt(), torch.zeros_like(sizes))
     unit = scale[:, :, None] * gram * scale[:, None, :]

@@ -11,9 +11,10 @@ from torch import Tensor
 from whence.errors import UnsupportedError
 from whence.linalg import LinearOperator
 from whence.solvers.base import PreparedSolver
-from whence.solvers.floor import lacking, not_positive_definite
+from whence.solvers.floor import lacking
 from whence.solvers.low_rank import Directions, LowRankSolver, PreparedLowRank, SplitOperator
 from whence.solvers.preconditioner import InverseOperator
+from whence.solvers.repair import measured
 
 # Eigenvalues of the sketch below minus this many units of rounding are no rounding.
 _NEGATIVE = 1e3
@@ -65,7 +66,7 @@ class _PreparedNystrom(PreparedLowRank):
 
     def __init__(self, operator: LinearOperator, settings: Nystrom, seed: int):
         super().__init__(operator, settings, seed)
-        self._build(_Sketch(self._split, seed), seed)
+        self._build(_Sketch(self._split, operator, seed), seed)
 
     def as_preconditioner(self) -> LinearOperator:
         smallest = float(self._values[-1])
@@ -80,8 +81,8 @@ class _PreparedNystrom(PreparedLowRank):
 class _Sketch(Directions):
     """`Ω` and `AΩ`, with `A = C̃ − I`."""
 
-    def __init__(self, operator: SplitOperator, seed: int):
-        self._operator = operator
+    def __init__(self, operator: SplitOperator, original: LinearOperator, seed: int):
+        self._operator, self._original, self._seed = operator, original, seed
         self._generator = torch.Generator().manual_seed(seed)
         self._test = torch.zeros(operator.size, 0, dtype=operator.dtype, device=operator.device)
         self._image = self._test.clone()
@@ -105,7 +106,7 @@ class _Sketch(Directions):
         core = (self._test.T @ shifted).double()
         values, vectors = torch.linalg.eigh((core + core.T) / 2)
         if float(values[0]) < -_NEGATIVE * shift:
-            raise not_positive_definite(float(values[0]) + self._operator.shift)
+            raise measured(self._original, 0.0, self._seed)
         roots = values.clamp(min=max(0.1 * shift, 1e-300)).sqrt()
         left, right = torch.linalg.qr(shifted @ (vectors / roots).to(shifted.dtype))
         turn, sizes, _ = torch.linalg.svd(right.double())

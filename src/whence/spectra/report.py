@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 
-from whence.errors import InputError
+from whence.arguments import number, whole
 from whence.influence import FittedInfluence, MinimumCheck
 from whence.linalg import (
     Eigenpairs,
@@ -95,15 +93,10 @@ def spectrum_report(
     what `top` needs, and up to 600 with the Hessian.
     """
     for name, value, least in (("top", top, 1), ("steps", steps, 2), ("starts", starts, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name}={value!r}: expected an integer ≥ {least}")
-    if learning_rate is not None and not (
-        isinstance(learning_rate, Real)
-        and not isinstance(learning_rate, bool)
-        and math.isfinite(learning_rate)
-        and learning_rate > 0
-    ):
-        raise InputError(f"learning_rate={learning_rate!r}: expected None or a finite number above 0")
+        whole(name, value, least)
+    whole("seed", seed)
+    if learning_rate is not None:
+        number("learning_rate", learning_rate, above=0, expected="None or a finite number above 0")
     objective, operator = fitted.objective, fitted.curvature.operator
     parameters = objective.parameters
     chosen = layer_groups(parameters) if groups is None else named_groups(parameters, groups)

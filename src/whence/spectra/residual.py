@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from whence.arguments import whole
 from whence.curvature import HessianOperator, choose_curvature
-from whence.errors import InputError, UnsupportedError
+from whence.errors import UnsupportedError
 from whence.gradients import GradientEngine, HvpMode
 from whence.linalg import Estimate, LinearOperator, extreme_eigenpairs
 
@@ -72,8 +73,7 @@ def split_hessian(
     Source: Schraudolph 2002; Sagun et al. 2018, "Empirical analysis of the Hessian of over-parametrized
     neural networks", §2.
     """
-    if probes < 2:
-        raise InputError(f"probes={probes}: expected at least 2, for a standard error")
+    whole("probes", probes, 2, expected="a whole number of at least 2, for a standard error")
     objective = engine.objective
     gauss_newton = choose_curvature(engine, "ggn").data
     if engine.affine:

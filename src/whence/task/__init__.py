@@ -8,6 +8,7 @@ from whence.task.checks import (
     check_meaning,
     check_model,
 )
+from whence.task.data_form import DataForm, as_given
 from whence.task.examples import Examples
 from whence.task.independence import Seen, check_batch_independence
 from whence.task.labels import class_numbers
@@ -18,6 +19,7 @@ from whence.task.training_data import TrainingData, inputs_of, target_of, with_i
 
 __all__ = [
     "CustomRegulariser",
+    "DataForm",
     "Examples",
     "Measure",
     "Objective",
@@ -28,6 +30,7 @@ __all__ = [
     "TrainingData",
     "WeightDecay",
     "alone",
+    "as_given",
     "batched_backward",
     "check_batch_independence",
     "check_examples",

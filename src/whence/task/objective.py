@@ -18,6 +18,7 @@ from whence.memory import memory_budget
 from whence.store import fingerprint
 from whence.task.alone import alone, refuse_autocast
 from whence.task.batch import Forward, Target, default_forward, default_target, output_tensor
+from whence.task.data_form import DataForm
 from whence.task.examples import Examples
 from whence.task.held_model import Forwarded, hold_tensors, private_or_given
 from whence.task.parameters import ParameterSet
@@ -46,6 +47,7 @@ class Objective:
         loss: per-example loss on outputs.
         regulariser: `R`.
         constants: all other parameters and the buffers, which stay as they are.
+        form: how the user writes data, where that is not what the model reads.
         n, p: numbers of examples and of parameters.
 
     Raises:
@@ -66,6 +68,7 @@ class Objective:
         collate: Callable[[list[Any]], Any] | None = None,
         dtype: torch.dtype | None = None,
         memory: str | int | float = "auto",
+        form: DataForm | None = None,
     ):
         if not isinstance(model, nn.Module):
             raise InputError(
@@ -85,6 +88,7 @@ class Objective:
         self.memory_stated = memory != "auto"
         self.forward, self.target = forward or default_forward, target or default_target
         self._collate = collate
+        self.form = form
         with alone():
             self.examples = self.read(train, role="train")
         if regulariser is not None and weight_decay:
@@ -164,10 +168,24 @@ class Objective:
     def p(self) -> int:
         return self.parameters.size
 
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        """The user's labels in the order of the class numbers, where these are two things."""
+        return None if self.form is None else self.form.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The same as text."""
+        return None if self.classes is None else tuple(map(str, self.classes))
+
+    def given(self, data: Any, role: str) -> Any:
+        """Other examples in the form in which the user gave the training data."""
+        return data if self.form is None else self.form.columns(data, role)
+
     def read(self, data: Any, *, role: str) -> Examples:
         """Other examples (queries, candidates) under the same rules as the training data."""
         return Examples(
-            data,
+            data if self.form is None else self.form.read(data, role),
             role=role,
             collate=self._collate,
             dtype=self.dtype,
@@ -187,6 +205,7 @@ class Objective:
             collate=self._collate,
             dtype=self.dtype,
             memory=self.memory,
+            form=self.form,
             **self.regulariser.arguments(),
         )
         made.memory_stated = self.memory_stated

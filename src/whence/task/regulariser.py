@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.arguments import number
 from whence.errors import InputError, NonFiniteError
 from whence.linalg import DiagonalOperator, LinearOperator
 from whence.task.parameters import ParameterSet, matching_names
@@ -55,10 +54,7 @@ class WeightDecay(Regulariser):
         for pattern, alpha in table.items():
             if isinstance(alpha, Tensor) and alpha.ndim == 0:
                 alpha = alpha.item()
-            if isinstance(alpha, bool) or not (
-                isinstance(alpha, Real) and math.isfinite(alpha) and alpha >= 0
-            ):
-                raise InputError(f"weight_decay={alpha!r}: expected a finite number ≥ 0")
+            alpha = number("weight_decay", alpha, least=0, expected="a finite number ≥ 0")
             found = matching_names(parameters.names, pattern)
             if not found:
                 raise InputError(

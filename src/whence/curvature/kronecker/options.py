@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from whence.arguments import whole
 from whence.errors import InputError
 
 Method = Literal["ekfac", "kfac", "diagonal"]
@@ -47,5 +48,4 @@ class KroneckerOptions:
                 raise InputError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, known))}"
                 )
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise InputError(f"draws={self.draws!r}: expected an integer ≥ 1")
+        whole("draws", self.draws, 1)
