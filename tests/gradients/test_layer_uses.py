@@ -89,8 +89,6 @@ USES = {
     view_overwritten: ((4,), "linear", ""),
     weight_used_outside: ((4,), "dense", "gives other gradients than autograd"),
     only_used_outside: ((4,), "dense", "never called"),
-    part_without_gradients: ((4,), "linear", ""),
-    detached: ((4,), "linear", ""),
     given_by_name: ((4,), "linear", ""),
     never_called: ((4,), "linear", "the outputs do not depend on it"),
     at_many_positions: ((2, 3, 4), "linear", ""),
@@ -107,6 +105,12 @@ def test_uses_of_a_layer(body):
     rules = exact(plain(body, shape))
     assert rules["first"][0] == rule and reason in rules["first"][1], rules
     assert rules["last"] == ("linear", "")
+
+
+@pytest.mark.parametrize("body", [part_without_gradients, detached], ids=lambda body: body.__name__)
+def test_a_layer_that_is_cut_off_is_refused(body):
+    with pytest.raises(UnsupportedError, match=r"'first\.weight'"):
+        exact(plain(body, (4,)))
 
 
 def test_an_input_overwritten_in_place():
