@@ -1,6 +1,6 @@
 """Do bounds hold and estimates tell the size, over random settings? Against extended precision.
 
-    PYTHONPATH=src python benchmarks/error_bounds.py [--settings 120] [--seed 0] [--out out/error_bounds]
+    python benchmarks/error_bounds.py [--settings 120] [--seed 0] [--out out/error_bounds]
 
 Every setting is drawn from the seed: a model (softmax, binary logistic and linear regression, a small network
 with its Gauss-Newton matrix), well fitted or not, data of scale 1e-6 to 1e6, weight decay 1e-6 to 1e-1,
