@@ -12,6 +12,8 @@ from layer_models import (
 )
 from torch import Tensor, nn
 
+from whence.errors import UnsupportedError
+
 
 # What a forward pass may do with its layers.
 def twice(m: nn.Module, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import whence
 from problems import labels, normal
+from whence.errors import UnsupportedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 N, LAMBDA = 7, 0.5
@@ -37,7 +38,7 @@ def maps() -> nn.Module:
 
 
 def tokens() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 3))
+    return nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 5))
 
 
 def volumes() -> nn.Module:
@@ -144,10 +145,12 @@ def test_the_hessian_of_channels_last_images_is_right(mode):
     x, y = normal(N, 3, 4, 4), labels(N)
     options = {"curvature": "hessian", "damping": 20.0, "hvp_mode": mode, "solver": "exact"}
     expected = scores(fit("images", x, y, **options), x, y)
-    close(
-        scores(fit("images", channels_last(x), y, channels_last=True, **options), channels_last(x), y),
-        expected,
-    )
+    try:
+        made = fit("images", channels_last(x), y, channels_last=True, **options)
+    except UnsupportedError as refused:  # torch 2.13 has no forward mode of some layers at these strides
+        assert mode == "forward_over_reverse" and "hvp_mode='reverse_over_reverse'" in str(refused)
+        return
+    close(scores(made, channels_last(x), y), expected)
 
 
 def test_what_is_built_on_scores_takes_channels_last_images():
