@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/whence demo --out $(OUT)/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
