@@ -117,28 +117,26 @@ def _query(result: AuditResult, q: int) -> RenderableType:
     for column in ("label", "score", "± error", "removal"):
         table.add_column(column, justify="right", no_wrap=True, overflow="ellipsis", max_width=12)
     shown = min(_SHOWN, section.top)
-    for ranking, style in (
-        (section.scores.helpful(shown, q), "cyan"),
-        (section.scores.harmful(shown, q), "yellow"),
-    ):
-        _add_ranking(table, result, q, ranking, style)
+    rankings = ((section.scores.helpful(shown, q), "cyan"), (section.scores.harmful(shown, q), "yellow"))
+    # A list, not a generator: every ranking is to be added.
+    resolved = all([_add_ranking(table, result, q, ranking, style) for ranking, style in rankings])
     body: RenderableType = table
     if card.image is not None:
         body = Table.grid(padding=(0, 3, 0, 0))
         body.add_row(picture(card.image, card.scale), table)
-    note = Text(
-        "removal: predicted change of the query's measurement without that example;\n?: "
-        "not resolved against its errors, see the page",
-        style="dim",
-    )
+    note = Text("removal: predicted change of the query's measurement without that example", style="dim")
+    if not resolved:
+        note.append(";\n?: not resolved against its errors, see the page")
     return Group(title, Padding(body, (1, 0, 0, 0)), note)
 
 
-def _add_ranking(table: Table, result: AuditResult, q: int, ranking: Ranking, style: str) -> None:
-    fine = resolution(result.section)
+def _add_ranking(table: Table, result: AuditResult, q: int, ranking: Ranking, style: str) -> bool:
+    """Whether every change in it is resolved."""
+    fine, every = resolution(result.section), True
     table.add_row(Text(f"most {ranking.kind}", style=f"bold {style}"))
     for row in ranking:
         known = result.section.removal(q, row).resolved
+        every = every and known
         card: Card = result.section.train_card(row["train"])
         table.add_row(
             Text(one_line(card.title)),
@@ -150,6 +148,7 @@ def _add_ranking(table: Table, result: AuditResult, q: int, ranking: Ranking, st
                 style="" if known else "dim",
             ),
         )
+    return every
 
 
 def _error(error: float) -> str:
