@@ -118,14 +118,13 @@ def _query(result: AuditResult, q: int) -> RenderableType:
         table.add_column(column, justify="right", no_wrap=True, overflow="ellipsis", max_width=12)
     shown = min(_SHOWN, section.top)
     rankings = ((section.scores.helpful(shown, q), "cyan"), (section.scores.harmful(shown, q), "yellow"))
-    # A list, not a generator: every ranking is to be added.
-    resolved = all([_add_ranking(table, result, q, ranking, style) for ranking, style in rankings])
+    added = [_add_ranking(table, result, q, ranking, style) for ranking, style in rankings]
     body: RenderableType = table
     if card.image is not None:
         body = Table.grid(padding=(0, 3, 0, 0))
         body.add_row(picture(card.image, card.scale), table)
     note = Text("removal: predicted change of the query's measurement without that example", style="dim")
-    if not resolved:
+    if not all(added):
         note.append(";\n?: not resolved against its errors, see the page")
     return Group(title, Padding(body, (1, 0, 0, 0)), note)
 
