@@ -64,7 +64,7 @@ def test_terminal_and_page(flipped):
     plural = "" if smallest[0] == 1 else "s"
     assert f"rests on training example{plural} " in " ".join(output.split())
     page = (out / "report.html").read_text()
-    assert f"{100 * smallest[0] / 40:.2g} % of the training set" in page
+    assert f"{f'{100 * smallest[0] / 40:#.2g}'.rstrip('.')} % of the training set" in page
     assert "The predictions that rest on the fewest examples" in page and "confirmed" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
 

@@ -129,7 +129,7 @@ def test_what_is_refused():
     found = spectral_density(operator)
     with as_a_user():
         for options, message in (
-            ({"steps": 0}, r"steps=0: expected a whole number ≥ 1"),
+            ({"steps": 0}, r"steps=0: expected a whole number of at least 1"),
             ({"starts": 1.5}, r"starts=1.5"),
         ):
             with pytest.raises(InputError, match=message):

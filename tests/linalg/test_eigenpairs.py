@@ -117,12 +117,12 @@ def test_the_seed_decides():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, r"k=0: expected a whole number ≥ 1"),
+        ({"k": 0}, r"k=0: expected a whole number of at least 1"),
         ({"k": 101}, r"k=101: the operator has size 100; expected 1 ≤ k ≤ 100"),
-        ({"which": "middle"}, r"which='middle': expected one of largest, smallest"),
+        ({"which": "middle"}, r"which='middle': expected one of 'largest', 'smallest'"),
         ({"tolerance": 0.0}, r"tolerance=0.0: expected a positive number"),
         ({"tolerance": math.nan}, r"tolerance=nan"),
-        ({"k": 5, "max_products": 6}, r"max_products=6: expected a whole number ≥ 7"),
+        ({"k": 5, "max_products": 6}, r"max_products=6: expected a whole number of at least 7"),
     ],
 )
 def test_what_is_refused(options, message):

@@ -243,7 +243,7 @@ def test_settings_tell_losses_apart():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
+        ({"label_smoothing": 1.5}, r"label_smoothing=1\.5: expected a number in \[0, 1\]"),
         ({"token_reduction": "max"}, "token_reduction is 'max'"),
         ({"class_weights": [1.0, -1.0]}, "class_weights"),
         ({"class_weights": [1.0, float("nan")]}, "class_weights"),

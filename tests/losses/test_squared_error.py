@@ -61,7 +61,7 @@ def test_settings():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_out_of_range_is_refused(scale):
-    with pytest.raises(InputError, match="scale is"):
+    with pytest.raises(InputError, match=rf"^scale={scale}: expected a finite number above 0"):
         SquaredError(scale)
 
 

@@ -139,7 +139,7 @@ def test_an_attack_on_many_at_once(converged):
     assert "20 grey levels in l2 norm" in text and "1 query was mispredicted" in text
     if converged:
         assert "2 of 3 flip" in text and len(re.findall("dog → fish|fish → dog", text)) == 2
-        assert "2 % of 50 control predictions change (accuracy 90.0 → 88.0 %)." in text
+        assert "2.0 % of 50 control predictions change (accuracy 90.0 → 88.0 %)." in text
     else:
         assert "Retraining with seed 3 did not converge: ran out of iterations" in text
 

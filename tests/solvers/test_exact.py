@@ -14,7 +14,7 @@ from whence.curvature import GaussNewtonOperator, choose_curvature, gauss_newton
 from whence.errors import InputError, NotPositiveDefiniteError, OutOfMemoryError, UnsupportedError
 from whence.gradients import GradientEngine
 from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import Exact, dual
+from whence.solvers import Exact, cost, dual
 
 SPECTRUM = [0.01, 0.1, 0.5, 1.0, 2.0, 7.0, 30.0]
 
@@ -95,7 +95,7 @@ def test_dual_equals_primal(p, dtype):
 
 
 def test_a_large_dual_space_of_a_float32_operator_is_factorised_in_float32_and_refined(monkeypatch):
-    monkeypatch.setattr(dual, "_DOUBLE_SIZE", 10)
+    monkeypatch.setattr(cost, "_DOUBLE_SIZE", 10)
     rows = gaussian(60, 90, dtype=torch.float32)
     rhs = gaussian(90, 4, seed=5, dtype=torch.float32)
     for damping, precision in ((0.01, "float32"), (1e-5, "float64")):
@@ -114,7 +114,7 @@ def test_a_large_dual_space_of_a_float32_operator_is_factorised_in_float32_and_r
 
 
 def test_a_matrix_that_float32_cannot_factorise_is_formed_again_in_float64(monkeypatch):
-    monkeypatch.setattr(dual, "_DOUBLE_SIZE", 10)
+    monkeypatch.setattr(cost, "_DOUBLE_SIZE", 10)
     monkeypatch.setattr(dual, "_SINGLE_CONDITION", float("inf"))
     operator = Gram(gaussian(60, 20, dtype=torch.float32)).damped(1e-9)  # singular but for the damping
     assert Exact(space="dual").prepare(operator).notes["precision"] == "float64"

@@ -202,5 +202,5 @@ def test_class_means_beyond_the_memory_are_left_out_with_the_reason():
 
 
 def test_one_probe_has_no_standard_error(influence):
-    with pytest.raises(InputError, match="probes=1: expected at least 2"):
+    with pytest.raises(InputError, match="probes=1: expected a whole number of at least 2"):
         split_hessian(influence.fitted.engine, probes=1)
