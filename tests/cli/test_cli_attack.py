@@ -104,7 +104,9 @@ def test_a_range_that_is_guessed_is_told_and_promises_no_grid_but_that_of_pictur
     text = text.replace("network[0].req", "network[1].req").replace('"low": 0.0, "high": 1.0, ', "")
     result = attack(tmp_path, text, "--queries", "4", "--edits", "1", "--steps", "1")
     assert result.exit_code == 0, result.output
-    assert f"in the training inputs: 0 to {scale:.3f}, of which a grey level is 1/255;" in " ".join(
+    # Only pictures have grey levels.
+    unit = "grey level" if grid == "same" else "step"
+    assert f"in the training inputs: 0 to {scale:.3f}, of which a {unit} is 1/255;" in " ".join(
         result.stdout.split()
     )
     assert json.loads((tmp_path / "out/attack.json").read_text())["budget"]["grid"] == grid

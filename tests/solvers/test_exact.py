@@ -168,7 +168,11 @@ def test_zero_and_duplicate_right_hand_sides():
         .prepare(DenseOperator(matrix))
         .solve(torch.cat([column, torch.zeros(7, 1).double(), column], 1))
     )
-    assert torch.equal(solution.x[:, 0], solution.x[:, 2])
+    # Not to the last bit: matrix products may round the first and the last column of a block differently.
+    rounding = 1e-13 * SPECTRUM[-1] / SPECTRUM[0]
+    expected = torch.linalg.solve(matrix, column)[:, 0]
+    for each in (0, 2):
+        assert float((solution.x[:, each] - expected).norm() / expected.norm()) < rounding
     assert float(solution.x[:, 1].norm()) == 0.0
     assert float(solution.relative_residual[1]) == 0.0
     assert bool(torch.isfinite(solution.error_directions).all())
