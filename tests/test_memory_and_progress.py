@@ -102,6 +102,7 @@ def test_bars_are_silent_when_standard_error_is_no_terminal(capsys, total):
 
 @pytest.mark.parametrize(("enabled", "shown"), [(True, True), (False, False)])
 def test_bars_show_on_a_terminal_unless_disabled(capsys, monkeypatch, enabled, shown):
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one has no bars
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with progress_bar("fitting", 2, enabled=enabled) as bar:
         bar.advance(2)

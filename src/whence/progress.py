@@ -74,6 +74,9 @@ def progress_bar(label: str, total: int | None, *, enabled: bool = True) -> Iter
 
 def say(text: str, *, enabled: bool = True) -> None:
     """A line above the bars, where these would be shown."""
-    with progress_display(enabled) as display:
-        if not display.disable:
-            display.console.print(text, markup=False, highlight=False)
+    display = _display.get()
+    shown = enabled and sys.stderr.isatty() if display is None else not display.disable
+    if shown:
+        # Without bars nothing is redrawn: the line alone.
+        console = Console(stderr=True) if display is None else display.console
+        console.print(text, markup=False, highlight=False)

@@ -22,8 +22,9 @@ from torch.utils.checkpoint import checkpoint
 import whence
 from problems import labels, normal
 from whence.curvature import choose_curvature
-from whence.errors import InputError, UnsupportedError
-from whence.gradients import GradientEngine
+from whence.errors import InputError, NonFiniteError, UnsupportedError
+from whence.geometry import geometric_complexity, gradient_bounds, gradient_norms
+from whence.gradients import ExampleGradients, GradientEngine
 from whence.losses import CustomLoss
 from whence.task import Objective
 
@@ -39,6 +40,12 @@ def seeded(make, dtype=torch.float64) -> nn.Module:
 def objective(model: nn.Module, loss="cross_entropy", **options) -> Objective:
     dtype = next(model.parameters()).dtype
     return Objective(model, (normal(N, 4).to(dtype), labels(N)), loss=loss, **options)
+
+
+def checked(made: Objective) -> GradientEngine:
+    engine = GradientEngine(made)
+    engine.check_derivatives()
+    return engine
 
 
 def plain_losses(made: Objective, values: dict[str, Tensor]) -> Tensor:
@@ -171,7 +178,7 @@ RIGHT = {
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_derivatives_are_accepted_and_right(name):
     made = objective(seeded(RIGHT[name]))
-    engine = GradientEngine(made)
+    engine = checked(made)
     theta = made.parameters.flat()
     v = normal(made.p, seed=3)
     tolerance = 1e-3 if name == "float32 inside" else 1e-5
@@ -200,7 +207,7 @@ def test_a_float32_model_that_refuses_float64_is_accepted(kind):
         def forward(self, x: Tensor) -> Tensor:
             return self.last(kind(F.linear(x, self.first.weight, torch.zeros(60))))
 
-    engine = GradientEngine(objective(seeded(Only32, torch.float32), parameters=["first.weight", "last.*"]))
+    engine = checked(objective(seeded(Only32, torch.float32), parameters=["first.weight", "last.*"]))
     assert not engine.probe.exact
     assert choose_curvature(engine, "hessian").name == "hessian"
 
@@ -225,7 +232,7 @@ FIRST_ONLY = {
 def test_without_a_second_derivative_the_ggn_is_right_and_the_hessian_refused(name):
     make, way = FIRST_ONLY[name]
     made = objective(seeded(make))
-    engine = GradientEngine(made)
+    engine = checked(made)
     assert engine.forward_products == way
     operator = choose_curvature(engine, "ggn").data
     vectors = normal(made.p, 3, seed=4)
@@ -254,7 +261,7 @@ def test_the_culprits_of_a_hessian_are_named():
         (lambda: net(SavedIntermediate.apply), "'SavedIntermediate'"),
         (FIRST_ONLY["weight norm"][0], "Module '0.*weight normalisation.*fold"),
     ):
-        engine = GradientEngine(objective(seeded(make)))
+        engine = checked(objective(seeded(make)))
         with pytest.raises(UnsupportedError, match=words):
             choose_curvature(engine, "hessian")
 
@@ -262,14 +269,14 @@ def test_the_culprits_of_a_hessian_are_named():
 def test_checkpoints_are_named():
     """They compute layers again with the model's own parameters, not those that are differentiated by."""
     with pytest.raises(UnsupportedError, match="checkpointing"):
-        choose_curvature(GradientEngine(objective(seeded(Checkpointed))), "hessian")
+        choose_curvature(checked(objective(seeded(Checkpointed))), "hessian")
     with pytest.warns(UserWarning), pytest.raises(UnsupportedError, match=r"'first.weight'.*no gradient"):
-        GradientEngine(objective(seeded(lambda: Checkpointed(True))))
+        checked(objective(seeded(lambda: Checkpointed(True))))
     model = seeded(Checkpointed, torch.float32)
     train = (normal(N, 4).float(), labels(N))
     with pytest.raises(UnsupportedError, match="gradient checkpointing"):
-        GradientEngine(Objective(model, train, loss="cross_entropy", dtype=torch.float64))
-    assert GradientEngine(objective(model)).forward_products == "transposed"
+        checked(Objective(model, train, loss="cross_entropy", dtype=torch.float64))
+    assert checked(objective(model)).forward_products == "transposed"
 
 
 def test_wrappers_for_several_devices_are_named():
@@ -310,7 +317,7 @@ def test_the_order_of_differentiation_that_works_is_chosen_and_named():
         return 1 / (1 + x.abs()) ** 2
 
     model = seeded(lambda: net(lambda x: _Forward.apply(x)[0]))
-    engine = GradientEngine(objective(model))
+    engine = checked(objective(model))
     for mode in ("auto", "reverse_over_reverse", "forward_over_reverse"):
         with pytest.raises(UnsupportedError, match="second derivative is wrong"):
             choose_curvature(engine, "hessian", hvp_mode=mode)
@@ -374,12 +381,60 @@ WRONG = {
 }
 
 
+def a_curvature(made: Objective) -> object:
+    return choose_curvature(GradientEngine(made), "empirical_fisher")
+
+
+def a_gradient(made: Objective) -> object:
+    return ExampleGradients(GradientEngine(made), made.examples, made.loss).rows(slice(0, 1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("name", WRONG)
 def test_gradients_that_are_no_slopes_are_refused_by_name(name, dtype):
     make, words = WRONG[name]
     with pytest.raises(UnsupportedError, match=words):
-        GradientEngine(objective(seeded(make, dtype)))
+        checked(objective(seeded(make, dtype)))
+
+
+@pytest.mark.parametrize(
+    "use", [geometric_complexity, gradient_norms, gradient_bounds, a_curvature, a_gradient]
+)
+def test_whatever_makes_an_engine_of_its_own_checks(use):
+    make, words = WRONG["wrong backward"]
+    with pytest.raises(UnsupportedError, match=words):
+        use(objective(seeded(make)))
+
+
+def test_a_backward_pass_that_fails_without_a_word_is_named_by_its_kind():
+    class Silent(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return torch.tanh(x)
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise NotImplementedError
+
+    with pytest.raises(UnsupportedError, match="cannot be differentiated: NotImplementedError"):
+        checked(objective(seeded(lambda: net(Silent.apply))))
+
+
+def test_gradients_of_nan_are_refused_as_such():
+    class HiddenNaN(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nan_to_num(self.second(torch.sqrt(self.first(x) - 1.0)))
+
+    arguments = {"loss": "cross_entropy", "damping": 0.5, "progress": False}
+    for solver in ("exact", "cg", "ekfac", "identity"):
+        with pytest.raises(NonFiniteError, match="NaN or infinity"):
+            train = (normal(N, 4), labels(N))
+            fitted = whence.Influence(seeded(HiddenNaN), train, solver=solver, **arguments).fit()
+            fitted.scores((normal(2, 4, seed=1), labels(2)))
 
 
 @pytest.mark.parametrize("solver", ["identity", "ekfac", "exact"])
@@ -428,14 +483,14 @@ def absolute(f: Tensor, y: Tensor) -> Tensor:
 def test_a_loss_that_detaches_is_refused_and_one_that_does_not_is_right(parameters):
     model = seeded(lambda: net(torch.tanh))
     with pytest.raises(UnsupportedError, match=r"gradient of loss 'detached_weight'.*into the targets"):
-        GradientEngine(objective(model, CustomLoss(detached_weight), parameters=parameters))
+        checked(objective(model, CustomLoss(detached_weight), parameters=parameters))
     for loss in (focal, absolute):
-        assert GradientEngine(objective(model, CustomLoss(loss), parameters=parameters))
+        assert checked(objective(model, CustomLoss(loss), parameters=parameters))
 
 
 @pytest.mark.parametrize("loss", [hardsigmoid_loss, saved_intermediate_loss])
 def test_a_loss_without_a_right_second_derivative_is_refused_where_it_is_needed(loss):
-    engine = GradientEngine(objective(seeded(lambda: net(torch.tanh)), CustomLoss(loss)))
+    engine = checked(objective(seeded(lambda: net(torch.tanh)), CustomLoss(loss)))
     for name in ("ggn", "hessian"):
         with pytest.raises(UnsupportedError, match=r"second derivative"):
             choose_curvature(engine, name)
@@ -444,7 +499,7 @@ def test_a_loss_without_a_right_second_derivative_is_refused_where_it_is_needed(
 
 def test_the_derivatives_of_a_regulariser_are_checked():
     def made(function):
-        return GradientEngine(objective(seeded(lambda: net(torch.tanh)), regulariser=function))
+        return checked(objective(seeded(lambda: net(torch.tanh)), regulariser=function))
 
     for function, words in (
         (lambda values: (values["0.weight"] * values["0.weight"].detach()).sum(), "gradient of regulariser"),
@@ -467,7 +522,7 @@ def test_the_derivatives_of_a_regulariser_are_checked():
 def test_the_model_is_left_as_it_was():
     model = seeded(RIGHT["BatchNorm1d"], torch.float32)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    GradientEngine(objective(model))
+    checked(objective(model))
     after = model.state_dict()
     assert all(
         torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items()

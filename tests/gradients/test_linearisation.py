@@ -84,9 +84,9 @@ def test_per_example_gradients(problem, batch_size):
     torch.testing.assert_close(gradients.rows(torch.tensor([3, 0])), expected[[3, 0]], **TOLERANCE)
     torch.testing.assert_close(gradients.mean(), expected.mean(0), **TOLERANCE)
     directions, covered = normal(p, 3, seed=5), 0
-    for where, inner, norms in gradients.products(directions):
+    for where, inner, sizes in gradients.products(directions):
         torch.testing.assert_close(inner, expected[where] @ directions, **TOLERANCE)
-        torch.testing.assert_close(norms, expected[where].norm(dim=1), **TOLERANCE)
+        torch.testing.assert_close(sizes.norm, expected[where].norm(dim=1), **TOLERANCE)
         covered += where.stop - where.start
     assert covered == n
 
@@ -275,9 +275,9 @@ def test_sequences_of_several_lengths_under_a_linear_head(lengths):
             torch.testing.assert_close(gradients.rows(torch.tensor([i]))[0], expected, **TOLERANCE)
         rows = torch.cat([gradients.rows(slice(i, i + 1)) for i in range(4)])
         torch.testing.assert_close(gradients.mean(), rows.mean(0), **TOLERANCE)
-        for where, inner, norms in gradients.products(normal(rows.shape[1], 1)):
+        for where, inner, sizes in gradients.products(normal(rows.shape[1], 1)):
             torch.testing.assert_close(inner, rows[where] @ normal(rows.shape[1], 1), **TOLERANCE)
-            torch.testing.assert_close(norms, rows[where].norm(dim=1), **TOLERANCE)
+            torch.testing.assert_close(sizes.norm, rows[where].norm(dim=1), **TOLERANCE)
 
 
 @pytest.mark.parametrize("mode", ["reverse_over_reverse", "forward_over_reverse"])

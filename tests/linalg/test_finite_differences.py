@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import jvp
@@ -31,6 +31,7 @@ def along(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Callabl
 @pytest.mark.parametrize("name", MAPS)
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10**4), scale=st.sampled_from([1e-3, 1.0, 1e4]))
+@example(seed=8540, scale=1e-3)  # a small step moves the rounded outputs by one unit to both sides
 def test_a_right_derivative_passes_and_a_wrong_one_does_not(name, seed, scale):
     weights, x, v = normal(20, 30, seed=seed), normal(30, seed=seed + 1), normal(30, seed=seed + 2)
 

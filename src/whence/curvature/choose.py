@@ -67,6 +67,7 @@ def choose_curvature(
             whose derivatives torch returns wrong.
     """
     name = resolve_name("curvature", name, CURVATURES, aliases=_ALIASES)
+    engine.check_derivatives()
     objective = engine.objective
     loss = objective.loss
     affine = engine.affine

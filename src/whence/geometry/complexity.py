@@ -47,7 +47,9 @@ def geometric_complexity(
     check_model(objective.model)
     check_batch_independence(objective)
     read = as_examples(objective, examples)
-    size = GradientEngine(objective).batch_size
+    engine = GradientEngine(objective)
+    engine.check_derivatives()
+    size = engine.batch_size
     generator = torch.Generator().manual_seed(seed)
     found, products = [], 0
     with progress_bar("geometric complexity", len(read)) as bar:

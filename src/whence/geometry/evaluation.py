@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from whence.errors import InputError, UnsupportedError
 from whence.geometry.graph import leaves
+from whence.gradients import Evaluated
 from whence.influence import Measurement
 from whence.task import Examples, Objective, differentiable_attention
 
@@ -70,8 +71,16 @@ class InputGraph:
                     f"scalar {scalar.name!r} does not depend on the outputs differentiably (an argmax, a "
                     "comparison?); its gradient is asked for"
                 )
+            # Through the slopes in the outputs that gradients in the parameters go through too: autograd
+            # would lose those of a confident prediction, and the two sides would be of two functions.
+            at = Evaluated()
+            at.outputs, at.targets = self.outputs.detach(), self.targets
             (made,) = torch.autograd.grad(
-                values.sum(), self.inputs, retain_graph=True, materialize_grads=True
+                self.outputs,
+                self.inputs,
+                at.output_gradient(scalar.function),
+                retain_graph=True,
+                materialize_grads=True,
             )
         return made.reshape(self.count, -1)
 

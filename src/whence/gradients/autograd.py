@@ -129,7 +129,7 @@ def vmap_failure(objective: Objective) -> str | None:
     try:
         mapped = vmapped_vjp_each(objective)(batch, cotangents)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        return str(error).strip().splitlines()[0]
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
     # A tensor that all examples share can pass for one row per example when it has as many rows as the probe.
     tolerance = torch.finfo(objective.dtype).eps ** 0.5
     for part, other in zip(mapped, looped_vjp_each(objective)(batch, cotangents)):

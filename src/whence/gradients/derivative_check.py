@@ -103,6 +103,8 @@ def right_forward_product(probe: DerivativeProbe) -> ForwardProduct:
                 raise
             reasons.append(f"{way}: {_first_line(error)}")
             continue
+        if not bool(torch.isfinite(pulled).all()):
+            return way  # nothing to compare with: gradients of NaN are refused in their own words
         off = (cotangents * tangent).flatten(1).sum(1) - pulled
         size = cotangents.flatten(1).norm(dim=1) * tangent.norm() + pulled.abs()
         if bool((off.abs() <= (_ADJOINT if probe.exact else _ADJOINT_SHORT) * size).all()):

@@ -72,17 +72,31 @@ class GradientEngine:
         else:
             self.structure = "autograd"
             self._bytes_per_example = _graph_bytes(objective)
-            check_outputs(self.probe)
             reason = vmap_failure(objective)
             self.per_example = "vmap" if reason is None else f"one by one ({reason})"
             self._each = vmapped_vjp_each(objective) if reason is None else looped_vjp_each(objective)
         self.columns, self.batch_size = self._sizes(batch_size)
         self.forward_products: ForwardProduct = "transposed"
+        self._derivatives_checked = False
+
+    def check_derivatives(self) -> None:
+        """Refuse a model or a loss whose derivatives torch returns wrong, and settle how `J v` is taken.
+
+        Done once, and by the first linearisation at the latest. Whoever checks the examples as well does that
+        first: data that are wrong are then refused in words of their own.
+
+        Raises:
+            UnsupportedError: with what is wrong.
+        """
+        if self._derivatives_checked:
+            return
         if self.head is None:
+            check_outputs(self.probe)
             self.forward_products = right_forward_product(self.probe)
             if self.forward_products == "explicit rows":
                 self.batch_size = min(self.batch_size, self.rows_per_batch())
         check_loss(self.probe)
+        self._derivatives_checked = True
 
     @cached_property
     def probe(self) -> DerivativeProbe:
@@ -167,6 +181,7 @@ class GradientEngine:
 
     def linearise(self, examples: Examples, where: slice | Tensor) -> Linearisation:
         """The linearisation of these examples."""
+        self.check_derivatives()
         if self.head is None:
             return AutogradLinearisation(
                 self.objective, examples.batch(where), each=self._each, forward=self.forward_products
@@ -195,6 +210,7 @@ class GradientEngine:
         if self._kept is not None:
             yield from self._kept
             return
+        self.check_derivatives()  # it may lower the batch size
         examples = self.objective.examples
         keep = self.graph_bytes() <= self.objective.memory * _KEEP_SHARE
         kept = []

@@ -48,6 +48,7 @@ def count_forward(objective: Objective) -> Counted:
     """Of one or two training examples."""
     count = min(2, objective.n)
     batch = objective.examples.batch(range(count))
+    _ = objective.model  # it is chosen by running it, the first time that it is asked for
     counter = _Counter()
     with torch.no_grad(), counter:
         objective.outputs(objective.parameters.values, batch)

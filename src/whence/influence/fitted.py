@@ -143,6 +143,7 @@ class FittedInfluence(NotPickled):
             progress=options.progress,
         )
         check_batch_independence(objective, seen)
+        self.engine.check_derivatives()
         self.curvature: Curvature = choose_curvature(
             self.engine,
             options.curvature,
