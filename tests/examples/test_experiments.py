@@ -60,7 +60,9 @@ def test_figure2_leaves_out_what_did_not_converge(splits, monkeypatch):
         return result
 
     monkeypatch.setattr(softmax, "retrain_without", one_fails)
-    settings = figure2.Settings(removals=6, cross_checks=0, lissa_depth=300, lissa_repeats=2, lissa_batch=16, lissa_scale=10.0)
+    settings = figure2.Settings(
+        removals=6, cross_checks=0, lissa_depth=300, lissa_repeats=2, lissa_batch=16, lissa_scale=10.0
+    )
     result, points = figure2.experiment(train, test, None, settings)
     assert result["retraining"]["removals"] == 6 and result["retraining"]["converged"] == 5
     assert len(points["actual"]) == len(points["exact"]) == 5

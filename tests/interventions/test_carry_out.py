@@ -170,7 +170,10 @@ def test_a_network_of_images_is_edited_as_a_data_set():
         (lambda i: i.add((torch.ones(16), torch.tensor(0))), "A single example goes into a list"),
         (lambda i: i.perturb([1], "more"), "delta is a str that holds no numbers"),
         (lambda i: i.perturb([1], torch.ones(16), valid_range=3), "valid_range=3: expected"),
-        (lambda i: i.remove([1]).retrain(recipe(), queries(), seeds=3), "seeds=3: expected whole numbers in a list"),
+        (
+            lambda i: i.remove([1]).retrain(recipe(), queries(), seeds=3),
+            "seeds=3: expected whole numbers in a list",
+        ),
         (lambda i: i.remove(range(90)), "all 90 training examples are removed"),
         (lambda i: i.upweight([1], -1), "times=-1"),
         (lambda i: i.upweight([1], float("nan")), "times=nan"),
@@ -213,7 +216,11 @@ def test_edits_that_make_no_sense_are_refused(call, message):
         ),
         (lambda i: i.remove([1]).change(queries(), order="third"), InputError, "order='third'"),
         (lambda i: i.remove([1]).change(queries(), reduction="max"), InputError, "reduction='max'"),
-        (lambda i: i.remove([1]).retrain(recipe(), queries(), seeds=()), InputError, "seeds is empty: expected at least one"),
+        (
+            lambda i: i.remove([1]).retrain(recipe(), queries(), seeds=()),
+            InputError,
+            "seeds is empty: expected at least one",
+        ),
         (lambda i: i.remove([1]).retrain("train.py", queries()), InputError, "recipe='train.py'"),
     ],
 )

@@ -96,8 +96,14 @@ def test_the_hessian_of_a_network(method):
     [
         ({"method": "xtrace"}, r"method='xtrace': expected one of 'xdiag', 'diag\+\+', 'hutchinson'"),
         ({"products": 3}, r"products=3: expected a whole number of at least 4 for method='xdiag'"),
-        ({"products": 5, "method": "diag++"}, r"products=5: expected a whole number of at least 6 for method='diag\+\+'"),
-        ({"products": 1, "method": "hutchinson"}, r"products=1: expected a whole number of at least 2 for method='hutchinson'"),
+        (
+            {"products": 5, "method": "diag++"},
+            r"products=5: expected a whole number of at least 6 for method='diag\+\+'",
+        ),
+        (
+            {"products": 1, "method": "hutchinson"},
+            r"products=1: expected a whole number of at least 2 for method='hutchinson'",
+        ),
     ],
 )
 def test_what_is_refused(options, message):

@@ -100,8 +100,14 @@ def test_the_hessian_of_a_network(method):
     [
         ({"method": "guess"}, r"method='guess': expected one of 'xtrace', 'hutch\+\+', 'hutchinson'"),
         ({"products": 3}, r"products=3: expected a whole number of at least 4 for method='xtrace'"),
-        ({"products": 5, "method": "hutch++"}, r"products=5: expected a whole number of at least 6 for method='hutch\+\+'"),
-        ({"products": 1, "method": "hutchinson"}, r"products=1: expected a whole number of at least 2 for method='hutchinson'"),
+        (
+            {"products": 5, "method": "hutch++"},
+            r"products=5: expected a whole number of at least 6 for method='hutch\+\+'",
+        ),
+        (
+            {"products": 1, "method": "hutchinson"},
+            r"products=1: expected a whole number of at least 2 for method='hutchinson'",
+        ),
         ({"products": 10.0}, r"products=10.0"),
     ],
 )

@@ -54,7 +54,9 @@ def test_a_hessian_with_negative_eigenvalues_is_inverted_once_damping_makes_it_d
 
 def test_an_indefinite_hessian_is_refused_with_the_damping_that_repairs_it():
     operator = DenseOperator(with_spectrum([-0.5, 0.5, 1.0, 2.0, 3.0]))
-    with pytest.raises(NotPositiveDefiniteError, match=r"eigenvalue is -0\.5 or lower.*damping=0\.75") as caught:
+    with pytest.raises(
+        NotPositiveDefiniteError, match=r"eigenvalue is -0\.5 or lower.*damping=0\.75"
+    ) as caught:
         Arnoldi(rank=3).prepare(operator)
     Arnoldi(rank=3).prepare(operator.damped(caught.value.damping))
 

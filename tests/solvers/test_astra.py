@@ -205,7 +205,9 @@ def test_indefinite_curvature_is_refused():
     matrix = with_spectrum([-0.5, 0.5, 2.0, 4.0])
     identity = DiagonalOperator(torch.ones(4, dtype=torch.float64))
     for bound in (float("-inf"), 0.1):  # the second stands for a promise that is broken
-        with pytest.raises(NotPositiveDefiniteError, match=r"eigenvalue is -0\.5 or lower.*damping=0\.75") as caught:
+        with pytest.raises(
+            NotPositiveDefiniteError, match=r"eigenvalue is -0\.5 or lower.*damping=0\.75"
+        ) as caught:
             Astra(identity).prepare(Mean(matrix, bound))
         assert caught.value.damping > 0.5
 

@@ -176,7 +176,9 @@ def test_indefinite_curvature_is_refused():
         n_examples = N
 
     operator = Mean(with_spectrum([-0.5, 0.5, 2.0, 4.0]))
-    with pytest.raises(NotPositiveDefiniteError, match=r"eigenvalue is -0\.5 or lower.*damping=0\.75") as caught:
+    with pytest.raises(
+        NotPositiveDefiniteError, match=r"eigenvalue is -0\.5 or lower.*damping=0\.75"
+    ) as caught:
         LiSSA().prepare(operator)
     assert caught.value.damping > 0.5
 
