@@ -83,8 +83,13 @@ def _verdict(
     measured: dict[float, tuple[Tensor, float]], claimed: Tensor, rounding: float
 ) -> Discrepancy | None:
     size = float(claimed.norm())
-    for step in sorted(measured):
+    ascending = sorted(measured)
+    for step, larger in zip(ascending, [*ascending[1:], None]):
         slope, error = measured[step]
+        if larger is not None:
+            # Roundings of both differences can be equal by chance, which the next step gives away.
+            beside, its_error = measured[larger]
+            error = max(error, _off(slope, beside) - its_error)
         scale, off = max(size, float(slope.norm())), _off(slope, claimed)
         if error > _RESOLVED * scale or scale * step <= _CLEAR * rounding:
             continue
