@@ -19,6 +19,7 @@ from whence.errors import InputError, NonFiniteError
 from whence.gradients import ExampleGradients, GradientEngine, GradientSizes, HvpMode
 from whence.gradients.hvp import HVP_MODES
 from whence.influence.choice import say_choice
+from whence.influence.finite_gradients import require_finite_gradients
 from whence.influence.flat_loss import refuse_flat_loss
 from whence.influence.identity import fit_identity
 from whence.influence.measurements import Measurement, check_measurement
@@ -163,6 +164,9 @@ class FittedInfluence(NotPickled):
         say_choice(options.solver, self.solver, self.solver_reason, enabled=options.progress)
         if self.curvature.name in ("hessian", "ggn") and not isinstance(self.solver, Identity):
             refuse_flat_loss(objective, self.engine.batch_size)
+        # Solvers of blocks hand their gradients' factors on, and refuse NaN in these themselves.
+        blocks = isinstance(self.solver, (BlockSolver, BlockDiagonal))
+        gradients = None if blocks else self._mean_and_typical_gradient(None)
         with (
             progress_display(options.progress),
             memory_errors(
@@ -176,7 +180,7 @@ class FittedInfluence(NotPickled):
         if isinstance(self.solver, CG) and self.solver.stop == "scores":
             self.prepared.watch(self._watched())
         self.spectrum: Spectrum = self._spectrum()
-        self.mean_gradient, rms = self._mean_and_typical_gradient()
+        self.mean_gradient, rms = gradients or self._mean_and_typical_gradient(self.prepared)
         self.minimum: MinimumCheck = check_minimum(
             objective,
             self.curvature,
@@ -228,12 +232,17 @@ class FittedInfluence(NotPickled):
         steps = 1 if isinstance(self.prepared, PreparedBlocks) else _LANCZOS_STEPS
         return lanczos_spectrum(operator, steps=steps, starts=1, seed=self.options.seed)
 
-    def _mean_and_typical_gradient(self) -> tuple[Float[Tensor, " p"], float]:
-        """Of the training losses; from the gradients' factors where these are at hand."""
+    def _mean_and_typical_gradient(
+        self, prepared: PreparedSolver | None
+    ) -> tuple[Float[Tensor, " p"], float]:
+        """Of the training losses, all finite; from the gradients' factors where these are at hand."""
         train = self.train_gradients
-        if isinstance(self.prepared, PreparedBlocks):
-            return GradientSource(self.prepared.layers, train.examples, train.measure).mean_and_norm()
-        return train.mean(), train.typical_norm()
+        if isinstance(prepared, PreparedBlocks):
+            mean, size = GradientSource(prepared.layers, train.examples, train.measure).mean_and_norm()
+        else:
+            mean, size = train.mean(), train.typical_norm()
+        require_finite_gradients(train, mean)
+        return mean, size
 
     @functools.cached_property
     def identity(self) -> str:
