@@ -30,8 +30,10 @@ def along(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Callabl
 
 @pytest.mark.parametrize("name", MAPS)
 @settings(max_examples=20)
+# Roundings that are equal by chance on both sides, at one step and at two.
+@example(seed=8540, scale=1e-3)
+@example(seed=2992, scale=1.0)
 @given(seed=st.integers(0, 10**4), scale=st.sampled_from([1e-3, 1.0, 1e4]))
-@example(seed=8540, scale=1e-3)  # a small step moves the rounded outputs by one unit to both sides
 def test_a_right_derivative_passes_and_a_wrong_one_does_not(name, seed, scale):
     weights, x, v = normal(20, 30, seed=seed), normal(30, seed=seed + 1), normal(30, seed=seed + 2)
 

@@ -84,12 +84,13 @@ def _verdict(
 ) -> Discrepancy | None:
     size = float(claimed.norm())
     ascending = sorted(measured)
-    for step, larger in zip(ascending, [*ascending[1:], None]):
+    # Roundings of both differences can be equal by chance, at two steps even, which the next one gives away.
+    doubts = [0.0] * (len(ascending) + 1)
+    for i, (one, larger) in enumerate(itertools.pairwise(ascending)):
+        doubts[i] = _off(measured[one][0], measured[larger][0]) - measured[larger][1]
+    for i, step in enumerate(ascending):
         slope, error = measured[step]
-        if larger is not None:
-            # Roundings of both differences can be equal by chance, which the next step gives away.
-            beside, its_error = measured[larger]
-            error = max(error, _off(slope, beside) - its_error)
+        error = max(error, doubts[i], doubts[i + 1])
         scale, off = max(size, float(slope.norm())), _off(slope, claimed)
         if error > _RESOLVED * scale or scale * step <= _CLEAR * rounding:
             continue
