@@ -20,6 +20,7 @@ from whence.cli.task_cards import query_cards, train_cards
 from whence.cli.task_file import AuditTask
 from whence.errors import InputError
 from whence.influence import Trust, resolve_measurement, trust_of
+from whence.influence.measurements import measured_now
 from whence.interventions import Change, Intervention, Order, Outcome, RemovalCurve, removal_curve
 from whence.interventions.edited_objective import Reduction
 from whence.losses import Logistic, SmoothHinge
@@ -35,7 +36,6 @@ LEAD = (
     "A change of the training data, and what it does to each query: predicted from the trained model, and, "
     "where it was asked, by training again."
 )
-_BATCH = 256
 _NOTHING = (
     "nothing is changed: expected at least one of --remove 17,212, --relabel 5=3, --upweight 8=2, or a "
     "function change(influence) in the task file that returns an intervention"
@@ -269,13 +269,7 @@ def _measured(influence: Influence, queries: Any, measurement: Any) -> np.ndarra
     objective = influence.objective
     examples = objective.read(queries, role="queries")
     measured = resolve_measurement(measurement, objective.loss)
-    values = objective.parameters.values
-    with torch.no_grad():
-        parts = [
-            measured.function(objective.outputs(values, batch), objective.targets(batch))
-            for _, batch in examples.batches(_BATCH)
-        ]
-    return torch.cat(parts).double().cpu().numpy()
+    return measured_now(objective, examples, measured).numpy()
 
 
 def _write(result: ChangeResult, out: Path) -> None:

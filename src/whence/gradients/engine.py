@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -98,7 +97,7 @@ class GradientEngine:
         check_loss(self.probe)
         self._derivatives_checked = True
 
-    @cached_property
+    @functools.cached_property
     def probe(self) -> DerivativeProbe:
         """A few training examples on which derivatives are checked."""
         return probe(self.objective, self._bytes_per_example)

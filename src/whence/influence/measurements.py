@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
@@ -16,6 +17,7 @@ from whence.names import resolve_name
 from whence.task import Examples, Objective, Seen
 
 MEASUREMENTS = ("loss", "margin", "logit")
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,17 @@ def resolve_measurement(
         f"measurement={measurement!r} needs class scores, and loss {loss.name!r} has none. Pass a function "
         "of (outputs, targets)."
     )
+
+
+def measured_now(objective: Objective, examples: Examples, measurement: Measurement) -> Float[Tensor, " q"]:
+    """The measurement of every example as the model is: in float64, on the CPU."""
+    values = objective.parameters.values
+    with torch.no_grad():
+        parts = [
+            measurement.function(objective.outputs(values, batch), objective.targets(batch))
+            for _, batch in examples.batches(_BATCH)
+        ]
+    return torch.cat(parts).double().cpu()
 
 
 def check_measurement(objective: Objective, examples: Examples, measurement: Measurement, seen: Seen) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,13 +19,12 @@ from whence.influence import (
     resolve_measurement,
 )
 from whence.influence.identity import require_same
+from whence.influence.measurements import MEASUREMENTS, measured_now
 from whence.report.describe import Describe, Describer
 from whence.report.panels import Panel
 from whence.report.sections import ReportSection
 from whence.solvers import PreparedBlocks
 from whence.task import Examples
-
-_BATCH = 256
 
 
 def build_section(
@@ -105,14 +103,6 @@ def build_section(
 
 def measurement_now(fitted: FittedInfluence, examples: Examples, name: str) -> Float[Tensor, " q"] | None:
     """The measurement of each query as it is; `None` for a function, which scores know by its name alone."""
-    if name not in ("loss", "margin", "logit"):
+    if name not in MEASUREMENTS:
         return None
-    objective = fitted.objective
-    measured = resolve_measurement(name, objective.loss)
-    values = objective.parameters.values
-    with torch.no_grad():
-        parts = [
-            measured.function(objective.outputs(values, batch), objective.targets(batch))
-            for _, batch in examples.batches(_BATCH)
-        ]
-    return torch.cat(parts).double().cpu()
+    return measured_now(fitted.objective, examples, resolve_measurement(name, fitted.objective.loss))
