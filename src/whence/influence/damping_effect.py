@@ -15,13 +15,15 @@ _LEAST = 0.02
 # Above this share nothing is known of the scores without damping.
 _LOST = 0.9
 _SMALL = 0.02
+# Queries that are held against one another: the share hardly depends on which, their products cost k² p.
+_COLUMNS = 64
 
 
 def damping_share(gradients: Float[Tensor, "p k"], x: Float[Tensor, "p k"], damping: Damping) -> float:
     """The share `r` of scores that damping decides, between 0 and 1: `r = −d ln(score) / d ln λ`.
 
     From `dC_λ⁻¹/dλ = −C_λ⁻²`, the derivative of `vᵀC_λ⁻¹w` in `ln λ` is `−xᵀ(λy)` with the solutions
-    `x = C_λ⁻¹v` and `y = C_λ⁻¹w`, here those of the `k` queries for one another: nothing is solved for it.
+    `x = C_λ⁻¹v` and `y = C_λ⁻¹w`, here those of the first queries for one another: nothing is solved for it.
 
     Args:
         gradients: of the queries, as columns.
@@ -30,6 +32,7 @@ def damping_share(gradients: Float[Tensor, "p k"], x: Float[Tensor, "p k"], damp
     """
     if damping.value == 0:
         return 0.0
+    gradients, x = gradients[:, :_COLUMNS], x[:, :_COLUMNS]
     weights = damping.value if damping.diagonal is None else damping.diagonal.to(x)[:, None]
     with_damping = float((gradients.T @ x).double().norm())
     moved = float((x.T @ (weights * x)).double().norm())
