@@ -14,7 +14,7 @@ from measure import Run
 class Calibration:
     """A JSON file: competitor, its release, ladder and task fingerprint → the rung.
 
-    Whence is never remembered: its code changes between runs.
+    Wherefrom is never remembered: its code changes between runs.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -36,7 +36,7 @@ class Calibration:
             if best is None or run.error < best.error:
                 best = run
             if run.error <= TARGETS[competitor.family]:
-                if competitor.library != "whence":
+                if competitor.library != "wherefrom":
                     self._known[name] = rung
                     self._path.write_text(json.dumps(self._known, indent=1))
                 return settings, run

@@ -57,12 +57,12 @@ _PRIMAL = "dense p × p matrix: 206 GiB"
 
 COMPETITORS: tuple[Competitor, ...] = (
     # digits, exact
-    Competitor("whence", "exact", "digits", "hessian", "exact"),
+    Competitor("wherefrom", "exact", "digits", "hessian", "exact"),
     Competitor("pydvl", "direct", "digits", "hessian", "exact"),
     Competitor("dattri", "explicit", "digits", "hessian", "exact"),
     Competitor("curvlinops", "dense", "digits", "hessian", "exact"),
     # digits, conjugate gradients
-    Competitor("whence", "cg", "digits", "hessian", "cg", _rungs("rtol", _STEPS)),
+    Competitor("wherefrom", "cg", "digits", "hessian", "cg", _rungs("rtol", _STEPS)),
     Competitor(
         "pydvl", "cg", "digits", "hessian", "cg", _rungs("tolerance", (1e-4, 3e-5, 1e-5), maxiter=500)
     ),
@@ -99,10 +99,10 @@ COMPETITORS: tuple[Competitor, ...] = (
         _rungs("tolerance", (1e-4, 3e-5)),
     ),
     # digits, LiSSA
-    Competitor("whence", "lissa", "digits", "hessian", "lissa", _LISSA["digits"]),
+    Competitor("wherefrom", "lissa", "digits", "hessian", "lissa", _LISSA["digits"]),
     Competitor("pydvl", "lissa", "digits", "hessian", "lissa", _LISSA["digits"]),
     # MLP, Hessian
-    Competitor("whence", "cg", "mlp", "hessian", "cg", _rungs("rtol", _STEPS)),
+    Competitor("wherefrom", "cg", "mlp", "hessian", "cg", _rungs("rtol", _STEPS)),
     Competitor("pydvl", "direct", "mlp", "hessian", "exact", excluded=_PRIMAL),
     Competitor("dattri", "explicit", "mlp", "hessian", "exact", excluded=_PRIMAL),
     Competitor("pydvl", "cg", "mlp", "hessian", "cg", _rungs("tolerance", (1e-3, 3e-4, 1e-4), maxiter=200)),
@@ -125,10 +125,10 @@ COMPETITORS: tuple[Competitor, ...] = (
         "cg",
         _rungs("tolerance", (1e-4, 5e-5, 2e-5)),
     ),
-    Competitor("whence", "lissa", "mlp", "hessian", "lissa", _LISSA["mlp"]),
+    Competitor("wherefrom", "lissa", "mlp", "hessian", "lissa", _LISSA["mlp"]),
     Competitor("pydvl", "lissa", "mlp", "hessian", "lissa", _LISSA["mlp"]),
     # MLP, GGN
-    Competitor("whence", "exact", "mlp", "ggn", "exact"),
-    Competitor("whence", "cg", "mlp", "ggn", "cg", _rungs("rtol", _STEPS)),
+    Competitor("wherefrom", "exact", "mlp", "ggn", "exact"),
+    Competitor("wherefrom", "cg", "mlp", "ggn", "cg", _rungs("rtol", _STEPS)),
     Competitor("curvlinops", "cg", "mlp", "ggn", "cg", _rungs("tolerance", (1e-4, 5e-5, 2e-5))),
 )

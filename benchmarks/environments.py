@@ -37,15 +37,15 @@ REMOVED: dict[str, tuple[str, ...]] = {"bergson": ("torchvision", "torchaudio")}
 
 
 def python(environment: str) -> Path:
-    """The interpreter of a peer's environment; whence runs in the one that runs the benchmark."""
-    if environment == "whence":
+    """The interpreter of a peer's environment; wherefrom runs in the one that runs the benchmark."""
+    if environment == "wherefrom":
         return Path(sys.executable)
     return ENVIRONMENTS / environment / "bin" / "python"
 
 
 def prepare(environment: str, tell: Callable[[str], None]) -> None:
     """Creates and fills the environment unless it holds exactly these requirements already."""
-    if environment == "whence":
+    if environment == "wherefrom":
         return
     first = () if environment in WITHOUT_TORCH else (TORCH,)
     checked = (*first, *REQUIREMENTS[environment])

@@ -21,25 +21,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import whence
-from whence.errors import WhenceError
-from whence.testing.extended import ExtendedModel, extended_scores
+import wherefrom
+from wherefrom.errors import WherefromError
+from wherefrom.testing.extended import ExtendedModel, extended_scores
 
 KINDS = ("softmax", "binary", "squared", "mlp softmax", "mlp squared")
 LOSSES = {"softmax": "cross_entropy", "binary": "binary_cross_entropy", "squared": "squared_error"}
 SOLVERS: dict[str, Any] = {
-    "exact primal": whence.Exact(space="primal"),
-    "exact dual": whence.Exact(space="dual"),
-    "exact eigh": whence.Exact("eigh", space="primal"),
-    "cg": whence.CG(),
-    "cg rtol 1e-2": whence.CG(rtol=1e-2),
-    "cg 3 iterations": whence.CG(max_iterations=3),
-    "cg nystrom": whence.CG(preconditioner=whence.Nystrom(rank=8)),
-    "lissa": whence.LiSSA(repeats=4, batch_size=16, max_depth=400),
-    "nystrom": whence.Nystrom(rank=6),
-    "arnoldi": whence.Arnoldi(rank=8),
-    "block diagonal": whence.BlockDiagonal(),
-    "datainf": whence.DataInf(),
+    "exact primal": wherefrom.Exact(space="primal"),
+    "exact dual": wherefrom.Exact(space="dual"),
+    "exact eigh": wherefrom.Exact("eigh", space="primal"),
+    "cg": wherefrom.CG(),
+    "cg rtol 1e-2": wherefrom.CG(rtol=1e-2),
+    "cg 3 iterations": wherefrom.CG(max_iterations=3),
+    "cg nystrom": wherefrom.CG(preconditioner=wherefrom.Nystrom(rank=8)),
+    "lissa": wherefrom.LiSSA(repeats=4, batch_size=16, max_depth=400),
+    "nystrom": wherefrom.Nystrom(rank=6),
+    "arnoldi": wherefrom.Arnoldi(rank=8),
+    "block diagonal": wherefrom.BlockDiagonal(),
+    "datainf": wherefrom.DataInf(),
 }
 QUERIES = 8
 
@@ -123,7 +123,7 @@ def problem(setting: Setting) -> tuple[nn.Module, tuple[Tensor, Tensor], tuple[T
 
 def train(model: nn.Module, x: Tensor, y: Tensor, setting: Setting) -> None:
     """L-BFGS on the mean loss with the weight decay."""
-    loss = whence.losses.resolve_loss(setting.loss)
+    loss = wherefrom.losses.resolve_loss(setting.loss)
     optimiser = torch.optim.LBFGS(
         model.parameters(), max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-9
     )
@@ -161,7 +161,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     model, train, queries = problem(setting)
     row: dict[str, Any] = {"setting": setting.__dict__}
     try:
-        influence = whence.Influence(
+        influence = wherefrom.Influence(
             model,
             train,
             loss=setting.loss,
@@ -172,7 +172,7 @@ def measure(setting: Setting) -> dict[str, Any]:
             progress=False,
         ).fit()
         scores = influence.scores(queries)
-    except WhenceError as error:
+    except WherefromError as error:
         return {**row, "refused": type(error).__name__, "why": str(error)[:200]}
     true = reference(setting, model, train, queries)
     error = (scores.values.double() - true).abs()

@@ -8,8 +8,8 @@
 best, on the features (gradients by `vmap(grad)`, dense Hessian by `jvp` of `grad` in chunks, one solve);
 plain autograd through the network (a backward pass per example, `torch.autograd.functional.hessian`);
 conjugate gradients on Hessian products through the network, a query at a time; `Influence` on the head of the
-network; and Whence's own general path, with the detection of the head switched off. Times are CPU time of the
-process, so that other programs on the machine count little.
+network; and Wherefrom's own general path, with the detection of the head switched off. Times are CPU time of
+the process, so that other programs on the machine count little.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
-import whence
-from whence.geometry import gradient_split, head_against_network
-from whence.gradients import engine
-from whence.influence import head_scores
+import wherefrom
+from wherefrom.geometry import gradient_split, head_against_network
+from wherefrom.gradients import engine
+from wherefrom.influence import head_scores
 
 # n, q, d, c
 SIZES = ((1000, 20, 32, 10), (2000, 50, 64, 10), (4000, 50, 128, 10))
@@ -136,7 +136,7 @@ def speed_of(n: int, q: int, d: int, c: int) -> None:
         return head_scores(e[:n], y[:n], e[n:], y[n:], weight=weight, bias=bias, **options).values
 
     def influence() -> Tensor:
-        made = whence.Influence(
+        made = wherefrom.Influence(
             network, (x[:n], y[:n]), loss="cross_entropy", parameters="1", progress=False, **options
         )
         return made.fit().scores((x[n:], y[n:])).values
@@ -153,7 +153,7 @@ def speed_of(n: int, q: int, d: int, c: int) -> None:
     reference, base = min((timed(closed) for _ in range(3)), key=lambda made: made[1])
     ways = {
         "Influence, parameters= the head": influence,
-        "Whence's general path": general,
+        "Wherefrom's general path": general,
         "autograd, through the network": lambda: by_plain_autograd(network, (x[:n], y[:n]), (x[n:], y[n:])),
         "CG on products, a query at a time": lambda: by_products(network, (x[:n], y[:n]), (x[n:], y[n:])),
         "torch.func, on the features": lambda: by_autograd(weight, bias, (e[:n], y[:n]), (e[n:], y[n:])),
@@ -213,7 +213,7 @@ def share(folder: Path | None) -> None:
         model = trained(sizes, *train, DECAY)
         right = float((model(queries[0]).argmax(1) == queries[1]).double().mean())
         for damping in (1e-3, 1e-1):
-            fitted = whence.Influence(
+            fitted = wherefrom.Influence(
                 model,
                 train,
                 loss="cross_entropy",
@@ -239,7 +239,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("speed", "share"))
-    parser.add_argument("--data", type=Path, default=os.environ.get("WHENCE_DATA"))
+    parser.add_argument("--data", type=Path, default=os.environ.get("WHEREFROM_DATA"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     speed() if given.what == "speed" else share(given.data and Path(given.data))

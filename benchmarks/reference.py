@@ -1,4 +1,4 @@
-"""Float64 reference scores, in plain torch, independent of whence and of every peer.
+"""Float64 reference scores, in plain torch, independent of wherefrom and of every peer.
 
     score(q, i) = ∇ℓ_qᵀ (C + λI)⁻¹ ∇ℓ_i,   C = Hessian or GGN of  mean loss + (α/2)‖θ‖²
 

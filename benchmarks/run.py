@@ -1,4 +1,4 @@
-"""Benchmark of whence against its peers: accuracy first, then CPU time and peak memory.
+"""Benchmark of wherefrom against its peers: accuracy first, then CPU time and peak memory.
 
     python benchmarks/run.py --out out/bench [--tasks digits,mlp] [--peers pydvl,dattri,curvlinops] [--quick]
 
@@ -41,7 +41,7 @@ def main() -> None:
     chosen = [
         c
         for c in COMPETITORS
-        if c.task in given.tasks.split(",") and c.library in ("whence", *given.peers.split(","))
+        if c.task in given.tasks.split(",") and c.library in ("wherefrom", *given.peers.split(","))
         if not given.methods or c.method in given.methods.split(",")
     ]
     if not given.skip_install:
@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tasks", default="digits,mlp", help="comma-separated: digits, mlp")
     parser.add_argument(
-        "--peers", default=",".join(environments.REQUIREMENTS), help="comma-separated; whence always runs"
+        "--peers", default=",".join(environments.REQUIREMENTS), help="comma-separated; wherefrom always runs"
     )
     parser.add_argument("--methods", default="", help="comma-separated; all if not given")
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds; medians are reported")
@@ -75,7 +75,7 @@ def _arguments() -> argparse.Namespace:
         "--limit", type=float, default=900.0, help="seconds after which one run is stopped and failed"
     )
     parser.add_argument(
-        "--data", help="folder with mnist/*.gz; else WHENCE_DATA, else ../shared/data, else synthetic"
+        "--data", help="folder with mnist/*.gz; else WHEREFROM_DATA, else ../shared/data, else synthetic"
     )
     parser.add_argument(
         "--quick", action="store_true", help="small versions of the tasks: checks that all of it runs"

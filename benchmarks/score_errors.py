@@ -20,16 +20,16 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-import whence
-from whence.testing import DenseProblem
+import wherefrom
+from wherefrom.testing import DenseProblem
 
 TRAIN, QUERIES = 300, 40
 SOLVERS = {
-    "exact": (whence.Exact(), 0),
-    "cg, rtol 1e-2": (whence.CG(rtol=1e-2), 0),
-    "cg, rtol 1e-4": (whence.CG(rtol=1e-4), 0),
-    "cg, rtol 1e-2, refine": (whence.CG(rtol=1e-2), 5),
-    "lissa, 8 repeats": (whence.LiSSA(repeats=8, batch_size=32, bias=1e-3, max_depth=2000), 0),
+    "exact": (wherefrom.Exact(), 0),
+    "cg, rtol 1e-2": (wherefrom.CG(rtol=1e-2), 0),
+    "cg, rtol 1e-4": (wherefrom.CG(rtol=1e-4), 0),
+    "cg, rtol 1e-2, refine": (wherefrom.CG(rtol=1e-2), 5),
+    "lissa, 8 repeats": (wherefrom.LiSSA(repeats=8, batch_size=32, bias=1e-3, max_depth=2000), 0),
 }
 
 
@@ -75,7 +75,7 @@ def reference(model: nn.Module, decay: float, curvature: str, train, queries, da
     return asked.gradients() @ torch.linalg.solve(matrix, dense.gradients().T)
 
 
-def row(scores: whence.Scores, true: Tensor, shown: int) -> dict[str, float]:
+def row(scores: wherefrom.Scores, true: Tensor, shown: int) -> dict[str, float]:
     error = (scores.values.double() - true).abs()
     if shown:
         order = scores.values.argsort(1)
@@ -108,13 +108,13 @@ def main() -> None:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, (untrained, decay, curvature) in problems().items():
-        recipe = whence.FullBatch(
+        recipe = wherefrom.FullBatch(
             untrained, loss="cross_entropy", weight_decay=decay, warm_start=False, gradient_tolerance=1e-6
         )
         model = recipe(train, 0).eval()
         for solver_name, (solver, refine) in SOLVERS.items():
             for dtype in (torch.float64, torch.float32):
-                influence = whence.Influence(
+                influence = wherefrom.Influence(
                     model,
                     train,
                     loss="cross_entropy",

@@ -13,7 +13,17 @@ TITLES = {
     "mlp.ggn": "The same MLP, generalised Gauss-Newton",
 }
 FAMILIES = {"exact": "Exact", "cg": "Conjugate gradients", "lissa": "LiSSA"}
-COLUMNS = ("method", "settings", "error (median)", "CPU s", "× whence", "× floor", "MiB", "× whence", "runs")
+COLUMNS = (
+    "method",
+    "settings",
+    "error (median)",
+    "CPU s",
+    "× wherefrom",
+    "× floor",
+    "MiB",
+    "× wherefrom",
+    "runs",
+)
 HEAD = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"
 
 
@@ -35,12 +45,12 @@ def render(results: dict[str, Any]) -> str:
 
 
 def headline(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Per group and family: CPU and memory of the fastest peer that met the target over whence's."""
+    """Per group and family: CPU and memory of the fastest peer that met the target over wherefrom's."""
     found: dict[str, dict[str, float]] = {}
     for group in sorted({(r["task"], r["curvature"], r["family"]) for r in results["rows"]}):
         rows = [r for r in results["rows"] if (r["task"], r["curvature"], r["family"]) == group and r["met"]]
-        own = [r for r in rows if r["library"] == "whence"]
-        peers = sorted((r for r in rows if r["library"] != "whence"), key=lambda r: r["cpu"])
+        own = [r for r in rows if r["library"] == "wherefrom"]
+        peers = sorted((r for r in rows if r["library"] != "wherefrom"), key=lambda r: r["cpu"])
         if own and peers:
             found[".".join(group)] = {
                 "speed_up": peers[0]["cpu"] / own[0]["cpu"],
@@ -59,13 +69,13 @@ def _setting(results: dict[str, Any]) -> str:
 
 
 def _family(rows: list[dict[str, Any]]) -> str:
-    own = next((r for r in rows if r["library"] == "whence" and r["met"]), None)
+    own = next((r for r in rows if r["library"] == "wherefrom" and r["met"]), None)
     ordered = sorted(rows, key=lambda r: (not r["met"], r["cpu"] if r["met"] else 0.0))
     return "\n".join([HEAD, *(_row(r, own) for r in ordered)])
 
 
 def _row(row: dict[str, Any], own: dict[str, Any] | None) -> str:
-    name = f"**{row['label']}**" if row["library"] == "whence" else row["label"]
+    name = f"**{row['label']}**" if row["library"] == "wherefrom" else row["label"]
     if row["excluded"]:
         return f"| {name} | | cannot run: {row['excluded']} | | | | | | |"
     if not row["met"]:

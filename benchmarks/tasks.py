@@ -44,8 +44,8 @@ def build(name: str, path: Path, data: Path | None, quick: bool) -> None:
 
 
 def find_data(given: str | None) -> Path | None:
-    """The data folder: ``--data``, else ``WHENCE_DATA``, else ``../shared/data`` beside the repository."""
-    named = given or os.environ.get("WHENCE_DATA")
+    """The data folder: ``--data``, else ``WHEREFROM_DATA``, else ``../shared/data`` beside the repository."""
+    named = given or os.environ.get("WHEREFROM_DATA")
     if named is not None:
         folder = Path(named)
         if not _mnist_file(folder, "train-images-idx3-ubyte.gz").exists():

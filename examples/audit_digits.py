@@ -1,17 +1,17 @@
-"""A task for `whence audit`: which training digits made a small network misread test digits?
+"""A task for `wherefrom audit`: which training digits made a small network misread test digits?
 
-    whence audit examples/audit_digits.py --out out/audit
+    wherefrom audit examples/audit_digits.py --out out/audit
 
-The file is plain Python. What `whence audit` looks for are the names `model`, `train`, `queries` and `loss`;
-the others below are optional.
+The file is plain Python. What `wherefrom audit` looks for are the names `model`, `train`, `queries` and
+`loss`; the others below are optional.
 """
 
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-import whence
-from whence.report import Card
+import wherefrom
+from wherefrom.report import Card
 
 images, labels = load_digits(return_X_y=True)
 order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
@@ -26,13 +26,13 @@ weight_decay = 0.01
 torch.manual_seed(0)
 untrained = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
 training = {"loss": loss, "weight_decay": weight_decay, "gradient_tolerance": 1e-5}
-model = whence.FullBatch(untrained, **training)(train, 0).eval()
+model = wherefrom.FullBatch(untrained, **training)(train, 0).eval()
 
 # Which predictions to explain: with more than `--queries`, those of largest loss are taken.
 queries = test
 
 # How to train it again without some examples: any function recipe(train, seed) -> model.
-recipe = whence.FullBatch(model, warm_start=True, **training)
+recipe = wherefrom.FullBatch(model, warm_start=True, **training)
 
 # What people see of an example.
 name = "Digits, 64-16-10"

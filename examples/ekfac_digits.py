@@ -22,7 +22,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-import whence
+import wherefrom
 
 LOSS, WEIGHT_DECAY = "cross_entropy", 0.001
 
@@ -68,9 +68,9 @@ def mnist(folder: Path, count: int) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(split.x).view(-1, 1, 28, 28), torch.as_tensor(split.y)
 
 
-def recipe(model: nn.Module) -> whence.FullBatch:
+def recipe(model: nn.Module) -> wherefrom.FullBatch:
     """Training to a minimum from the model given: its own parameters, when an image is left out."""
-    return whence.FullBatch(model, loss=LOSS, weight_decay=WEIGHT_DECAY, gradient_tolerance=1e-5)
+    return wherefrom.FullBatch(model, loss=LOSS, weight_decay=WEIGHT_DECAY, gradient_tolerance=1e-5)
 
 
 def prepare(x: Tensor, y: Tensor, *, n_train: int, n_queries: int) -> Problem:
@@ -85,20 +85,22 @@ def prepare(x: Tensor, y: Tensor, *, n_train: int, n_queries: int) -> Problem:
     return Problem(train, (test[0][chosen], test[1][chosen]), model, 1 - len(wrong) / len(test[1]))
 
 
-def fit(problem: Problem, solver: whence.EKFAC | whence.CG, run_dir: Path | None = None) -> whence.Influence:
+def fit(
+    problem: Problem, solver: wherefrom.EKFAC | wherefrom.CG, run_dir: Path | None = None
+) -> wherefrom.Influence:
     """An influence function; both solvers get the same damping, a tenth of each layer's mean eigenvalue."""
-    return whence.Influence(
+    return wherefrom.Influence(
         problem.model,
         problem.train,
         loss=LOSS,
         weight_decay=WEIGHT_DECAY,
         solver=solver,
-        damping=whence.RelativeDamping(0.1),
+        damping=wherefrom.RelativeDamping(0.1),
         run_dir=run_dir,
     ).fit()
 
 
-def agreement(scores: whence.Scores, truth: whence.Scores) -> dict[str, float]:
+def agreement(scores: wherefrom.Scores, truth: wherefrom.Scores) -> dict[str, float]:
     """How scores compare with those of the full curvature: rank correlation per query, and relative error."""
     ours, theirs = scores.to_numpy(), truth.to_numpy()
     ranks = [float(spearmanr(own, other).statistic) for own, other in zip(ours, theirs)]
@@ -106,7 +108,7 @@ def agreement(scores: whence.Scores, truth: whence.Scores) -> dict[str, float]:
     return {"spearman": float(np.median(ranks)), "relative_error": error}
 
 
-def predicted_change(scores: whence.Scores, removed: np.ndarray) -> np.ndarray:
+def predicted_change(scores: wherefrom.Scores, removed: np.ndarray) -> np.ndarray:
     """Of the queries' losses when an image is left out and the loss averaged over the others,
     `(removals, queries)`."""
     values = scores.to_numpy()
@@ -129,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     print(f"{problem.accuracy:.1%} of the other images are read correctly.\n")
 
     # EK-FAC: each layer's curvature inverted alone. The factors are gathered once, in fit().
-    approximate = fit(problem, whence.EKFAC(), options.out / "run")
+    approximate = fit(problem, wherefrom.EKFAC(), options.out / "run")
     print(approximate.explain(problem.queries), "\n")
     for row in approximate.coverage():
         print(f"{row.block:<6} {row.rule:<12} {row.size:>6,}  {', '.join(row.parameters)}  {row.reason}")
@@ -137,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     print(f"\n{scores!r}\n{scores.helpful(3, query=0)}\n")
 
     # The same estimand without what EK-FAC leaves out: conjugate gradients on the full curvature.
-    truth = fit(problem, whence.CG(rtol=1e-6, preconditioner=whence.EKFAC())).scores(problem.queries)
+    truth = fit(problem, wherefrom.CG(rtol=1e-6, preconditioner=wherefrom.EKFAC())).scores(problem.queries)
     found = agreement(scores, truth)
     print("Against the full curvature at the same damping:")
     print(f"  rank correlation {found['spearman']:.2f} (median over queries)")

@@ -14,11 +14,11 @@ from idx_images import available
 from matplotlib.figure import Figure
 from torch import nn
 
-from whence.curvature import choose_curvature
-from whence.geometry import input_gradient_penalty, jacobian_penalty, parameter_gradient_penalty
-from whence.gradients import GradientEngine
-from whence.linalg import lanczos_spectrum
-from whence.task import Objective
+from wherefrom.curvature import choose_curvature
+from wherefrom.geometry import input_gradient_penalty, jacobian_penalty, parameter_gradient_penalty
+from wherefrom.gradients import GradientEngine
+from wherefrom.linalg import lanczos_spectrum
+from wherefrom.task import Objective
 
 RATE = 0.1
 PENALTIES = {
@@ -84,7 +84,7 @@ def plot(found: dict[str, np.ndarray], out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of the idx files; WHENCE_DATA otherwise")
+    parser.add_argument("--data", help="folder of the idx files; WHEREFROM_DATA otherwise")
     parser.add_argument("--out", type=Path, default=Path("out/penalties"))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)

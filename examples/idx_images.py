@@ -23,14 +23,14 @@ Data = tuple[Tensor, Tensor, Tensor, Tensor]  # train x, y, test x, y
 
 def available(names: list[str], folder: str | None, n_train: int, n_test: int) -> dict[str, Data]:
     """Those of the data sets that are there, images as rows of pixels in [0, 1]; the digits always."""
-    base = folder or os.environ.get("WHENCE_DATA")
+    base = folder or os.environ.get("WHEREFROM_DATA")
     found: dict[str, Data] = {}
     for name in names:
         places = [Path(base) / sub for sub in FOLDERS[name]] if base else []
         place = next((place for place in places if place.is_dir()), None)
         if place is None:
             print(
-                f"{name}: not found. Pass --data DIR (or set WHENCE_DATA), a folder with the idx files in "
+                f"{name}: not found. Pass --data DIR (or set WHEREFROM_DATA), a folder with the idx files in "
                 f"DIR/{FOLDERS[name][0]}; torchvision.datasets downloads them. Going on with the digits."
             )
             continue

@@ -31,13 +31,13 @@ from study_tables import tables
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run it all; returns what `results.json` holds, one entry for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = os.environ.get("WHENCE_DATA")
+    default = os.environ.get("WHEREFROM_DATA")
     parser.add_argument(
         "--data",
         type=Path,
         default=None if default is None else Path(default),
         metavar="DIR",
-        help="folder with MNIST; default: $WHENCE_DATA, else scikit-learn's digits",
+        help="folder with MNIST; default: $WHEREFROM_DATA, else scikit-learn's digits",
     )
     parser.add_argument("--out", type=Path, default=Path("out/solver_study"), metavar="DIR")
     parser.add_argument("--train", type=int, default=1000, metavar="N", help="training images")

@@ -15,7 +15,7 @@ import torch
 from idx_images import available
 from torch import nn
 
-from whence.geometry import Monitor, plot_monitor, read_monitor
+from wherefrom.geometry import Monitor, plot_monitor, read_monitor
 
 
 def train(name: str, data, out: Path, steps: int, every: int) -> None:
@@ -67,7 +67,7 @@ def train(name: str, data, out: Path, steps: int, every: int) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of the idx files; WHENCE_DATA otherwise")
+    parser.add_argument("--data", help="folder of the idx files; WHEREFROM_DATA otherwise")
     parser.add_argument("--out", type=Path, default=Path("out/monitor"))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--every", type=int, default=50)

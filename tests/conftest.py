@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("whence", deadline=None)  # no test asserts a time
-settings.load_profile("whence")
+settings.register_profile("wherefrom", deadline=None)  # no test asserts a time
+settings.load_profile("wherefrom")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from problems import Problem, classification, labels, normal, seeded
-from whence.curvature import choose_curvature
-from whence.gradients import GradientEngine
-from whence.linalg import DenseOperator, LinearOperator
+from wherefrom.curvature import choose_curvature
+from wherefrom.gradients import GradientEngine
+from wherefrom.linalg import DenseOperator, LinearOperator
 
 SIZE = 120
 _INDEX = torch.arange(SIZE, dtype=torch.float64)

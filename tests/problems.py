@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whence.losses import CrossEntropy, CustomLoss
-from whence.task import Objective
-from whence.testing import DenseProblem
+from wherefrom.losses import CrossEntropy, CustomLoss
+from wherefrom.task import Objective
+from wherefrom.testing import DenseProblem
 
 N = 11
 

@@ -1,4 +1,4 @@
-"""Oracles in plain float64 torch, sharing no code with Whence: dense curvature, gradients, training."""
+"""Oracles in plain float64 torch, sharing no code with Wherefrom: dense curvature, gradients, training."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Plain:
         return rows.T @ rows / self.n + torch.diag(self.decay)
 
     def curvature(self, name: str) -> Tensor:
-        """Dense matrix of a curvature by its name in Whence (`"fisher"` equals the GGN for these losses)."""
+        """Dense matrix of a curvature by its name (`"fisher"` equals the GGN for these losses)."""
         if name == "hessian":
             return self.hessian()
         return self.empirical_fisher() if name == "empirical_fisher" else self.ggn()
@@ -204,7 +204,7 @@ def small_conv(n: int = 40, *, decay: float = 0.02) -> Plain:
 
 @contextmanager
 def as_a_user() -> Iterator[None]:
-    """Without the tests' own run-time type checks: bad arguments must be met by Whence's own errors."""
+    """Without the tests' own run-time type checks: bad arguments must be met by Wherefrom's own errors."""
     config.update("jaxtyping_disable", True)
     try:
         yield

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-import whence
+import wherefrom
 from support import digits, seeded, softmax_regression
-from whence import CG, Exact, Influence
-from whence.errors import InputError
+from wherefrom import CG, Exact, Influence
+from wherefrom.errors import InputError
 
 
 def make(**options) -> Influence:
@@ -23,8 +23,8 @@ def make(**options) -> Influence:
 
 
 def test_everything_that_is_exported_exists_and_is_documented():
-    for name in whence.__all__:
-        exported = getattr(whence, name)
+    for name in wherefrom.__all__:
+        exported = getattr(wherefrom, name)
         assert name == "__version__" or exported.__doc__
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import whence
+import wherefrom
 
-PACKAGE = Path(whence.__file__).parent
+PACKAGE = Path(wherefrom.__file__).parent
 FLOORS = [
     {"plain_text", "progress", "memory", "store"},
     {"linalg", "losses"},
@@ -43,12 +43,12 @@ def imports(source: str) -> set[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: relative import"
             modules = [node.module or ""]
-            if node.module == "whence":
-                modules = [f"whence.{alias.name}" for alias in node.names]
+            if node.module == "wherefrom":
+                modules = [f"wherefrom.{alias.name}" for alias in node.names]
         for module in modules:
-            if module == "whence":
+            if module == "wherefrom":
                 found.add((node.lineno, "__init__"))
-            elif module.startswith("whence."):
+            elif module.startswith("wherefrom."):
                 found.add((node.lineno, module.split(".")[1]))
     return found
 
@@ -70,10 +70,10 @@ def test_imports_go_downwards(file):
 
 
 def test_an_upward_import_is_seen_also_inside_a_function():
-    source = "def late():\n    from whence.solvers import CG\n"
+    source = "def late():\n    from wherefrom.solvers import CG\n"
     assert upward("curvature", source) == ["line 2: curvature (floor 5) imports solvers"]
     assert upward("influence", source) == []
-    assert upward("task", "import whence") == ["line 1: task (floor 2) imports __init__"]
+    assert upward("task", "import wherefrom") == ["line 1: task (floor 2) imports __init__"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

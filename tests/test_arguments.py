@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import whence
+import wherefrom
 from problems import labels, normal
 from support import as_a_user
-from whence.arguments import choice, number, seeds_of, whole
-from whence.errors import InputError, StoreError
+from wherefrom.arguments import choice, number, seeds_of, whole
+from wherefrom.errors import InputError, StoreError
 
 NO_WHOLE = (2.5, True, "2", None, float("nan"), np.float64(2.0), [2], torch.tensor(2.0))
 NO_NUMBER = (True, "2", None, float("nan"), float("inf"), [2.0])
@@ -66,17 +66,19 @@ def parts():
     train, queries = (normal(24, 4), labels(24)), (normal(5, 4, seed=3), labels(5, seed=4))
     with torch.no_grad():
         model.weight.zero_(), model.bias.zero_()
-    influence = whence.Influence(model, train, loss="cross_entropy", weight_decay=0.1, progress=False).fit()
+    influence = wherefrom.Influence(
+        model, train, loss="cross_entropy", weight_decay=0.1, progress=False
+    ).fit()
     return (
         influence,
         queries,
         influence.scores(queries),
-        whence.FullBatch(model, loss="cross_entropy", weight_decay=0.1),
+        wherefrom.FullBatch(model, loss="cross_entropy", weight_decay=0.1),
     )
 
 
 def influence_with(**options):
-    return whence.Influence(
+    return wherefrom.Influence(
         nn.Linear(4, 3).double(), (normal(9, 4), labels(9)), loss="cross_entropy", progress=False, **options
     ).fit()
 
@@ -120,7 +122,7 @@ METHODS = [
     ("refit_every", (*NO_WHOLE, -1), lambda i, q, s, r, v: i.attack(q, budget=1.0, refit_every=v)),
     ("step_size", (True, "2", math.nan, 0), lambda i, q, s, r, v: i.attack(q, budget=1.0, step_size=v)),
     ("seeds", NO_SEEDS, lambda i, q, s, r, v: i.attack(q, budget=1.0, recipe=r, seeds=v)),
-    ("radius", NO_NUMBER, lambda i, q, s, r, v: whence.Budget(v)),
+    ("radius", NO_NUMBER, lambda i, q, s, r, v: wherefrom.Budget(v)),
     ("edits", (1, "1", [0], [1.5], [True], []), lambda i, q, s, r, v: i.poisoning(q, budget=1.0, edits=v)),
     ("keep", (*NO_WHOLE, -1), lambda i, q, s, r, v: i.poisoning(q, budget=1.0, keep=v)),
 ]
@@ -131,38 +133,38 @@ MADE = [
     ("memory", (True, 0, -1, math.nan, math.inf, "much", None, [1]), lambda v: influence_with(memory=v)),
     ("damping", (True, -1, math.nan, math.inf, "none", None, [1]), lambda v: influence_with(damping=v)),
     ("weight_decay", (True, -1, math.nan, math.inf, "none", None), lambda v: influence_with(weight_decay=v)),
-    ("rtol", (*NO_NUMBER, 0, 1), lambda v: whence.CG(rtol=v)),
-    ("max_iterations", (*NO_WHOLE, 0), lambda v: whence.CG(max_iterations=v)),
-    ("block", (*NO_WHOLE, 0), lambda v: whence.CG(block=v)),
-    ("score_rtol", (*NO_NUMBER, 0, 1), lambda v: whence.CG(score_rtol=v)),
-    ("top_k", (*NO_WHOLE, 0), lambda v: whence.CG(top_k=v)),
-    ("scale", (True, "2", 0, math.nan, math.inf), lambda v: whence.LiSSA(scale=v)),
-    ("depth", (2.5, True, "2", 0), lambda v: whence.LiSSA(depth=v)),
-    ("repeats", (*NO_WHOLE, 0), lambda v: whence.LiSSA(repeats=v)),
-    ("batch_size", (*NO_WHOLE, 0), lambda v: whence.LiSSA(batch_size=v)),
-    ("max_depth", (*NO_WHOLE, 0), lambda v: whence.LiSSA(max_depth=v)),
-    ("bias", (*NO_NUMBER, 0, 1), lambda v: whence.LiSSA(bias=v)),
-    ("batch_size", (*NO_WHOLE, 0), lambda v: whence.Astra(whence.EKFAC(), batch_size=v)),
-    ("steps", (2.5, True, "2", 0), lambda v: whence.Astra(whence.EKFAC(), steps=v)),
-    ("repeats", (*NO_WHOLE, 0), lambda v: whence.Astra(whence.EKFAC(), repeats=v)),
-    ("anchors", (*NO_WHOLE, -1), lambda v: whence.Astra(whence.EKFAC(), anchors=v)),
-    ("step_size", (True, "2", 0, math.nan), lambda v: whence.Astra(whence.EKFAC(), step_size=v)),
-    ("rank", (*NO_WHOLE, 0), lambda v: whence.Nystrom(rank=v)),
-    ("max_rank", (*NO_WHOLE, 0), lambda v: whence.Nystrom(max_rank=v)),
-    ("discarded", (*NO_NUMBER, 0, 1), lambda v: whence.Arnoldi(discarded=v)),
-    ("block", (*NO_WHOLE, 0), lambda v: whence.Arnoldi(block=v)),
-    ("max_size", (*NO_WHOLE, 0), lambda v: whence.BlockDiagonal(v)),
-    ("score_rtol", (*NO_NUMBER, 1), lambda v: whence.EKFAC(score_rtol=v)),
-    ("probes", (*NO_WHOLE, -1), lambda v: whence.KFAC(probes=v)),
-    ("draws", (*NO_WHOLE, 0), lambda v: whence.EKFAC(draws=v)),
-    ("k", (*NO_WHOLE, 0), lambda v: whence.Rademacher(v)),
-    ("seed", NO_WHOLE, lambda v: whence.Gaussian(8, seed=v)),
-    ("RelativeDamping", (*NO_NUMBER, 0), lambda v: whence.RelativeDamping(v)),
-    ("scale", (*NO_NUMBER, 0), lambda v: whence.SquaredError(scale=v)),
-    ("t", (*NO_NUMBER, -1), lambda v: whence.SmoothHinge(v)),
-    ("smoothing", (*NO_NUMBER, -1), lambda v: whence.FeatureDistance(v)),
-    ("label_smoothing", (*NO_NUMBER, -1, 1.5), lambda v: whence.CrossEntropy(label_smoothing=v)),
-    ("ignore_index", (2.5, True, "2"), lambda v: whence.CrossEntropy(ignore_index=v)),
+    ("rtol", (*NO_NUMBER, 0, 1), lambda v: wherefrom.CG(rtol=v)),
+    ("max_iterations", (*NO_WHOLE, 0), lambda v: wherefrom.CG(max_iterations=v)),
+    ("block", (*NO_WHOLE, 0), lambda v: wherefrom.CG(block=v)),
+    ("score_rtol", (*NO_NUMBER, 0, 1), lambda v: wherefrom.CG(score_rtol=v)),
+    ("top_k", (*NO_WHOLE, 0), lambda v: wherefrom.CG(top_k=v)),
+    ("scale", (True, "2", 0, math.nan, math.inf), lambda v: wherefrom.LiSSA(scale=v)),
+    ("depth", (2.5, True, "2", 0), lambda v: wherefrom.LiSSA(depth=v)),
+    ("repeats", (*NO_WHOLE, 0), lambda v: wherefrom.LiSSA(repeats=v)),
+    ("batch_size", (*NO_WHOLE, 0), lambda v: wherefrom.LiSSA(batch_size=v)),
+    ("max_depth", (*NO_WHOLE, 0), lambda v: wherefrom.LiSSA(max_depth=v)),
+    ("bias", (*NO_NUMBER, 0, 1), lambda v: wherefrom.LiSSA(bias=v)),
+    ("batch_size", (*NO_WHOLE, 0), lambda v: wherefrom.Astra(wherefrom.EKFAC(), batch_size=v)),
+    ("steps", (2.5, True, "2", 0), lambda v: wherefrom.Astra(wherefrom.EKFAC(), steps=v)),
+    ("repeats", (*NO_WHOLE, 0), lambda v: wherefrom.Astra(wherefrom.EKFAC(), repeats=v)),
+    ("anchors", (*NO_WHOLE, -1), lambda v: wherefrom.Astra(wherefrom.EKFAC(), anchors=v)),
+    ("step_size", (True, "2", 0, math.nan), lambda v: wherefrom.Astra(wherefrom.EKFAC(), step_size=v)),
+    ("rank", (*NO_WHOLE, 0), lambda v: wherefrom.Nystrom(rank=v)),
+    ("max_rank", (*NO_WHOLE, 0), lambda v: wherefrom.Nystrom(max_rank=v)),
+    ("discarded", (*NO_NUMBER, 0, 1), lambda v: wherefrom.Arnoldi(discarded=v)),
+    ("block", (*NO_WHOLE, 0), lambda v: wherefrom.Arnoldi(block=v)),
+    ("max_size", (*NO_WHOLE, 0), lambda v: wherefrom.BlockDiagonal(v)),
+    ("score_rtol", (*NO_NUMBER, 1), lambda v: wherefrom.EKFAC(score_rtol=v)),
+    ("probes", (*NO_WHOLE, -1), lambda v: wherefrom.KFAC(probes=v)),
+    ("draws", (*NO_WHOLE, 0), lambda v: wherefrom.EKFAC(draws=v)),
+    ("k", (*NO_WHOLE, 0), lambda v: wherefrom.Rademacher(v)),
+    ("seed", NO_WHOLE, lambda v: wherefrom.Gaussian(8, seed=v)),
+    ("RelativeDamping", (*NO_NUMBER, 0), lambda v: wherefrom.RelativeDamping(v)),
+    ("scale", (*NO_NUMBER, 0), lambda v: wherefrom.SquaredError(scale=v)),
+    ("t", (*NO_NUMBER, -1), lambda v: wherefrom.SmoothHinge(v)),
+    ("smoothing", (*NO_NUMBER, -1), lambda v: wherefrom.FeatureDistance(v)),
+    ("label_smoothing", (*NO_NUMBER, -1, 1.5), lambda v: wherefrom.CrossEntropy(label_smoothing=v)),
+    ("ignore_index", (2.5, True, "2"), lambda v: wherefrom.CrossEntropy(ignore_index=v)),
     ("gradient_tolerance", (*NO_NUMBER, 0), lambda v: recipe_with(gradient_tolerance=v)),
     ("max_iterations", (*NO_WHOLE, 0), lambda v: recipe_with(max_iterations=v)),
     ("divide_by", (True, "2", 0, math.nan), lambda v: recipe_with(divide_by=v)),
@@ -170,7 +172,7 @@ MADE = [
 
 
 def recipe_with(**options):
-    return whence.FullBatch(nn.Linear(2, 1), loss="squared_error", **options)
+    return wherefrom.FullBatch(nn.Linear(2, 1), loss="squared_error", **options)
 
 
 def refused(name, values, call):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-import whence.influence.room as room
+import wherefrom.influence.room as room
 from support import as_a_user, digits, seeded, small_mlp, softmax_regression
-from whence import CG, Influence, LiSSA
-from whence.errors import (
+from wherefrom import CG, Influence, LiSSA
+from wherefrom.errors import (
     BatchDependenceError,
     DivergenceError,
     InputError,

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.errors import InputError, OutOfMemoryError, WhenceError
-from whence.influence.choice import say_choice
-from whence.memory import available_memory, memory_budget, memory_errors
-from whence.progress import progress_bar, progress_display, say
-from whence.solvers import CG, EKFAC
+from wherefrom.errors import InputError, OutOfMemoryError, WherefromError
+from wherefrom.influence.choice import say_choice
+from wherefrom.memory import available_memory, memory_budget, memory_errors
+from wherefrom.progress import progress_bar, progress_display, say
+from wherefrom.solvers import CG, EKFAC
 
 CPU = torch.device("cpu")
 UNITS = {
@@ -71,7 +71,7 @@ def test_allocation_failures_name_stage_and_remedy(failure):
         memory_errors("solving", "Lower memory=."),
     ):
         raise failure
-    assert isinstance(caught.value, (WhenceError, MemoryError))
+    assert isinstance(caught.value, (WherefromError, MemoryError))
     assert caught.value.__cause__ is failure
 
 

@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-import whence
+import wherefrom
 from problems import labels, normal
 from support import as_a_user
-from whence.curvature.choose import CURVATURES
-from whence.errors import InputError
-from whence.influence import resolve_measurement
-from whence.losses import resolve_loss
-from whence.names import resolve_name
-from whence.solvers.names import SOLVER_NAMES, solver_name
+from wherefrom.curvature.choose import CURVATURES
+from wherefrom.errors import InputError
+from wherefrom.influence import resolve_measurement
+from wherefrom.losses import resolve_loss
+from wherefrom.names import resolve_name
+from wherefrom.solvers.names import SOLVER_NAMES, solver_name
 
 
 def fit(**options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
     options = {"loss": "cross_entropy", "damping": 0.1, **options}
-    return whence.Influence(model, (normal(12, 4), labels(12)), progress=False, **options).fit()
+    return wherefrom.Influence(model, (normal(12, 4), labels(12)), progress=False, **options).fit()
 
 
 @pytest.mark.parametrize("name", SOLVER_NAMES)
@@ -70,7 +70,7 @@ def test_binary_cross_entropy_by_its_names(name):
 
 @pytest.mark.parametrize("name", ["LOSS", "Margin", "logit "])
 def test_measurements_in_any_case(name):
-    assert resolve_measurement(name, whence.CrossEntropy()).name == name.strip().lower()
+    assert resolve_measurement(name, wherefrom.CrossEntropy()).name == name.strip().lower()
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_measurements_in_any_case(name):
         (lambda: fit(solver="ekfca"), r"solver='ekfca': expected one of 'auto', .*Did you mean 'ekfac'\?"),
         (
             lambda: fit(solver="sgd"),
-            r"solver='sgd': expected one of 'auto', 'exact'.*or a whence\.solvers object",
+            r"solver='sgd': expected one of 'auto', 'exact'.*or a wherefrom\.solvers object",
         ),
         (lambda: fit(solver=3), "solver=3: expected"),
-        (lambda: fit(solver=whence.CG), "solver=.*expected"),
+        (lambda: fit(solver=wherefrom.CG), "solver=.*expected"),
         (lambda: fit(curvature="hesian"), "curvature='hesian': .*Did you mean 'hessian'"),
         (lambda: fit(curvature=None), "curvature=None: expected"),
         (lambda: fit(loss="crossentrpy"), "loss='crossentrpy': .*Did you mean 'cross_entropy'"),

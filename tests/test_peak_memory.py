@@ -22,7 +22,7 @@ import json, sys, warnings
 warnings.filterwarnings("ignore")
 import torch
 from torch import nn
-import whence
+import wherefrom
 
 memory, cases = json.loads(sys.argv[1])
 torch.manual_seed(0)
@@ -50,7 +50,7 @@ def run(solver, curvature, parameters, vocabulary, length, n):
     with open("/proc/self/clear_refs", "w") as stream:
         stream.write("5")  # the peak begins anew
     before = peak()[0]
-    influence = whence.Influence(
+    influence = wherefrom.Influence(
         model, data, loss="cross_entropy", parameters=parameters, solver=solver, curvature=curvature,
         damping=0.01, memory=memory, progress=False,
     ).fit()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.percentages import percentage
+from wherefrom.percentages import percentage
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import whence
+import wherefrom
 from problems import labels, normal
-from whence import Influence
-from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
+from wherefrom import Influence
+from wherefrom.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +80,17 @@ class Mean(nn.Module):
 
 def test_eigh_has_no_dual():
     with pytest.raises(InputError, match="primal"):
-        whence.Exact(method="eigh", space="dual")
+        wherefrom.Exact(method="eigh", space="dual")
 
 
 def test_every_public_name_that_a_message_or_docstring_mentions_exists():
-    source = Path(whence.__file__).parent
+    source = Path(wherefrom.__file__).parent
     mentioned = {
-        name for file in source.rglob("*.py") for name in re.findall(r"whence\.([A-Z]\w+)", file.read_text())
+        name
+        for file in source.rglob("*.py")
+        for name in re.findall(r"wherefrom\.([A-Z]\w+)", file.read_text())
     }
-    assert mentioned and not {name for name in mentioned if not hasattr(whence, name)}
+    assert mentioned and not {name for name in mentioned if not hasattr(wherefrom, name)}
 
 
 def test_self_scores_are_readable(influence):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from problems import labels, normal, seeded
-from whence import Influence
+from wherefrom import Influence
 
 X, Y = normal(24, 4), labels(24)
 

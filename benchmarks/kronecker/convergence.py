@@ -37,7 +37,7 @@ def measure(
     for preconditioner, columns in CASES:
         tell(f"conjugate gradients: preconditioner {preconditioner}, {columns}")
         settings = {"preconditioner": preconditioner, "columns": columns, "queries": QUERIES}
-        command = [sys.executable, "-W", "ignore", str(HERE / "adapters" / "whence_convergence.py")]
+        command = [sys.executable, "-W", "ignore", str(HERE / "adapters" / "wherefrom_convergence.py")]
         done = subprocess.run(
             [*command, str(path), json.dumps(settings)],
             capture_output=True,

@@ -1,6 +1,6 @@
 """Float64 scores of every estimand: K-FAC and EK-FAC spelled out: two passes, eigenvectors, products.
 
-Independent of every library, whence included; slow and plain on purpose.
+Independent of every library, wherefrom included; slow and plain on purpose.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Run:
 
 def environment() -> dict[str, str]:
     """One thread; the adapters import the shared modules beside them. A `PYTHONPATH` that is set is kept, so
-    that another checkout of whence can be measured."""
+    that another checkout of wherefrom can be measured."""
     paths = [str(HERE), str(HERE.parent / "adapters"), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths)}
 

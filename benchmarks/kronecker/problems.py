@@ -92,8 +92,8 @@ def build(name: str, path: Path, data: Path | None, quick: bool) -> None:
 
 
 def find_data(given: str | None) -> Path | None:
-    """The data folder: `--data`, else `WHENCE_DATA`, else `../shared/data` beside the repository."""
-    named = given or os.environ.get("WHENCE_DATA")
+    """The data folder: `--data`, else `WHEREFROM_DATA`, else `../shared/data` beside the repository."""
+    named = given or os.environ.get("WHEREFROM_DATA")
     folder = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "data"
     if (folder / "mnist" / "train-images-idx3-ubyte.gz").exists():
         return folder

@@ -20,7 +20,7 @@ COLUMNS = (
     "fit s",
     "scores s",
     "total s",
-    "× whence",
+    "× wherefrom",
     "× floor",
     "MiB",
     "own Spearman",
@@ -81,9 +81,11 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _own(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """whence's row at the same labels (its exact plan), which a peer's time is divided by."""
+    """wherefrom's row at the same labels (its exact plan), which a peer's time is divided by."""
     ours = [
-        r for r in rows if r["library"] == "whence" and not r["failure"] and r["plan"] in ("", "exact-plan")
+        r
+        for r in rows
+        if r["library"] == "wherefrom" and not r["failure"] and r["plan"] in ("", "exact-plan")
     ]
     same = [r for r in ours if r["labels"] == row["labels"]]
     if row["labels"] == "pydvl":  # one backward pass an example, as with true labels
@@ -93,7 +95,7 @@ def _own(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | No
 
 def _row(row: dict[str, Any], own: dict[str, Any] | None) -> str:
     name = f"{row['library']} {row['method']}" + (f", {row['plan'].replace('-', ' ')}" if row["plan"] else "")
-    name = f"**{name}**" if row["library"] == "whence" else name
+    name = f"**{name}**" if row["library"] == "wherefrom" else name
     if row["failure"]:
         return f"| {name} | {row['labels'] or '–'} | cannot run: {_escape(row['failure'])}" + " |" * 10
     mine = row.get("own")

@@ -1,4 +1,4 @@
-"""Benchmark of Kronecker-factored influence: whence side by side with its peers, in one run.
+"""Benchmark of Kronecker-factored influence: wherefrom side by side with its peers, in one run.
 
     python benchmarks/kronecker/run.py --out out/kronecker [--tasks mlp,resnet,gpt2] [--peers ...] [--quick]
 
@@ -46,7 +46,7 @@ def main() -> None:
     kind = f"{given.quick} {data is not None}"
     marks, truths = _fingerprint(TASK_FILES, kind), _fingerprint(TASK_FILES + REFERENCE_FILES, kind)
     tasks = given.tasks.split(",")
-    libraries = {"whence", *given.peers.split(",")} if given.peers else {"whence"}
+    libraries = {"wherefrom", *given.peers.split(",")} if given.peers else {"wherefrom"}
     chosen = [
         (entrant, task)
         for task in tasks
@@ -85,7 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers",
         default="kronfluence,curvlinops,pydvl,dattri,logix,bergson",
-        help="comma-separated, may be empty; whence always runs",
+        help="comma-separated, may be empty; wherefrom always runs",
     )
     parser.add_argument("--methods", default="", help="ekfac, kfac, identity; all if not given")
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds; medians are reported")
@@ -94,7 +94,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--report-only", action="store_true", help="no runs: a table of those that --out holds already"
     )
-    parser.add_argument("--data", help="data folder; else WHENCE_DATA, else ../shared/data, else synthetic")
+    parser.add_argument(
+        "--data", help="data folder; else WHEREFROM_DATA, else ../shared/data, else synthetic"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny tasks: checks that all of it runs")
     parser.add_argument("--skip-install", action="store_true", help="use the environments as they are")
     parser.add_argument("--skip-convergence", action="store_true", help="leave the CG comparison out")

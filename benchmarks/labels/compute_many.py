@@ -23,7 +23,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from progress import Progress
 
-from whence import EKFAC, FullBatch, Influence
+from wherefrom import EKFAC, FullBatch, Influence
 
 DECAYS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 MODELS = ("tuned", "loose", "mlp")

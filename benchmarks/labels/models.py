@@ -1,4 +1,4 @@
-"""The models whose training labels are looked at, and what Whence says of them."""
+"""The models whose training labels are looked at, and what Wherefrom says of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from noisy_labels import TASKS, LabelTask
 from torch import Tensor, nn
 
-from whence import EKFAC, FullBatch, Influence
-from whence.labels import LabelAudit, label_signals
+from wherefrom import EKFAC, FullBatch, Influence
+from wherefrom.labels import LabelAudit, label_signals
 
 FOLDS = 5
 
@@ -101,7 +101,7 @@ def cross_validated(setting: Setting, task: LabelTask, seed: int) -> np.ndarray:
 
 
 def signals(setting: Setting, task: LabelTask, model: nn.Module) -> LabelAudit:
-    """What Whence says of the labels, with the clean validation set."""
+    """What Wherefrom says of the labels, with the clean validation set."""
     influence = Influence(
         model,
         (_tensor(task.x), torch.from_numpy(task.given)),

@@ -1,11 +1,11 @@
-"""Benchmark of whence's signs of wrong labels against cleanlab, on the same models.
+"""Benchmark of wherefrom's signs of wrong labels against cleanlab, on the same models.
 
     python benchmarks/labels/run.py --out out/labels --data DIR [--settings enron1,yoruba] [--quick]
 
 DIR holds mnist/*.gz, spam/enron1.csv.gz and noisy_labels/yoruba_newsclass.csv.gz. cleanlab is installed from
 PyPI into an environment of its own (benchmarks/.envs). For every setting and seed a model is trained on the
 noisy labels; cleanlab ranks them by the model's own probabilities, by five-fold cross-validated ones and by
-those that whence predicts for a model trained without each example. Writes results.json and table.md to
+those that wherefrom predicts for a model trained without each example. Writes results.json and table.md to
 --out; what a setting and seed gave is kept there and not computed again.
 """
 
@@ -30,9 +30,9 @@ import tables
 from noisy_labels import LabelTask
 from progress import Progress
 
-from whence.labels import Disagreement, auroc, average_precision, found_fraction
-from whence.labels.combine import default_ranking
-from whence.labels.disagreement import mean_confidence
+from wherefrom.labels import Disagreement, auroc, average_precision, found_fraction
+from wherefrom.labels.combine import default_ranking
+from wherefrom.labels.disagreement import mean_confidence
 
 ADAPTER = Path(__file__).with_name("cleanlab_adapter.py")
 BOOTSTRAPS = 200
@@ -64,7 +64,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out/labels"), help="results go here")
-    parser.add_argument("--data", type=Path, help="folder with the data; else WHENCE_DATA")
+    parser.add_argument("--data", type=Path, help="folder with the data; else WHEREFROM_DATA")
     parser.add_argument("--settings", default=",".join(models.SETTINGS), help="comma-separated")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data and one seed")
     parser.add_argument("--skip-install", action="store_true", help="use cleanlab's environment as it is")
@@ -77,11 +77,11 @@ def _arguments() -> argparse.Namespace:
     unknown = set(given.settings.split(",")) - set(models.SETTINGS)
     if unknown:
         parser.error(f"unknown settings {', '.join(sorted(unknown))}; expected {', '.join(models.SETTINGS)}")
-    if given.data is None and "WHENCE_DATA" in os.environ:
-        given.data = Path(os.environ["WHENCE_DATA"])
+    if given.data is None and "WHEREFROM_DATA" in os.environ:
+        given.data = Path(os.environ["WHEREFROM_DATA"])
     if given.data is None or not given.data.is_dir():
         parser.error(
-            "pass --data DIR (or set WHENCE_DATA): a folder with mnist/*.gz (the four idx files), "
+            "pass --data DIR (or set WHEREFROM_DATA): a folder with mnist/*.gz (the four idx files), "
             "spam/enron1.csv.gz (columns label, file, text) and noisy_labels/yoruba_newsclass.csv.gz "
             "(columns split, text, clean_label, noisy_label)"
         )
@@ -91,7 +91,7 @@ def _arguments() -> argparse.Namespace:
 def _compute(
     setting: models.Setting, task: LabelTask, seed: int, signals_only: bool
 ) -> dict[str, np.ndarray]:
-    """What takes long, as arrays: the trained model's probabilities, whence's signals, cross-validation."""
+    """What takes long, as arrays: the model's probabilities, wherefrom's signals, cross-validation."""
     started = time.process_time()
     model = models.trained(setting, task, task.x, task.given, seed)
     train_seconds = time.process_time() - started
@@ -122,17 +122,17 @@ def _measured(setting: models.Setting, seed: int, arrays: dict[str, np.ndarray],
     resample = len(setting.seeds) == 1  # otherwise the spread over seeds tells the error
     wrong = given != true
     signals = {name.removeprefix("signal_"): v for name, v in arrays.items() if name.startswith("signal_")}
-    rankings = {f"whence {name}": values for name, values in signals.items()}
+    rankings = {f"wherefrom {name}": values for name, values in signals.items()}
     tensors = {name: torch.from_numpy(values) for name, values in signals.items()}
-    rankings["whence combined"] = _combined(arrays, tensors, True)
-    rankings["whence combined without validation"] = _combined(arrays, tensors, False)
+    rankings["wherefrom combined"] = _combined(arrays, tensors, True)
+    rankings["wherefrom combined without validation"] = _combined(arrays, tensors, False)
     kinds = ("in_sample", "cross_validated", "left_out")
     if "cross_validated" in arrays:
         rankings |= _cleanlab(out, given, {kind: arrays[kind] for kind in kinds})
     proposals = {
         "the model": arrays["in_sample"].argmax(1),
-        "whence, left out": arrays["left_out"].argmax(1),
-        "whence, relabel influence": arrays["relabel_change"].argmin(1),
+        "wherefrom, left out": arrays["left_out"].argmax(1),
+        "wherefrom, relabel influence": arrays["relabel_change"].argmin(1),
     }
     if "cross_validated" in arrays:
         proposals["cross-validated model"] = arrays["cross_validated"].argmax(1)

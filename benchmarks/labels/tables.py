@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from whence.labels.evaluation import SHARES
+from wherefrom.labels.evaluation import SHARES
 
 _SHARES = tuple(str(share) for share in SHARES)
 # Rankings in the order of the table; the others are in results.json.
 _ROWS = {
-    "whence combined": "**whence: combined**",
-    "whence combined without validation": "**whence: combined, no validation set**",
-    "whence left_out_margin": "whence: left-out margin",
-    "whence left_out_loss": "whence: left-out loss",
-    "whence self_influence": "whence: self-influence",
-    "whence harm": "whence: harm †",
-    "whence relative_harm": "whence: relative harm †",
-    "whence relabel": "whence: relabel influence †",
-    "whence margin": "margin of the model",
-    "whence loss": "loss of the model",
+    "wherefrom combined": "**wherefrom: combined**",
+    "wherefrom combined without validation": "**wherefrom: combined, no validation set**",
+    "wherefrom left_out_margin": "wherefrom: left-out margin",
+    "wherefrom left_out_loss": "wherefrom: left-out loss",
+    "wherefrom self_influence": "wherefrom: self-influence",
+    "wherefrom harm": "wherefrom: harm †",
+    "wherefrom relative_harm": "wherefrom: relative harm †",
+    "wherefrom relabel": "wherefrom: relabel influence †",
+    "wherefrom margin": "margin of the model",
+    "wherefrom loss": "loss of the model",
     "cleanlab in_sample_self_confidence": "cleanlab, in-sample: self-confidence",
     "cleanlab in_sample_normalized_margin": "cleanlab, in-sample: normalised margin",
     "cleanlab in_sample_entropy": "cleanlab, in-sample: confidence-weighted entropy",
@@ -31,19 +31,19 @@ _ROWS = {
     "cleanlab cross_validated_normalized_margin": "cleanlab, cross-validated: normalised margin",
     "cleanlab cross_validated_entropy": "cleanlab, cross-validated: confidence-weighted entropy",
     "cleanlab cross_validated_adjusted_margin": "cleanlab, cross-validated: adjusted margin",
-    "cleanlab left_out_adjusted_margin": "cleanlab on whence's left-out probabilities: adjusted margin",
+    "cleanlab left_out_adjusted_margin": "cleanlab on wherefrom's left-out probabilities: adjusted margin",
 }
 
 _MAIN = (
-    "whence combined",
-    "whence combined without validation",
-    "whence left_out_loss",
-    "whence left_out_margin",
-    "whence self_influence",
-    "whence harm",
-    "whence relabel",
-    "whence loss",
-    "whence margin",
+    "wherefrom combined",
+    "wherefrom combined without validation",
+    "wherefrom left_out_loss",
+    "wherefrom left_out_margin",
+    "wherefrom self_influence",
+    "wherefrom harm",
+    "wherefrom relabel",
+    "wherefrom loss",
+    "wherefrom margin",
     "cleanlab cross_validated_self_confidence",
     "cleanlab cross_validated_normalized_margin",
 )
@@ -81,7 +81,7 @@ def _setting(runs: Sequence[dict[str, Any]]) -> str:
         f"{100 * _mean(runs, lambda run: run['accuracy']):.1f} % on test data, "
         f"{100 * _mean(runs, lambda run: run['train_accuracy']):.1f} % on the given labels; "
         f"{_mean(runs, lambda run: run['seconds']['train']):.0f} s of training, "
-        f"{_mean(runs, lambda run: run['seconds']['signals']):.0f} s for whence's signals (CPU). "
+        f"{_mean(runs, lambda run: run['seconds']['signals']):.0f} s for wherefrom's signals (CPU). "
     )
     facts += f"{len(runs)} seeds." if len(runs) > 1 else "One data set: ± over resampled examples."
     shares = " | ".join(f"{100 * float(share):.0f} %" for share in _SHARES)

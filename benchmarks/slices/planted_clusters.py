@@ -18,8 +18,8 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.datasets import load_digits
 from torch import nn
 
-import whence
-from whence.slices.tree import build_tree, cut, prune
+import wherefrom
+from wherefrom.slices.tree import build_tree, cut, prune
 
 SIZES, SEEDS, LANDMARKS = (12, 30, 70), (0, 1, 2, 3), 64
 # Random wrong labels, the digit planted, the label it gets, whether a network reads them.
@@ -50,9 +50,9 @@ class Case:
             layers = [nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)] if network else [nn.Linear(64, 10)]
             start = nn.Sequential(*layers).double()
         options = {"loss": "cross_entropy", "weight_decay": DECAY[network]}
-        model = whence.FullBatch(start, gradient_tolerance=1e-5, **options)(train, 0).eval()
+        model = wherefrom.FullBatch(start, gradient_tolerance=1e-5, **options)(train, 0).eval()
         solver = "ekfac" if network else "auto"
-        self.influence = whence.Influence(model, train, solver=solver, progress=False, **options).fit()
+        self.influence = wherefrom.Influence(model, train, solver=solver, progress=False, **options).fit()
         everybody = {"all": range(1000)}
         self.harm = self.influence.slices(self.validation, everybody).harm[:, 0].double().numpy()
 

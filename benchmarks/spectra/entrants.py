@@ -8,14 +8,14 @@ from typing import Any
 
 Rung = tuple[str, dict[str, Any]]  # the adapter's method and its settings
 
-LIBRARIES = ("whence", "curvlinops", "pyhessian", "hessian_eigenthings")
+LIBRARIES = ("wherefrom", "curvlinops", "pyhessian", "hessian_eigenthings")
 QUESTIONS = ("eigenvalues", "trace", "density")
-# Whence again, without the timing of both orders of differentiation that its default starts with.
-FIXED = "whence_fixed"
+# Wherefrom again, without the timing of both orders of differentiation that its default starts with.
+FIXED = "wherefrom_fixed"
 MODE = "reverse_over_reverse"
 LABELS = {
-    "whence": "Whence",
-    FIXED: "Whence, order fixed",
+    "wherefrom": "Wherefrom",
+    FIXED: "Wherefrom, order fixed",
     "curvlinops": "curvlinops",
     "pyhessian": "PyHessian",
     "hessian_eigenthings": "hessian-eigenthings",
@@ -28,7 +28,7 @@ TIMED = {"eigenvalues": 1, "trace": 2, "density": 1}
 DENSITY: Rung = ("density", {"steps": 64, "starts": 4})
 
 _TRACE_METHODS = {
-    "whence": ("xtrace", "hutch++"),
+    "wherefrom": ("xtrace", "hutch++"),
     "curvlinops": ("xtrace", "hutch++"),
     "pyhessian": (),
     "hessian_eigenthings": ("hutch++",),
@@ -44,7 +44,7 @@ class Entrant:
 
     @property
     def adapter(self) -> str:
-        return "whence" if self.library == FIXED else self.library
+        return "wherefrom" if self.library == FIXED else self.library
 
     @property
     def key(self) -> str:
@@ -70,7 +70,7 @@ def _eigenvalues(library: str) -> list[list[Rung]]:
     def ladder(name: str, values: tuple[float, ...], **others: Any) -> list[Rung]:
         return [("eigenvalues", {name: value, **others}) for value in values]
 
-    if library == "whence":
+    if library == "wherefrom":
         return [ladder("tolerance", (0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4, 1e-5))]
     if library == "curvlinops":
         return [ladder("tolerance", (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4), basis=b) for b in (20, 30, 40)]

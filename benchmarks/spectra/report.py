@@ -12,7 +12,7 @@ _TITLES = {
     "density": "spectral distribution at equal Hessian products; error: distance in mean eigenvalues",
 }
 _HEAD = (
-    "| library | method | error | Hessian products | CPU, s (range) | ÷ Whence | floor, s | peak, MiB |\n"
+    "| library | method | error | Hessian products | CPU, s (range) | ÷ Wherefrom | floor, s | peak, MiB |\n"
     "|---|---|---:|---:|---:|---:|---:|---:|"
 )
 
@@ -21,7 +21,7 @@ def render(results: dict[str, Any]) -> str:
     parts = []
     for problem, question in dict.fromkeys((row["problem"], row["question"]) for row in results["rows"]):
         rows = [r for r in results["rows"] if (r["problem"], r["question"]) == (problem, question)]
-        ours = next((row["cpu"] for row in rows if row["library"] == "whence" and row["timed"]), None)
+        ours = next((row["cpu"] for row in rows if row["library"] == "wherefrom" and row["timed"]), None)
         title = _TITLES[question].format(results["targets"].get(question, 0))
         parts.append(f"**{problem}: {title}**\n\n{_HEAD}\n" + "\n".join(_line(row, ours) for row in rows))
     return "\n\n".join(parts) + "\n"

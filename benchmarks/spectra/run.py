@@ -1,7 +1,7 @@
 """Benchmark of the Hessian's eigenvalues, trace and spectral distribution against curvlinops, PyHessian and
 hessian-eigenthings.
 
-    python benchmarks/spectra/run.py --out out/spectra [--problems mlp] [--libraries whence,curvlinops]
+    python benchmarks/spectra/run.py --out out/spectra [--problems mlp] [--libraries wherefrom,curvlinops]
 
 Installs each library from PyPI into its own environment (benchmarks/.envs), trains the problems and answers
 their questions in float64, finds for each library the cheapest settings whose error meets the target at all
@@ -71,7 +71,7 @@ def main() -> None:
     for entrant in entrants:
         tell(f"settings of {entrant.key}")
         rung, _ = chosen[entrant] = bench.choose(entrant)
-        if entrant.library == "whence" and rung is not None:
+        if entrant.library == "wherefrom" and rung is not None:
             fixed = rung[0], {**rung[1], "mode": MODE}
             chosen[Entrant(FIXED, entrant.question, entrant.problem)] = fixed, []
     rounds: dict[Entrant, list[dict[str, Any]]] = {entrant: [] for entrant in chosen}
@@ -226,7 +226,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=200, help="over which the Hessian is taken")
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds; medians are reported")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which one run is stopped")
-    parser.add_argument("--data", help="folder with mnist/*.gz; else WHENCE_DATA, else ../shared/data")
+    parser.add_argument("--data", help="folder with mnist/*.gz; else WHEREFROM_DATA, else ../shared/data")
     parser.add_argument("--skip-install", action="store_true", help="use the environments as they are")
     return parser.parse_args()
 

@@ -12,12 +12,12 @@ from small_images import ImageSet
 from small_networks import loss_and_accuracy
 from torch import Tensor, nn
 
-import whence
-from whence.curvature import choose_curvature
-from whence.errors import NotPositiveDefiniteError
-from whence.gradients import GradientEngine
-from whence.linalg import estimate_trace, extreme_eigenpairs
-from whence.task import Objective
+import wherefrom
+from wherefrom.curvature import choose_curvature
+from wherefrom.errors import NotPositiveDefiniteError
+from wherefrom.gradients import GradientEngine
+from wherefrom.linalg import estimate_trace, extreme_eigenpairs
+from wherefrom.task import Objective
 
 LOSS = "cross_entropy"
 Data = tuple[Tensor, Tensor]
@@ -51,7 +51,7 @@ def study(
 
 
 def _removals(
-    influence: whence.Influence, asked: Data, n: int, seed: int, singles: int, groups: int
+    influence: wherefrom.Influence, asked: Data, n: int, seed: int, singles: int, groups: int
 ) -> dict[str, list[list[int]]]:
     effect = influence.scores(asked).values.double()
     alone = effect.sub(effect.mean(1, keepdim=True)).norm(dim=0).topk(singles).indices
@@ -61,7 +61,7 @@ def _removals(
 
 
 def _retrain_by_recipe(
-    influence: whence.Influence,
+    influence: wherefrom.Influence,
     recipe: Recipe,
     kind: str,
     data: Data,
@@ -92,8 +92,8 @@ def _retrain_by_recipe(
 def _retrain_from_minimum(
     model: nn.Module, recipe: Recipe, data: Data, asked: Data, removals: dict[str, list[list[int]]]
 ) -> dict[str, Any]:
-    def full_batch(start: nn.Module) -> whence.FullBatch:
-        return whence.FullBatch(
+    def full_batch(start: nn.Module) -> wherefrom.FullBatch:
+        return wherefrom.FullBatch(
             start,
             loss=LOSS,
             weight_decay=recipe.weight_decay,
@@ -139,8 +139,8 @@ def _summary(model: nn.Module, data: Data, test: Data) -> dict[str, float]:
     }
 
 
-def _influence(model: nn.Module, data: Data, recipe: Recipe, curvature: str) -> whence.Influence:
-    return whence.Influence(
+def _influence(model: nn.Module, data: Data, recipe: Recipe, curvature: str) -> wherefrom.Influence:
+    return wherefrom.Influence(
         model,
         data,
         loss=LOSS,

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from small_images import ImageSet
 
-from whence.curvature import choose_curvature
-from whence.geometry import jacobian_penalty
-from whence.gradients import GradientEngine
-from whence.linalg import estimate_trace, extreme_eigenpairs, spectral_density
-from whence.task import Objective
+from wherefrom.curvature import choose_curvature
+from wherefrom.geometry import jacobian_penalty
+from wherefrom.gradients import GradientEngine
+from wherefrom.linalg import estimate_trace, extreme_eigenpairs, spectral_density
+from wherefrom.task import Objective
 
 DAMPING = 1e-3  # of the effective dimension
 MEASURES = {

@@ -26,7 +26,7 @@ from row_files import RowFile
 from small_images import default_data, load
 from trained_nets import MAX_STEPS, TARGET, Net, grid, load_net, train_net
 
-from whence.progress import progress_bar
+from wherefrom.progress import progress_bar
 
 Row = dict[str, Any]
 

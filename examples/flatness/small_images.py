@@ -61,9 +61,9 @@ def load(name: str, folder: Path | None, train: int, test: int) -> ImageSet:
 
 
 def default_data() -> Path | None:
-    """$WHENCE_DATA, else `../shared/data` beside the repository, where it exists."""
-    if os.environ.get("WHENCE_DATA"):
-        return Path(os.environ["WHENCE_DATA"])
+    """$WHEREFROM_DATA, else `../shared/data` beside the repository, where it exists."""
+    if os.environ.get("WHEREFROM_DATA"):
+        return Path(os.environ["WHEREFROM_DATA"])
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     return beside if beside.is_dir() else None
 

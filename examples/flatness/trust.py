@@ -26,7 +26,7 @@ from row_files import RowFile
 from small_images import default_data, load
 from trust_plot import draw
 
-from whence.progress import progress_bar
+from wherefrom.progress import progress_bar
 
 RECIPES = (
     Recipe("plain"),

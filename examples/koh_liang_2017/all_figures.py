@@ -22,7 +22,7 @@ import jinja2
 from data_files import DataError
 from experiment import Row, parser, say
 
-from whence.store import write_atomically
+from wherefrom.store import write_atomically
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # In the order of the page: the names of modules that offer what `Experiment` says.

@@ -1,4 +1,4 @@
-"""The one place where the experiments call Whence: influence scores of a linear model without bias."""
+"""The one place where the experiments call Wherefrom: influence scores of a linear model without bias."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mnist import Split
 
-import whence
+import wherefrom
 
 
 def linear_model(weights: np.ndarray | torch.Tensor) -> torch.nn.Linear:
@@ -22,9 +22,9 @@ def linear_model(weights: np.ndarray | torch.Tensor) -> torch.nn.Linear:
 
 def scores(
     weights: np.ndarray | torch.Tensor, train: Split, queries: Split, *, loss: Any, alpha: float, solver: Any
-) -> whence.Scores:
+) -> wherefrom.Scores:
     """Scores (queries × train): positive is helpful; score / n is the predicted change of loss on removal."""
-    influence = whence.Influence(
+    influence = wherefrom.Influence(
         linear_model(weights), _pair(train), loss=loss, weight_decay=alpha, solver=solver
     ).fit()
     return influence.scores(_pair(queries))
@@ -32,10 +32,10 @@ def scores(
 
 def self_scores(
     weights: np.ndarray | torch.Tensor, train: Split, *, loss: Any, alpha: float, solver: Any
-) -> whence.SelfScores:
+) -> wherefrom.SelfScores:
     """Self-influence of every training example; divided by n, the rise of its own loss without it."""
     return (
-        whence.Influence(
+        wherefrom.Influence(
             linear_model(weights),
             _pair(train),
             loss=loss,

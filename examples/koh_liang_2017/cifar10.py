@@ -70,7 +70,7 @@ def load_cifar10(folder: str | Path) -> tuple[Images, Images]:
             return tuple(_from_binary(folder / sub / name, count) for name, count in BINARIES.values())  # type: ignore[return-value]
     raise DataError(
         f"CIFAR-10 was not found in {folder} (nor in its subfolders {' and '.join(SUBFOLDERS[1:])}). Pass "
-        "--data DIR, or set the environment variable WHENCE_DATA, to a folder with the files "
+        "--data DIR, or set the environment variable WHEREFROM_DATA, to a folder with the files "
         "data_batch_1.bin and test_batch.bin of the binary version, "
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, "
         "or with the same images as NumPy arrays: "

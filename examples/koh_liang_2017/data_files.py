@@ -28,5 +28,5 @@ def locate(folder: Path, name: str, subfolders: Sequence[str], source: str) -> P
     inside = f" (nor in its subfolders {', '.join(subfolders)})" if subfolders else ""
     raise DataError(
         f"{name}[.gz] was not found in {folder}{inside}. Pass --data DIR, or set the environment variable "
-        f"WHENCE_DATA, to a folder that holds it. {source}"
+        f"WHEREFROM_DATA, to a folder that holds it. {source}"
     )

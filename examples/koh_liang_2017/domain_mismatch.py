@@ -23,8 +23,8 @@ from data_files import DataError
 from experiment import Row, parser, require_data, run, say, show, write
 from sklearn.metrics import roc_auc_score
 
-import whence
-from whence.losses import Logistic
+import wherefrom
+from wherefrom.losses import Logistic
 
 ALPHA = 1e-4
 GROUP = "Mexico"
@@ -50,9 +50,9 @@ def wrong(weights: np.ndarray, table: adult.Table) -> np.ndarray:
     return table.y * (table.x @ weights) <= 0
 
 
-def influence(weights: np.ndarray, train: adult.Table) -> whence.Influence:
-    """Whence on the trained model."""
-    return whence.Influence(
+def influence(weights: np.ndarray, train: adult.Table) -> wherefrom.Influence:
+    """Wherefrom on the trained model."""
+    return wherefrom.Influence(
         linear_model(weights), pair(train), loss=Logistic(), weight_decay=ALPHA, progress=False
     ).fit()
 
@@ -151,7 +151,7 @@ def rare(
     }, shown
 
 
-def _harm_ratio(table: whence.slices.GroupInfluence, group: str) -> float:
+def _harm_ratio(table: wherefrom.slices.GroupInfluence, group: str) -> float:
     """Harm per training example of the group's people, relative to that of all others."""
     shares = table.share_of_harm[:, 0] / table.share_of_train
     own, other = table.train.number(group), table.train.number(ELSEWHERE)

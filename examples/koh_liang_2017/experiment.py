@@ -16,7 +16,7 @@ import numpy as np
 import scipy.stats
 from data_files import DataError
 
-from whence.store import write_atomically
+from wherefrom.store import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -46,7 +46,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         type=Path,
         default=default_data(),
         metavar="DIR",
-        help="folder with the data files (default: $WHENCE_DATA, else ../shared/data beside the repository)",
+        help="folder with the data files (default: $WHEREFROM_DATA, else ../shared/data by the repository)",
     )
     result.add_argument(
         "--out", type=Path, default=Path("out/figures"), metavar="DIR", help="folder for results"
@@ -59,8 +59,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def default_data() -> Path | None:
-    """$WHENCE_DATA; else the data folder beside the repository, where there is one; else none."""
-    named = os.environ.get("WHENCE_DATA")
+    """$WHEREFROM_DATA; else the data folder beside the repository, where there is one; else none."""
+    named = os.environ.get("WHEREFROM_DATA")
     if named:
         return Path(named)
     beside = REPOSITORY.parent / "shared" / "data"
@@ -71,12 +71,12 @@ def require_data(folder: Path | None) -> Path:
     """The folder asked for, or the error that says how to ask.
 
     Raises:
-        DataError: neither --data nor WHENCE_DATA was given, or the folder does not exist.
+        DataError: neither --data nor WHEREFROM_DATA was given, or the folder does not exist.
     """
     if folder is None:
         raise DataError(
-            "no data folder: pass --data DIR, or set the environment variable WHENCE_DATA, to a folder that "
-            "holds the data files named in the README of this example."
+            "no data folder: pass --data DIR, or set the environment variable WHEREFROM_DATA, to a folder "
+            "that holds the data files named in the README of this example."
         )
     if not folder.is_dir():
         raise DataError(

@@ -21,8 +21,8 @@ from experiment import Row, parser, require_data, run, say, show, write
 from mnist import DataError, Split, load_mnist
 from scipy.special import expit
 
-import whence
-from whence.losses import Logistic
+import wherefrom
+from wherefrom.losses import Logistic
 
 ALPHA = 0.01
 PAIRS = ((1, 7), (4, 9))
@@ -57,7 +57,7 @@ def one_pair(
         everything = np.append(everything, query)
     say(f"influence of every training example on {len(everything):,} test images")
     table = scores(
-        fit.weights, train, test.take(everything), loss=Logistic(), alpha=ALPHA, solver=whence.Exact()
+        fit.weights, train, test.take(everything), loss=Logistic(), alpha=ALPHA, solver=wherefrom.Exact()
     )
     values = np.asarray(table.values)
     influence = values[int(np.flatnonzero(everything == query)[0])]

@@ -22,7 +22,7 @@ from attribution import scores
 from experiment import Row, agreement, parser, require_data, run, say, show, write
 from mnist import DataError, Split, load_mnist
 
-import whence
+import wherefrom
 
 ALPHA = 0.01
 PAPER_QUERY = 8  # the test image of the released code: a 5 that is read as a 6
@@ -62,9 +62,9 @@ def experiment(
     asked = test.take(slice(query, query + 1))
 
     solvers = {
-        "exact": whence.Exact(),
-        "cg": whence.CG(rtol=1e-6),
-        "lissa": whence.LiSSA(
+        "exact": wherefrom.Exact(),
+        "cg": wherefrom.CG(rtol=1e-6),
+        "lissa": wherefrom.LiSSA(
             scale=settings.lissa_scale,
             depth=settings.lissa_depth,
             repeats=settings.lissa_repeats,

@@ -28,8 +28,8 @@ from experiment import Row, parser, require_data, run, say, show, write
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 
-import whence
-from whence.losses import Logistic, Loss, SmoothHinge
+import wherefrom
+from wherefrom.losses import Logistic, Loss, SmoothHinge
 
 ALPHA_HEAD = 1e-3  # L2 of the head, for features of mean squared norm 1
 COST = 1.0  # C of the support vector machine: an L2 of 1/(C n)
@@ -91,12 +91,12 @@ def influence(
         model.weight.copy_(torch.from_numpy(weights)[None])
         if bias is not None:
             model.bias.fill_(bias)
-    fitted = whence.Influence(
+    fitted = wherefrom.Influence(
         model.eval(),
         (torch.from_numpy(features), torch.from_numpy(y).double()[:, None]),
         loss=loss,
         weight_decay={"weight": alpha},
-        solver=whence.Exact(),
+        solver=wherefrom.Exact(),
         damping=0.0,
         progress=False,
     ).fit()

@@ -13,9 +13,9 @@ from cifar10 import Images
 from cifar_pair import Pair
 from experiment import say
 
-import whence
-from whence.attack import AttackResult, Budget, PoisonedQuery, audit_poisoning
-from whence.losses import Logistic
+import wherefrom
+from wherefrom.attack import AttackResult, Budget, PoisonedQuery, audit_poisoning
+from wherefrom.losses import Logistic
 
 BUDGET = Budget.grey_levels(0.5)
 
@@ -42,7 +42,7 @@ class Task:
 class Head:
     """A trained head: its influence functions, the features it reads of both sets, its weights."""
 
-    influence: whence.Influence
+    influence: wherefrom.Influence
     features: conv_head.FrozenFeatures
     train_features: np.ndarray
     test_features: np.ndarray
@@ -64,13 +64,13 @@ def head_on(task: Task, components: int | None, alpha: float) -> Head:
     features = conv_head.FrozenFeatures(task.network, task.train_features, components)
     train = features.reduce(task.train_features).numpy()
     weights = conv_head.fit(train, task.pair.train.y, alpha)
-    influence = whence.Influence(
+    influence = wherefrom.Influence(
         conv_head.HeadOnFeatures(features, weights).eval(),
         _data(task.pair.train),
         loss=Logistic(),
         parameters="head",
         weight_decay=alpha,
-        solver=whence.Exact(),
+        solver=wherefrom.Exact(),
         progress=False,
     ).fit()
     return Head(influence, features, train, features.reduce(task.test_features).numpy(), weights)

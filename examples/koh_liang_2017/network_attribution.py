@@ -1,4 +1,4 @@
-"""Where the network of Figure 2 right meets Whence: scores with a damping that suffices."""
+"""Where the network of Figure 2 right meets Wherefrom: scores with a damping that suffices."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import small_cnn
 from experiment import say
 from torch import Tensor, nn
 
-import whence
-from whence.errors import NotPositiveDefiniteError
+import wherefrom
+from wherefrom.errors import NotPositiveDefiniteError
 
 ATTEMPTS = 4
 
@@ -28,7 +28,7 @@ def network_scores(
     """Scores (n,) of all training images for one test image by conjugate gradients, and notes on them.
 
     Away from a minimum the Hessian may have eigenvalues below `−damping`. The damping is then raised to twice
-    what Whence says is needed, as a barely positive curvature blows scores up; the notes hold the one in use.
+    what Wherefrom says is needed, as a barely positive curvature blows scores up; the notes hold it.
 
     Raises:
         NotPositiveDefiniteError: more damping does not help.
@@ -36,7 +36,7 @@ def network_scores(
     started = time.perf_counter()
     for attempt in range(ATTEMPTS):
         try:
-            influence = whence.Influence(
+            influence = wherefrom.Influence(
                 model,
                 (problem.x, problem.y),
                 loss="cross_entropy",
@@ -45,7 +45,7 @@ def network_scores(
                 },
                 curvature=curvature,
                 damping=damping,
-                solver=whence.CG(rtol=rtol),
+                solver=wherefrom.CG(rtol=rtol),
                 hvp_mode="reverse_over_reverse",
                 progress=False,
             ).fit()

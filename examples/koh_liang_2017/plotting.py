@@ -31,7 +31,7 @@ STYLE = {
     "ytick.color": GREY,
     "axes.formatter.limits": (-4, 5),
     "legend.frameon": False,
-    "svg.hashsalt": "whence",
+    "svg.hashsalt": "wherefrom",
 }
 
 

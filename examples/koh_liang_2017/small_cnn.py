@@ -1,8 +1,8 @@
 """The small convolutional network of Figure 2 right: training, and retraining of many copies at once.
 
-Independent of Whence. Six convolutions with tanh, the mean over positions, a linear layer: 2,616 parameters.
-Weight decay acts on weights and not on biases: `J(θ) = (1/n) Σ ℓ_i + (α/2) ‖weights‖²`. Both are as in the
-authors' released code.
+Independent of Wherefrom. Six convolutions with tanh, the mean over positions, a linear layer: 2,616
+parameters. Weight decay acts on weights and not on biases:
+`J(θ) = (1/n) Σ ℓ_i + (α/2) ‖weights‖²`. Both are as in the authors' released code.
 """
 
 from __future__ import annotations

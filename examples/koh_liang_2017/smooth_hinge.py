@@ -18,8 +18,8 @@ from attribution import scores
 from experiment import Row, agreement, parser, require_data, run, say, show, write
 from mnist import Split, load_mnist
 
-import whence
-from whence.losses import SmoothHinge
+import wherefrom
+from wherefrom.losses import SmoothHinge
 
 ALPHA = 0.01
 TEMPERATURES = (0.0, 0.001, 0.1)
@@ -54,9 +54,9 @@ def experiment(
             asked,
             loss=SmoothHinge(t),
             alpha=ALPHA,
-            solver=whence.Exact() if t > 0 else whence.Identity(),
+            solver=wherefrom.Exact() if t > 0 else wherefrom.Identity(),
         )
-        # The hinge's curvature is that of the weight decay alone, αI, which Whence refuses to call influence.
+        # The hinge's curvature is that of the weight decay alone, αI, which Wherefrom refuses as influence.
         predicted[t] = np.asarray(table.values)[0] / len(train) / (1.0 if t > 0 else ALPHA)
 
     # As in the paper, the removals are those of largest absolute influence at t = 0.

@@ -13,8 +13,8 @@ from enron import BagOfWords
 from experiment import say
 from mnist import split_of
 
-import whence
-from whence.losses import Logistic
+import wherefrom
+from wherefrom.losses import Logistic
 
 ORDERS = ("self_influence", "loss", "random")
 STEPS = 6  # 5, 10, … 30 % are checked
@@ -78,7 +78,7 @@ def one_repeat(data: Data, alpha: float, settings: Settings, number: int) -> Rep
                 split_of(x.toarray(), labels),
                 loss=Logistic(),
                 alpha=alpha,
-                solver=whence.Exact(),
+                solver=wherefrom.Exact(),
             ).values
         ),
         "loss": np.logaddexp(0.0, -labels * (x @ fit.weights)),

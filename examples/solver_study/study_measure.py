@@ -10,8 +10,8 @@ import torch
 from study_problems import Problem
 from torch import Tensor
 
-import whence
-from whence.errors import DivergenceError
+import wherefrom
+from wherefrom.errors import DivergenceError
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def lissa_runs(problem: Problem, damping: float, seeds: int, **settings: Any) ->
     exact = problem.exact(damping)
     found, scales, depths, batch, diverged = [], [], [], 0, 0
     for seed in range(seeds):
-        prepared = whence.LiSSA(repeats=1, **settings).prepare(operator, seed=seed)
+        prepared = wherefrom.LiSSA(repeats=1, **settings).prepare(operator, seed=seed)
         batch = prepared.notes["batch_size"]
         scales.append(prepared.notes["scale"])
         depths.append(prepared.notes["depth"])
@@ -102,7 +102,7 @@ def of_repeats(found: Sequence[Tensor], exact: Tensor, repeats: int) -> float:
 
 def cg_run(problem: Problem, damping: float, rtol: float) -> dict[str, float]:
     """Conjugate gradients: the error of its scores, its iterations, and the examples seen."""
-    prepared = whence.CG(rtol=rtol).prepare(problem.curvature.damped(damping))
+    prepared = wherefrom.CG(rtol=rtol).prepare(problem.curvature.damped(damping))
     solution = prepared.solve(problem.queries)
     exact = problem.exact(damping)
     iterations = int(solution.iterations.max())

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import whence
-from whence.influence.measurements import resolve_measurement
-from whence.linalg import FactoredOperator, LinearOperator, split_diagonal
+import wherefrom
+from wherefrom.influence.measurements import resolve_measurement
+from wherefrom.linalg import FactoredOperator, LinearOperator, split_diagonal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -55,7 +55,7 @@ class Problem:
     """
 
     name: str
-    influence: whence.Influence
+    influence: wherefrom.Influence
     curvature: LinearOperator
     gradients: Tensor
     queries: Tensor
@@ -77,7 +77,7 @@ class Problem:
     def exact(self, damping: float) -> Tensor:
         """The scores of `solver="exact"` in float64."""
         operator = self.curvature.damped(damping)
-        return self.scores(whence.Exact().prepare(operator).solve(self.queries).x)
+        return self.scores(wherefrom.Exact().prepare(operator).solve(self.queries).x)
 
     def product_seconds(self, sizes: Sequence[int], rounds: int = 5) -> dict[int, float]:
         """CPU time of one of the library's own products with all columns, by examples in the batch."""
@@ -99,17 +99,17 @@ def prepare(
 ) -> Problem:
     """Train on the first `n` examples and ask about the next few."""
     torch.manual_seed(0)
-    recipe = whence.FullBatch(
+    recipe = wherefrom.FullBatch(
         model.double(), loss=loss, weight_decay=WEIGHT_DECAY, gradient_tolerance=tolerance
     )
     trained = recipe((x[:n], y[:n]), 0).double().eval()
-    influence = whence.Influence(
+    influence = wherefrom.Influence(
         trained,
         (x[:n], y[:n]),
         loss=loss,
         weight_decay=WEIGHT_DECAY,
         damping=0.0,
-        solver=whence.Exact(),
+        solver=wherefrom.Exact(),
         progress=False,
     ).fit()
     fitted = influence.fitted

@@ -8,7 +8,7 @@ from typing import Any
 from study_measure import Spread, cg_run, lissa_runs, of_repeats
 from study_problems import Problem
 
-import whence
+import wherefrom
 
 # A bias far below the noise, so that one does not hide the other.
 START = {"bias": 1e-3, "batch_size": 64}
@@ -82,5 +82,5 @@ def _at_condition(problem: Problem, condition: float, plan: Plan) -> dict[str, A
         "moved": float((exact - undamped).norm() / undamped.norm()),
         "lissa": spread.row(),
         "lissa_after_repeats": spread.after(REPEATS),
-        "cg": cg_run(problem, damping, whence.CG().rtol),
+        "cg": cg_run(problem, damping, wherefrom.CG().rtol),
     }

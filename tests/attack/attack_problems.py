@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from support import Plain, cross_entropy, digits, seeded
-from whence import FullBatch, Influence
+from wherefrom import FullBatch, Influence
 
 ALPHA = 1e-3
 OPTIONS = {"loss": "cross_entropy", "weight_decay": ALPHA}

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import as_a_user
-from whence.attack import Budget
-from whence.errors import InputError
+from wherefrom.attack import Budget
+from wherefrom.errors import InputError
 
 NORMS = st.sampled_from(["linf", "l2"])
 SEEDS = st.integers(0, 10_000)

@@ -8,17 +8,17 @@ from attack_problems import data, head, plain_head
 from torch import nn
 
 from support import Plain, half_square, logistic, seeded
-from whence import Influence
-from whence.attack.budget import Budget
-from whence.attack.choose import choose_examples
-from whence.attack.features import FeatureReader
-from whence.attack.head import Edited, HeadProblem, empty_edits, head_obstacle
-from whence.attack.head_attack import HeadAttack
-from whence.attack.newton import has_optimum, refit, solve_damped
-from whence.errors import ConvergenceError, UnsupportedError
-from whence.influence import input_influence
-from whence.influence.continuous_input import find_input
-from whence.linalg import batched_cg
+from wherefrom import Influence
+from wherefrom.attack.budget import Budget
+from wherefrom.attack.choose import choose_examples
+from wherefrom.attack.features import FeatureReader
+from wherefrom.attack.head import Edited, HeadProblem, empty_edits, head_obstacle
+from wherefrom.attack.head_attack import HeadAttack
+from wherefrom.attack.newton import has_optimum, refit, solve_damped
+from wherefrom.errors import ConvergenceError, UnsupportedError
+from wherefrom.influence import input_influence
+from wherefrom.influence.continuous_input import find_input
+from wherefrom.linalg import batched_cg
 
 
 def some_edits(problem: HeadProblem, seed: int = 0) -> tuple[Edited, list[torch.Tensor]]:

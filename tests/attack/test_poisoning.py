@@ -11,8 +11,8 @@ import torch
 from attack_problems import data, head, plain_head
 
 from support import as_a_user
-from whence.attack import Budget, PoisoningAudit, audit_poisoning, run_attack
-from whence.errors import InputError, UnsupportedError
+from wherefrom.attack import Budget, PoisoningAudit, audit_poisoning, run_attack
+from wherefrom.errors import InputError, UnsupportedError
 
 BUDGET = Budget(0.25, low=0.0, high=1.0)
 
@@ -72,7 +72,7 @@ def test_attacks_together_are_the_attacks_one_by_one():
 
 
 def test_small_blocks_change_nothing(monkeypatch):
-    monkeypatch.setattr("whence.attack.head_attack._MOST_ATTACKS", 3)
+    monkeypatch.setattr("wherefrom.attack.head_attack._MOST_ATTACKS", 3)
     first = tuple(part[:10] for part in queries())
     again = audit_poisoning(head().fitted, first, budget=BUDGET, edits=(1,), steps=6, shortlist=None)
     known = {entry.query: entry for entry in audited().queries}
@@ -92,7 +92,7 @@ def test_a_shortlist_finds_what_all_candidates_do():
 
 
 def test_retrainings_that_do_not_converge_are_left_out(monkeypatch):
-    from whence.attack import head_attack
+    from wherefrom.attack import head_attack
 
     real = head_attack.refit
 

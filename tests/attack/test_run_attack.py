@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from support import as_a_user, seeded
-from whence import FullBatch, Influence
-from whence.attack import AttackResult, Budget, run_attack
-from whence.errors import ConvergenceError, InputError, UnsupportedError
-from whence.influence import input_influence
+from wherefrom import FullBatch, Influence
+from wherefrom.attack import AttackResult, Budget, run_attack
+from wherefrom.errors import ConvergenceError, InputError, UnsupportedError
+from wherefrom.influence import input_influence
 
 BUDGET = Budget(0.25, low=0.0, high=1.0)
 
@@ -224,13 +224,13 @@ def test_a_retraining_that_does_not_converge_is_reported_and_counts_nowhere():
 def test_a_head_whose_optimum_is_out_of_reach_is_reported(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
-            "whence.attack.retrain.has_optimum", lambda problem, heads, edited: heads[:, 0, 0] > 1e9
+            "wherefrom.attack.retrain.has_optimum", lambda problem, heads, edited: heads[:, 0, 0] > 1e9
         )
         found = attack(steps=1)
     assert found.seeds == () and "no optimum of the head was found" in found.failed[0]
-    monkeypatch.setattr("whence.attack.newton._MOST_NEWTON", 0)
-    monkeypatch.setattr("whence.attack.head_attack.TOLERANCE", 1e-12)
-    monkeypatch.setattr("whence.attack.newton._ROUNDING", 0.0)
+    monkeypatch.setattr("wherefrom.attack.newton._MOST_NEWTON", 0)
+    monkeypatch.setattr("wherefrom.attack.head_attack.TOLERANCE", 1e-12)
+    monkeypatch.setattr("wherefrom.attack.newton._ROUNDING", 0.0)
     with pytest.raises(ConvergenceError, match="no optimum of the head"):
         attack(steps=1)
 

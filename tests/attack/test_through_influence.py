@@ -9,9 +9,9 @@ import torch
 from attack_problems import OPTIONS, data, frozen_network, recipe
 from torch import nn
 
-from whence import FullBatch, Influence
-from whence.attack import Budget
-from whence.influence import input_influence
+from wherefrom import FullBatch, Influence
+from wherefrom.attack import Budget
+from wherefrom.influence import input_influence
 
 BUDGET = Budget(0.25, low=0.0, high=1.0)
 

@@ -6,7 +6,7 @@ HEAD = """
 import torch
 from torch import nn
 from sklearn.datasets import load_digits
-import whence
+import wherefrom
 
 images, labels = load_digits(n_class=3, return_X_y=True)
 x, y = torch.tensor(images / 16.0), torch.tensor(labels)
@@ -15,7 +15,7 @@ loss, weight_decay = "cross_entropy", 1e-3
 torch.manual_seed(0)
 network = nn.Sequential(nn.Linear(64, 24), nn.Tanh(), nn.Linear(24, 3)).double()
 network[0].requires_grad_(False)
-recipe = whence.FullBatch(network, loss=loss, weight_decay=weight_decay)
+recipe = wherefrom.FullBatch(network, loss=loss, weight_decay=weight_decay)
 model = recipe(train, 0).eval()
 name = "Digits"
 class_names = ["nought", "one", "two"]

@@ -7,7 +7,7 @@ from pathlib import Path
 TABLE = """
 import torch
 from torch import nn
-import whence
+import wherefrom
 
 generator = torch.Generator().manual_seed(0)
 x = torch.randn(60, 3, generator=generator, dtype=torch.float64)
@@ -16,7 +16,7 @@ train, queries = (x[:40], y[:40]), (x[40:], y[40:])
 loss, weight_decay = "cross_entropy", 0.1
 class_names = ["below", "above"]
 torch.manual_seed(0)
-recipe = whence.FullBatch(nn.Linear(3, 2), loss=loss, weight_decay=weight_decay)
+recipe = wherefrom.FullBatch(nn.Linear(3, 2), loss=loss, weight_decay=weight_decay)
 model = recipe(train, 0).eval()
 helper = "names of one's own are left alone"
 """
@@ -24,7 +24,7 @@ helper = "names of one's own are left alone"
 TEXT = """
 import torch
 from torch import nn
-import whence
+import wherefrom
 
 words = ["good", "bad", "fine", "awful"]
 texts = [f"{a} {b}" for a in words for b in words]
@@ -38,7 +38,7 @@ def task():
     items = list(zip(texts, labels))
     counts, targets = collate(items)
     torch.manual_seed(0)
-    train = whence.FullBatch(nn.Linear(4, 2), loss="cross_entropy", weight_decay=0.1)
+    train = wherefrom.FullBatch(nn.Linear(4, 2), loss="cross_entropy", weight_decay=0.1)
     return {
         "model": train((counts, targets), 0).eval(),
         "train": items,

@@ -1,4 +1,4 @@
-"""`whence attack`, and the poisoning section of `whence audit`."""
+"""`wherefrom attack`, and the poisoning section of `wherefrom audit`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from audit_problem import TABLE, TEXT, write
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from whence.cli.main import app
+from wherefrom.cli.main import app
 
 BUDGET = ["--budget", "48"]
 
@@ -85,7 +85,7 @@ def test_the_default_budget_keeps_the_picture_and_may_flip_nothing(tmp_path):
 
 
 def test_a_norm_beside_a_whole_budget_is_refused(tmp_path):
-    text = HEAD + "from whence.attack import Budget\nattack = {'budget': Budget(0.1), 'steps': 2}\n"
+    text = HEAD + "from wherefrom.attack import Budget\nattack = {'budget': Budget(0.1), 'steps': 2}\n"
     result = attack(tmp_path, text, "--norm", "l2")
     assert result.exit_code == 2
     assert "beside it norm would be ignored" in " ".join(result.stderr.replace("│", " ").split())
@@ -180,7 +180,7 @@ def test_bad_options_are_refused(tmp_path, options, message):
         (HEAD + 'attack = {"levels": "many"}\n', "levels='many': expected a whole number"),
         (HEAD + 'attack = {"step_size": "small"}\n', "step_size='small': expected a number above 0"),
         (
-            HEAD + 'from whence.attack import Budget\nattack = {"budget": Budget(0.1), "low": 0.0}\n',
+            HEAD + 'from wherefrom.attack import Budget\nattack = {"budget": Budget(0.1), "low": 0.0}\n',
             "beside it low would be ignored",
         ),
         (NETWORK + "recipe = None\n", "recipe= is needed to retrain this model for an attack"),

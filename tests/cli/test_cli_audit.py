@@ -1,4 +1,4 @@
-"""`whence audit`, from a task file to the page and the files, and what it says when something is wrong."""
+"""`wherefrom audit`, from a task file to the page and the files, and what it says when something is wrong."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from audit_problem import TABLE, TEXT, write
 from typer.testing import CliRunner
 
-import whence
-from whence.cli.audit import AuditOptions, run_audits
-from whence.cli.main import app
-from whence.cli.selection import choose_queries
-from whence.cli.task_file import load_task, task_from
-from whence.errors import InputError
-from whence.influence import load_scores
+import wherefrom
+from wherefrom.cli.audit import AuditOptions, run_audits
+from wherefrom.cli.main import app
+from wherefrom.cli.selection import choose_queries
+from wherefrom.cli.task_file import load_task, task_from
+from wherefrom.errors import InputError
+from wherefrom.influence import load_scores
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "audit_digits.py"
 
@@ -79,7 +79,7 @@ def test_the_files_agree_with_one_another(audited):
 def test_the_scores_are_those_of_the_library(audited):
     out, _ = audited
     task = load_task(out.parent / "my_task.py")
-    influence = whence.Influence(task.model, task.train, loss=task.loss, weight_decay=0.1).fit()
+    influence = wherefrom.Influence(task.model, task.train, loss=task.loss, weight_decay=0.1).fit()
     numbers = json.loads((out / "summary.json").read_text())["models"][0]["queries"]
     direct = influence.scores((task.queries[0][numbers], task.queries[1][numbers]))
     torch.testing.assert_close(load_scores(out / "scores.safetensors").values, direct.values)
@@ -90,7 +90,7 @@ def test_the_queries_of_largest_loss_are_taken():
     x = torch.randn(30, 2, generator=generator)
     y = (x[:, 0] > 0).long()
     model = torch.nn.Linear(2, 2).eval()
-    influence = whence.Influence(model, (x, y), loss="cross_entropy", weight_decay=0.1)
+    influence = wherefrom.Influence(model, (x, y), loss="cross_entropy", weight_decay=0.1)
     losses = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
     chosen, numbers = choose_queries(influence, (x, y), 4)
     assert numbers == sorted(losses.topk(4).indices.tolist())

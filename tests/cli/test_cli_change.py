@@ -1,4 +1,4 @@
-"""`whence change`: edits as they are written, predicted and carried out; files, page and errors."""
+"""`wherefrom change`: edits as they are written, predicted and carried out; files, page and errors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from audit_problem import TABLE, TEXT, write
 from torch import nn
 from typer.testing import CliRunner
 
-import whence
-from whence.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
-from whence.cli.main import app
-from whence.errors import InputError
+import wherefrom
+from wherefrom.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
+from wherefrom.cli.main import app
+from wherefrom.errors import InputError
 
 
 def run(*arguments: object):
@@ -51,7 +51,7 @@ def test_the_files_say_what_retraining_does(changed):
     edited = y[:40].clone()
     edited[5] = 1
     kept = [i for i in range(40) if i not in (3, 10, 11, 12, 4, 6, 9)] + [8]
-    recipe = whence.FullBatch(nn.Linear(3, 2), loss="cross_entropy", weight_decay=0.1)
+    recipe = wherefrom.FullBatch(nn.Linear(3, 2), loss="cross_entropy", weight_decay=0.1)
     losses = []
     for data in ((x[:40], y[:40]), (x[kept], edited[kept])):
         model = recipe(data, 0)
@@ -201,7 +201,7 @@ def test_edits_and_solvers_are_checked_before_anything_is_fitted(tmp_path, monke
     def fitted(self):
         raise AssertionError("the fit was started")
 
-    monkeypatch.setattr(whence.Influence, "fit", fitted)
+    monkeypatch.setattr(wherefrom.Influence, "fit", fitted)
     ran = run("change", write(tmp_path, TABLE), "--out", tmp_path / "out", *arguments)
     assert ran.exit_code == 2 and "InputError" in ran.output and not (tmp_path / "out").exists()
 

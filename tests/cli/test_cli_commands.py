@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import whence
-from whence.cli.files import slug
-from whence.cli.main import app
-from whence.cli.terminal import picture
+import wherefrom
+from wherefrom.cli.files import slug
+from wherefrom.cli.main import app
+from wherefrom.cli.terminal import picture
 
 
 def test_version():
     result = CliRunner().invoke(app, ["--version"])
     assert result.exit_code == 0
-    assert result.output.strip() == f"whence {whence.__version__}"
+    assert result.output.strip() == f"wherefrom {wherefrom.__version__}"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["audit", "--help"], ["demo", "--help"]])
@@ -35,9 +35,9 @@ def test_a_missing_argument_is_a_usage_error():
 
 def test_the_package_runs_as_a_module():
     ran = subprocess.run(
-        [sys.executable, "-m", "whence", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "wherefrom", "--version"], capture_output=True, text=True, check=True
     )
-    assert ran.stdout.strip() == f"whence {whence.__version__}"
+    assert ran.stdout.strip() == f"wherefrom {wherefrom.__version__}"
 
 
 def test_pictures_in_block_characters():

@@ -1,4 +1,4 @@
-"""`whence flip`: sets in the terminal, as files and as a page; errors."""
+"""`wherefrom flip`: sets in the terminal, as files and as a page; errors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from audit_problem import TABLE, TEXT, write
 from torch import nn
 from typer.testing import CliRunner
 
-import whence
-from whence.cli.main import app
-from whence.interventions import Confirmation, FlipSet
-from whence.report.flip_panel import outcome_words
+import wherefrom
+from wherefrom.cli.main import app
+from wherefrom.interventions import Confirmation, FlipSet
+from wherefrom.report.flip_panel import outcome_words
 
 
 def run(*arguments: object):
@@ -36,7 +36,7 @@ def test_the_sets_in_the_files_flip_the_predictions(flipped):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, 3, generator=generator, dtype=torch.float64)
     y = (x @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) > 0).long()
-    recipe = whence.FullBatch(nn.Linear(3, 2), loss="cross_entropy", weight_decay=0.1)
+    recipe = wherefrom.FullBatch(nn.Linear(3, 2), loss="cross_entropy", weight_decay=0.1)
     found = [one for one in summary["sets"] if one["size"] is not None]
     assert found and summary["largest_set"] == 12 and summary["order"] == "newton"
     for one in found:

@@ -1,4 +1,4 @@
-"""`whence geometry`, from a task file to the terminal, the files and the page; and what it refuses."""
+"""`wherefrom geometry`, from a task file to the terminal, the files and the page; and what it refuses."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from audit_problem import TABLE, TEXT, write
 from typer.testing import CliRunner
 
-from whence.api import Influence
-from whence.cli.geometry import GeometryOptions, find_geometry, run_geometry
-from whence.cli.main import app
-from whence.cli.task_file import load_task
-from whence.errors import InputError
+from wherefrom.api import Influence
+from wherefrom.cli.geometry import GeometryOptions, find_geometry, run_geometry
+from wherefrom.cli.main import app
+from wherefrom.cli.task_file import load_task
+from wherefrom.errors import InputError
 
 # Gradients do not need a minimum: the network stays as it was initialised.
 MLP = TABLE.replace(

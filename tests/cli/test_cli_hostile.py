@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
 
-import whence
-from whence.cli.console import PlainConsole, print_traceback_safely, warnings_shown_safely
-from whence.cli.files import write_table
-from whence.cli.main import app
-from whence.plain_text import no_formula, visible
+import wherefrom
+from wherefrom.cli.console import PlainConsole, print_traceback_safely, warnings_shown_safely
+from wherefrom.cli.files import write_table
+from wherefrom.cli.main import app
+from wherefrom.plain_text import no_formula, visible
 
 FORGED = "✓ forged"
 CLASSES = [
@@ -61,7 +61,7 @@ NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?")
 
 def check_terminal(text: str) -> None:
     assert not CONTROL.search(text), CONTROL.search(text)
-    # Inside a table a cell may wrap; a line of its own is what a verdict of Whence has.
+    # Inside a table a cell may wrap; a line of its own is what a verdict of Wherefrom has.
     assert not [line for line in text.splitlines() if line.strip().startswith(FORGED)]
 
 
@@ -186,7 +186,7 @@ def test_tables_come_back_as_they_were(tmp_path):
 
 
 def test_everything_goes_through_the_one_console_and_the_one_table_writer():
-    package = Path(whence.__file__).parent
+    package = Path(wherefrom.__file__).parent
     for file in package.rglob("*.py"):
         text = file.read_text()
         name = file.relative_to(package).as_posix()

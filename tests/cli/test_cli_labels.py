@@ -1,4 +1,4 @@
-"""`whence labels`, from a task file to the terminal, the files and the page; and what it refuses."""
+"""`wherefrom labels`, from a task file to the terminal, the files and the page; and what it refuses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from audit_problem import TABLE, TEXT, write
 from typer.testing import CliRunner
 
-from whence.cli.labels import LabelsOptions, run_labels
-from whence.cli.main import app
-from whence.cli.task_file import load_task
-from whence.errors import InputError
-from whence.labels import PROPOSALS_RIGHT
+from wherefrom.cli.labels import LabelsOptions, run_labels
+from wherefrom.cli.main import app
+from wherefrom.cli.task_file import load_task
+from wherefrom.errors import InputError
+from wherefrom.labels import PROPOSALS_RIGHT
 
 FLIPPED = (
     TABLE.replace(

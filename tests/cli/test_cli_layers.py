@@ -1,4 +1,4 @@
-"""`whence audit` of a solver that treats layers apart."""
+"""`wherefrom audit` of a solver that treats layers apart."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from audit_problem import TABLE, write
 from typer.testing import CliRunner
 
-import whence
-from whence.cli.main import app
-from whence.influence import load_scores
+import wherefrom
+from wherefrom.cli.main import app
+from wherefrom.influence import load_scores
 
 NETWORK = TABLE.replace("nn.Linear(3, 2)", "nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))")
-LAYERED = NETWORK + "\nsolver, damping = whence.EKFAC(probes=2), whence.RelativeDamping(0.2)\n"
+LAYERED = NETWORK + "\nsolver, damping = wherefrom.EKFAC(probes=2), wherefrom.RelativeDamping(0.2)\n"
 
 
 def audit(*arguments: object, columns: int = 80, code: int = 0) -> str:
@@ -76,12 +76,12 @@ def test_the_summary_holds_plan_and_coverage(audited):
 
 def test_the_scores_are_those_of_the_library(audited):
     out, _ = audited
-    from whence.cli.task_file import load_task
+    from wherefrom.cli.task_file import load_task
 
     task = load_task(out.parent / "my_task.py")
     numbers = summary(out)["queries"]
-    options = {"solver": whence.EKFAC(), "damping": whence.RelativeDamping(0.2)}
-    influence = whence.Influence(task.model, task.train, loss=task.loss, weight_decay=0.1, **options).fit()
+    options = {"solver": wherefrom.EKFAC(), "damping": wherefrom.RelativeDamping(0.2)}
+    influence = wherefrom.Influence(task.model, task.train, loss=task.loss, weight_decay=0.1, **options).fit()
     direct = influence.scores((task.queries[0][numbers], task.queries[1][numbers]))
     torch.testing.assert_close(load_scores(out / "scores.safetensors").values, direct.values)
 
@@ -114,7 +114,7 @@ def test_a_solver_by_its_name(tmp_path, solver):
 
 
 def test_without_probes_the_error_reads_as_not_measured(tmp_path):
-    file = write(tmp_path, NETWORK + "\nsolver = whence.EKFAC(probes=0)\n")
+    file = write(tmp_path, NETWORK + "\nsolver = wherefrom.EKFAC(probes=0)\n")
     said = audit(file, "--out", tmp_path / "out", "--remove", 0, "--queries", 2)
     assert "Not measured" in said and "unknown" in said and "∞" not in said
     assert summary(tmp_path / "out")["scores"]["distance"] is None
@@ -149,7 +149,7 @@ torch.manual_seed(0)
     [
         ("solver, curvature = 'ekfac', 'hessian'", "solver='ekfac' approximates a Gauss-Newton"),
         (
-            "solver, curvature, damping = 'exact', 'hessian', whence.RelativeDamping(0.1)",
+            "solver, curvature, damping = 'exact', 'hessian', wherefrom.RelativeDamping(0.1)",
             "damping=RelativeDamping(0.1) takes each layer's mean eigenvalue from a Gauss-Newton",
         ),
     ],

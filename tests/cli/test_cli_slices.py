@@ -1,4 +1,4 @@
-"""`whence slices` on a small task: terminal at 80 columns, files, page, and every refusal."""
+"""`wherefrom slices` on a small task: terminal at 80 columns, files, page, and every refusal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from audit_problem import TABLE, write
 from typer.testing import CliRunner
 
-from whence.cli.main import app
-from whence.cli.slices import SlicesOptions, run_slices
-from whence.cli.task_file import load_task
-from whence.errors import InputError
+from wherefrom.cli.main import app
+from wherefrom.cli.slices import SlicesOptions, run_slices
+from wherefrom.cli.task_file import load_task
+from wherefrom.errors import InputError
 
 GROUPS = """
 train_groups = ["first site" if i < 8 else "second site <b>" for i in range(40)]

@@ -1,4 +1,4 @@
-"""`whence spectrum`: files, page, terminal, errors."""
+"""`wherefrom spectrum`: files, page, terminal, errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from whence.cli.main import app
+from wherefrom.cli.main import app
 
 TASK = """
 import torch

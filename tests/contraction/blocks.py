@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from whence.curvature.kronecker import Basis, BlockInverse
-from whence.layers import Block, GradientForm, OuterProducts, TokenOuterProducts
+from wherefrom.curvature.kronecker import Basis, BlockInverse
+from wherefrom.layers import Block, GradientForm, OuterProducts, TokenOuterProducts
 
 
 @dataclass(frozen=True)

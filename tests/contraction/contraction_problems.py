@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from blocks import matrix
 from torch import Tensor, nn
 
-from whence.contraction import GradientSource
-from whence.curvature import choose_curvature
-from whence.curvature.kronecker import (
+from wherefrom.contraction import GradientSource
+from wherefrom.curvature import choose_curvature
+from wherefrom.curvature.kronecker import (
     BlockInverse,
     KroneckerOptions,
     factored_inverses,
@@ -20,10 +20,10 @@ from whence.curvature.kronecker import (
     identity_inverses,
     kronecker_inverses,
 )
-from whence.gradients import GradientEngine, LayerGradients
-from whence.losses import CrossEntropy
-from whence.solvers.kronecker import data_term
-from whence.task import Objective
+from wherefrom.gradients import GradientEngine, LayerGradients
+from wherefrom.losses import CrossEntropy
+from wherefrom.solvers.kronecker import data_term
+from wherefrom.task import Objective
 
 Build = Callable[[], tuple[nn.Module, Tensor, Tensor]]
 N, Q = 40, 24

@@ -10,10 +10,10 @@ import pytest
 import torch
 from blocks import Shape, make_inverse, outer_form
 
-from whence.contraction import Plan
-from whence.contraction import planner as planning
-from whence.contraction.planner import BlockShape, make_plan
-from whence.curvature.kronecker import BlockInverse
+from wherefrom.contraction import Plan
+from wherefrom.contraction import planner as planning
+from wherefrom.contraction.planner import BlockShape, make_plan
+from wherefrom.curvature.kronecker import BlockInverse
 
 
 def an_inverse(

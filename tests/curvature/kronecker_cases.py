@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from problems import PROBLEMS, Attention, N, Problem, labels, mlp, normal, seeded
-from whence.curvature import GaussNewtonOperator, choose_curvature
-from whence.curvature.kronecker import (
+from wherefrom.curvature import GaussNewtonOperator, choose_curvature
+from wherefrom.curvature.kronecker import (
     KroneckerCurvature,
     KroneckerGathering,
     KroneckerOptions,
     gather_kronecker,
 )
-from whence.gradients import GradientEngine, LayerGradients
-from whence.layers import Block
-from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SquaredError
+from wherefrom.gradients import GradientEngine, LayerGradients
+from wherefrom.layers import Block
+from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SquaredError
 
 
 def _classes(loss: CrossEntropy, **torch_options: object) -> Problem:

@@ -9,26 +9,26 @@ import pytest
 import torch
 from torch import nn
 
-import whence
+import wherefrom
 from problems import labels, normal
-from whence.curvature import BlockwiseHeadOperator, HeadHessianOperator
-from whence.curvature.of_examples import CurvatureOfExamples, WeightedExamples
-from whence.interventions.edited_objective import EditedObjective
-from whence.interventions.edits import remove
-from whence.linalg import DenseOperator, DiagonalOperator, LinearOperator, RestrictedOperator
-from whence.solvers import InverseOperator
-from whence.solvers.exact import _Inverse
-from whence.solvers.low_rank import SplitOperator
-from whence.task import TrainingData
+from wherefrom.curvature import BlockwiseHeadOperator, HeadHessianOperator
+from wherefrom.curvature.of_examples import CurvatureOfExamples, WeightedExamples
+from wherefrom.interventions.edited_objective import EditedObjective
+from wherefrom.interventions.edits import remove
+from wherefrom.linalg import DenseOperator, DiagonalOperator, LinearOperator, RestrictedOperator
+from wherefrom.solvers import InverseOperator
+from wherefrom.solvers.exact import _Inverse
+from wherefrom.solvers.low_rank import SplitOperator
+from wherefrom.task import TrainingData
 
 N, LAMBDA = 12, 0.5
 
 
-def fit(dtype: torch.dtype, **arguments: object) -> whence.Influence:
+def fit(dtype: torch.dtype, **arguments: object) -> wherefrom.Influence:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).to(dtype)
     arguments = {"loss": "cross_entropy", "damping": LAMBDA, "progress": False, **arguments}
-    return whence.Influence(model, (normal(N, 3).to(dtype), labels(N) % 2), **arguments).fit()
+    return wherefrom.Influence(model, (normal(N, 3).to(dtype), labels(N) % 2), **arguments).fit()
 
 
 def small(dtype: torch.dtype) -> DenseOperator:
@@ -89,7 +89,7 @@ TABLE: dict[str, Callable[[torch.dtype], LinearOperator]] = {
 
 def classes(kind: type = LinearOperator) -> set[type]:
     below = {one for child in kind.__subclasses__() for one in {child, *classes(child)}}
-    return {one for one in below if one.__module__.startswith(whence.__name__ + ".")}
+    return {one for one in below if one.__module__.startswith(wherefrom.__name__ + ".")}
 
 
 def test_every_operator_is_in_the_table():

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from problems import PROBLEMS, Problem, attention_tokens, convolution, labels, mlp, normal, seeded, tanh_mlp
-from whence.curvature import GaussNewtonOperator, choose_curvature, factored_gram, gauss_newton
-from whence.curvature.factored_gram import FactoredGram
-from whence.errors import OutOfMemoryError
-from whence.gradients import GradientEngine, LayerGradients
+from wherefrom.curvature import GaussNewtonOperator, choose_curvature, factored_gram, gauss_newton
+from wherefrom.curvature.factored_gram import FactoredGram
+from wherefrom.errors import OutOfMemoryError
+from wherefrom.gradients import GradientEngine, LayerGradients
 
 NAMES = [name for name, build in PROBLEMS.items() if build().objective().examples.uniform]
 

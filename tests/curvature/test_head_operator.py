@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import jacrev
 
-from whence.curvature import BlockwiseHeadOperator, HeadHessianOperator, softmax_jacobian
-from whence.curvature import head_operator as module
-from whence.errors import InputError
-from whence.linalg import LinearOperator, lanczos_spectrum
-from whence.losses import Cosine, FeatureDistance, Loss, SquaredError
-from whence.solvers import CG, Exact
-from whence.testing import check_operator
+from wherefrom.curvature import BlockwiseHeadOperator, HeadHessianOperator, softmax_jacobian
+from wherefrom.curvature import head_operator as module
+from wherefrom.errors import InputError
+from wherefrom.linalg import LinearOperator, lanczos_spectrum
+from wherefrom.losses import Cosine, FeatureDistance, Loss, SquaredError
+from wherefrom.solvers import CG, Exact
+from wherefrom.testing import check_operator
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

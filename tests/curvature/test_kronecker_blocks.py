@@ -9,8 +9,8 @@ from torch import nn
 
 from problems import classification, labels, linear_head, normal, seeded, tanh_mlp
 from support import as_a_user
-from whence.errors import InputError, NonFiniteError
-from whence.testing import check_operator
+from wherefrom.errors import InputError, NonFiniteError
+from wherefrom.testing import check_operator
 
 TOLERANCE = {"atol": 1e-12, "rtol": 1e-9}
 ROUNDING = 1 + 1e-9

@@ -20,10 +20,10 @@ from problems import (
     normal,
     tanh_mlp,
 )
-from whence.curvature.metrics import SampledFisherMetric
-from whence.curvature.uniforms import placed_uniforms
-from whence.gradients import Evaluated
-from whence.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError
+from wherefrom.curvature.metrics import SampledFisherMetric
+from wherefrom.curvature.uniforms import placed_uniforms
+from wherefrom.gradients import Evaluated
+from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError
 
 MANY = 20_000
 

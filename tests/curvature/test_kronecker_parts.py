@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kronecker_cases import Setting, blocks_of, summed_tokens
 
 from problems import Attention, N, convolution, seeded, tanh_mlp
-from whence.curvature import GaussNewtonOperator, choose_curvature
-from whence.curvature.kronecker import (
+from wherefrom.curvature import GaussNewtonOperator, choose_curvature
+from wherefrom.curvature.kronecker import (
     EigenvalueSums,
     KroneckerGathering,
     KroneckerMoments,
@@ -23,10 +23,10 @@ from whence.curvature.kronecker import (
     write_bases,
     write_sums,
 )
-from whence.errors import InputError, StoreError, UnsupportedError
-from whence.gradients import GradientEngine, LayerGradients
-from whence.losses import CrossEntropy
-from whence.task import Objective
+from wherefrom.errors import InputError, StoreError, UnsupportedError
+from wherefrom.gradients import GradientEngine, LayerGradients
+from wherefrom.losses import CrossEntropy
+from wherefrom.task import Objective
 
 TOLERANCE = {"atol": 1e-12, "rtol": 1e-10}
 MLP = Setting(tanh_mlp())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from problems import PROBLEMS
-from whence.curvature.gauss_newton import GaussNewtonOperator
-from whence.curvature.kronecker import KroneckerOptions
-from whence.curvature.kronecker.gather import KroneckerGathering
-from whence.curvature.metrics import LossHessianMetric
-from whence.gradients import GradientEngine, LayerGradients
+from wherefrom.curvature.gauss_newton import GaussNewtonOperator
+from wherefrom.curvature.kronecker import KroneckerOptions
+from wherefrom.curvature.kronecker.gather import KroneckerGathering
+from wherefrom.curvature.metrics import LossHessianMetric
+from wherefrom.gradients import GradientEngine, LayerGradients
 
 
 def test_eigenvalues_from_draws_of_their_own_are_unbiased_in_the_basis_of_the_first():

@@ -12,11 +12,11 @@ import torch
 from kronecker_cases import Setting
 from safetensors import SafetensorError
 
-import whence
+import wherefrom
 from problems import N, labels, normal, tanh_mlp
-from whence.curvature.kronecker import KroneckerGathering, KroneckerStore, stored
-from whence.errors import InputError, StoreError
-from whence.store import read_tensors, write_tensors
+from wherefrom.curvature.kronecker import KroneckerGathering, KroneckerStore, stored
+from wherefrom.errors import InputError, StoreError
+from wherefrom.store import read_tensors, write_tensors
 
 BATCH = 3
 BATCHES = -(-N // BATCH)
@@ -29,11 +29,13 @@ def small_batches(monkeypatch):
 
 def fitted(run_dir=None, *, problem=None, solver=None, **options):
     problem = problem or tanh_mlp()
-    chosen = {"curvature": "ggn", "solver": solver or whence.EKFAC(), "progress": False, **options}
-    return whence.Influence(problem.model, problem.data, loss=problem.loss, run_dir=run_dir, **chosen).fit()
+    chosen = {"curvature": "ggn", "solver": solver or wherefrom.EKFAC(), "progress": False, **options}
+    return wherefrom.Influence(
+        problem.model, problem.data, loss=problem.loss, run_dir=run_dir, **chosen
+    ).fit()
 
 
-def scores(influence: whence.Influence) -> torch.Tensor:
+def scores(influence: wherefrom.Influence) -> torch.Tensor:
     return influence.scores((normal(4, 4, seed=20), labels(4))).values
 
 
@@ -60,11 +62,11 @@ class Counter:
 @pytest.mark.parametrize(
     "solver",
     [
-        whence.EKFAC(),
-        whence.KFAC(),
-        whence.Diagonal(),
-        whence.EKFAC("sampled"),
-        whence.EKFAC(sharing="reduce"),
+        wherefrom.EKFAC(),
+        wherefrom.KFAC(),
+        wherefrom.Diagonal(),
+        wherefrom.EKFAC("sampled"),
+        wherefrom.EKFAC(sharing="reduce"),
     ],
     ids=lambda solver: "-".join(map(str, solver.settings().values())),
 )
@@ -126,7 +128,7 @@ def changed_data(problem):
 
 
 def changed_loss(problem):
-    problem.loss = whence.CrossEntropy(label_smoothing=0.1)
+    problem.loss = wherefrom.CrossEntropy(label_smoothing=0.1)
 
 
 @pytest.mark.parametrize(
@@ -146,26 +148,26 @@ def test_another_model_data_set_or_loss_is_refused(tmp_path, change, named):
 
 
 def test_other_options_are_refused_or_have_a_folder_of_their_own(tmp_path):
-    drawn = whence.EKFAC("sampled")
+    drawn = wherefrom.EKFAC("sampled")
     fitted(tmp_path, solver=drawn)
     with pytest.raises(StoreError, match="seed differs"):
         fitted(tmp_path, solver=drawn, seed=1)
     with pytest.raises(StoreError, match="draws differs"):
-        fitted(tmp_path, solver=whence.EKFAC("sampled", draws=2))
+        fitted(tmp_path, solver=wherefrom.EKFAC("sampled", draws=2))
     with pytest.raises(StoreError, match="parameters differ"):
         fitted(tmp_path, solver=drawn, parameters="0")
     with pytest.raises(StoreError, match="dtype"):
         fitted(tmp_path, solver=drawn, dtype=torch.float32)
     with pytest.raises(StoreError, match="forward differs"):
         fitted(tmp_path, solver=drawn, forward=lambda model, batch: 2 * model(batch[0]))
-    for solver in (whence.EKFAC(), whence.KFAC(), whence.EKFAC(sharing="reduce")):
+    for solver in (wherefrom.EKFAC(), wherefrom.KFAC(), wherefrom.EKFAC(sharing="reduce")):
         assert torch.equal(scores(fitted(tmp_path, solver=solver)), scores(fitted(solver=solver)))
     names = {folder.name for folder in (tmp_path / "kronecker").iterdir()}
     assert names == {"ekfac-sampled-expand", "ekfac-exact-expand", "kfac-exact-expand", "ekfac-exact-reduce"}
 
 
 def test_the_manifest_says_what_the_factors_belong_to(tmp_path):
-    fitted(tmp_path, solver=whence.EKFAC("sampled", draws=2), seed=5)
+    fitted(tmp_path, solver=wherefrom.EKFAC("sampled", draws=2), seed=5)
     folder = tmp_path / "kronecker" / "ekfac-sampled-expand"
     assert {file.name for file in folder.iterdir()} == {
         "manifest.json",
@@ -216,8 +218,8 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path, monkeypatch, 
             raise no_space
         os.rename(*arguments)
 
-    fitted(tmp_path, solver=whence.Diagonal())
-    targets = {"save_file": "whence.store.tensors.save_file", "replace": "os.replace"}
+    fitted(tmp_path, solver=wherefrom.Diagonal())
+    targets = {"save_file": "wherefrom.store.tensors.save_file", "replace": "os.replace"}
     with monkeypatch.context() as patch:
         patch.setattr(targets.get(where, "tempfile.NamedTemporaryFile"), full)
         with pytest.raises(StoreError, match=r"No space left on device.*free some space"):
@@ -260,10 +262,10 @@ def test_merged_parts_are_found_by_a_fit(tmp_path, monkeypatch):
 
 
 def test_a_conjugate_gradient_run_keeps_its_preconditioner(tmp_path, monkeypatch):
-    solver = whence.CG(preconditioner=whence.EKFAC())
-    first = scores(fitted(tmp_path, solver=solver, damping=whence.RelativeDamping()))
+    solver = wherefrom.CG(preconditioner=wherefrom.EKFAC())
+    first = scores(fitted(tmp_path, solver=solver, damping=wherefrom.RelativeDamping()))
     counter = Counter(monkeypatch)
-    again = scores(fitted(tmp_path, solver=solver, damping=whence.RelativeDamping()))
+    again = scores(fitted(tmp_path, solver=solver, damping=wherefrom.RelativeDamping()))
     assert counter.batches == 0 and torch.equal(first, again)
 
 
@@ -272,7 +274,7 @@ def test_what_killed_processes_left_is_swept_but_not_what_is_being_written(tmp_p
     folder = tmp_path / "kronecker" / "ekfac-exact-expand"
     (tmp_path / "retrained").mkdir()
     places = (tmp_path, folder, tmp_path / "retrained")
-    left, fresh = ([place / name for place in places] for name in (".whence-left", ".whence-fresh"))
+    left, fresh = ([place / name for place in places] for name in (".wherefrom-left", ".wherefrom-fresh"))
     for file in (*left, *fresh):
         file.write_bytes(b"half")
     for file in left:

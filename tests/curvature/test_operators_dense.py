@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from problems import HEADS, PROBLEMS, Problem, attention_tokens, linear_head, normal, seeded, tanh_mlp
-from whence.curvature import GaussNewtonOperator, HessianOperator, choose_curvature
-from whence.curvature.metrics import LossHessianMetric, SampledFisherMetric
-from whence.errors import InputError, UnsupportedError
-from whence.gradients import GradientEngine
-from whence.losses import CrossEntropy, CustomLoss
-from whence.task import Objective
-from whence.testing import DenseProblem, check_operator
+from wherefrom.curvature import GaussNewtonOperator, HessianOperator, choose_curvature
+from wherefrom.curvature.metrics import LossHessianMetric, SampledFisherMetric
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.gradients import GradientEngine
+from wherefrom.losses import CrossEntropy, CustomLoss
+from wherefrom.task import Objective
+from wherefrom.testing import DenseProblem, check_operator
 
 TOLERANCE = {"atol": 1e-12, "rtol": 1e-9}
 

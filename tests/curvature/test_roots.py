@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from kronecker_cases import Setting, class_weights, mean_squares, normalised, summed_tokens
 
 from problems import HEADS, PROBLEMS, attention_tokens, tanh_mlp, token_head
-from whence.curvature import GaussNewtonOperator, choose_curvature, gauss_newton
-from whence.curvature.metrics import (
+from wherefrom.curvature import GaussNewtonOperator, choose_curvature, gauss_newton
+from wherefrom.curvature.metrics import (
     EmpiricalFisherMetric,
     ExactFisherMetric,
     LossHessianMetric,
     OutputMetric,
     SampledFisherMetric,
 )
-from whence.errors import OutOfMemoryError
-from whence.gradients import GradientEngine
-from whence.losses import CustomLoss, FeatureDistance
-from whence.task import Objective
+from wherefrom.errors import OutOfMemoryError
+from wherefrom.gradients import GradientEngine
+from wherefrom.losses import CustomLoss, FeatureDistance
+from wherefrom.task import Objective
 
 TINY = 2_000  # bytes: a few roots of a few examples
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}

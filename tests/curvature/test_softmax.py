@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
-from whence.curvature.head import HeadHessian
-from whence.curvature.softmax import (
+from wherefrom.curvature.head import HeadHessian
+from wherefrom.curvature.softmax import (
     blockwise_head_hessian,
     head_gradient_split,
     head_hessian,
     softmax_jacobian,
     softmax_jacobian_apply,
 )
-from whence.errors import InputError
-from whence.losses import SquaredError
+from wherefrom.errors import InputError
+from wherefrom.losses import SquaredError
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

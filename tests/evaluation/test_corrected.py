@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from support import digits, small_mlp, softmax_regression
-from whence import FullBatch, Influence
+from wherefrom import FullBatch, Influence
 
 
 def test_leverage_explains_the_slope_of_a_convex_model():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from whence.evaluation import Verification
+from wherefrom.evaluation import Verification
 
 
 def check(predicted, actual, **changed) -> Verification:

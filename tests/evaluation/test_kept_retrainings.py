@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import whence
+import wherefrom
 from problems import labels, normal, tanh_mlp
-from whence.errors import StoreError
-from whence.evaluation import Retraining
-from whence.influence import resolve_measurement
+from wherefrom.errors import StoreError
+from wherefrom.evaluation import Retraining
+from wherefrom.influence import resolve_measurement
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from whence.influence import resolve_measurement
 def test_what_is_no_measurement_of_these_queries_is_refused(tmp_path, record, message):
     problem = tanh_mlp()
     options = {"damping": 1.0, "curvature": "ggn", "progress": False}
-    fitted = whence.Influence(problem.model, problem.data, loss="cross_entropy", **options).fit().fitted
+    fitted = wherefrom.Influence(problem.model, problem.data, loss="cross_entropy", **options).fit().fitted
     objective = fitted.objective
     examples = objective.read((normal(3, 4, seed=20), labels(3)), role="queries")
     measured = resolve_measurement("loss", objective.loss)

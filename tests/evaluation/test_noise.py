@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from support import Plain, cross_entropy, digits, softmax_regression
-from whence import Influence
-from whence.errors import ConvergenceError
-from whence.evaluation.noise import reliability, shares_a_shift, training_spread
+from wherefrom import Influence
+from wherefrom.errors import ConvergenceError
+from wherefrom.evaluation.noise import reliability, shares_a_shift, training_spread
 
 DECAY = 0.05
 

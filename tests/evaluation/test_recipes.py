@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from support import Plain, as_a_user, cross_entropy, digits, seeded, small_mlp, softmax_regression
-from whence import FullBatch
-from whence.errors import ConvergenceError, InputError
+from wherefrom import FullBatch
+from wherefrom.errors import ConvergenceError, InputError
 
 
 def test_full_batch_finds_the_optimum_from_anywhere():

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from support import Plain, as_a_user, class_margin, cross_entropy, digits, seeded, softmax_regression
-from whence import FullBatch, Influence, Measurement
-from whence.errors import ConvergenceError, InputError, NonFiniteError, StoreError
+from wherefrom import FullBatch, Influence, Measurement
+from wherefrom.errors import ConvergenceError, InputError, NonFiniteError, StoreError
 
 DECAY = 0.05
 N = 60

@@ -1,6 +1,6 @@
 """The examples are scripts beside the package: tests import their modules from where they lie.
 
-With MNIST beside the repository (or in $WHENCE_DATA) the tests run on a thousand of its images; otherwise
+With MNIST beside the repository (or in $WHEREFROM_DATA) the tests run on a thousand of its images; otherwise
 on scikit-learn's digits, which the same functions take as arrays.
 """
 

@@ -18,7 +18,7 @@ from cifar10 import Images
 from data_files import DataError
 from sklearn.svm import SVC
 
-from whence.losses import Logistic
+from wherefrom.losses import Logistic
 
 TINY = convnet.Settings(stages=((6, 1), (8, 1)), epochs=2, batch=32, learning_rate=0.05)
 

@@ -12,15 +12,15 @@ from mnist import DataError
 
 
 def test_data_come_from_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("WHENCE_DATA", str(tmp_path))
+    monkeypatch.setenv("WHEREFROM_DATA", str(tmp_path))
     assert experiment.parser("x").parse_args([]).data == tmp_path
 
 
 def test_absent_data_say_how_to_give_them(monkeypatch, tmp_path):
-    monkeypatch.delenv("WHENCE_DATA", raising=False)
+    monkeypatch.delenv("WHEREFROM_DATA", raising=False)
     monkeypatch.setattr(experiment, "REPOSITORY", tmp_path / "repository")
     assert experiment.default_data() is None
-    with pytest.raises(DataError, match="--data DIR, or set the environment variable WHENCE_DATA"):
+    with pytest.raises(DataError, match="--data DIR, or set the environment variable WHEREFROM_DATA"):
         experiment.require_data(None)
     with pytest.raises(DataError, match="does not exist"):
         experiment.require_data(tmp_path / "nowhere")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import whence
+import wherefrom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
@@ -30,7 +30,7 @@ def test_the_full_curvature_of_the_example_is_the_dense_one():
     """Conjugate gradients, preconditioned by EK-FAC and damped layer by layer, against a factorisation."""
     x, y = ekfac_digits.digits()
     problem = ekfac_digits.prepare(x, y, n_train=60, n_queries=2)
-    solvers = (whence.CG(rtol=1e-10, preconditioner=whence.EKFAC()), whence.Exact())
+    solvers = (wherefrom.CG(rtol=1e-10, preconditioner=wherefrom.EKFAC()), wherefrom.Exact())
     iterated, dense = (ekfac_digits.fit(problem, solver).scores(problem.queries) for solver in solvers)
     torch.testing.assert_close(
         iterated.values, dense.values, rtol=1e-6, atol=1e-6 * float(dense.values.norm())

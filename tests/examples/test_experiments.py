@@ -13,8 +13,8 @@ import torch
 from attribution import scores
 from mnist import DataError
 
-import whence
-from whence.losses import Logistic, SmoothHinge
+import wherefrom
+from wherefrom.losses import Logistic, SmoothHinge
 
 
 def test_figure2_predicts_retraining_by_every_solver(splits):
@@ -93,7 +93,7 @@ def test_smooth_hinge_scores(splits, t):
     svm = linear_svm.fit(train.x * train.y[:, None], smooth_hinge.ALPHA)
     queries = test.take(slice(0, 5))
     table = scores(
-        svm.weights, train, queries, loss=SmoothHinge(t), alpha=smooth_hinge.ALPHA, solver=whence.Exact()
+        svm.weights, train, queries, loss=SmoothHinge(t), alpha=smooth_hinge.ALPHA, solver=wherefrom.Exact()
     )
     for values, x, y in zip(np.asarray(table.values), queries.x, queries.y):
         expected = oracles.smooth_hinge_scores(svm.weights, train.x, train.y, x, y, smooth_hinge.ALPHA, t)
@@ -116,7 +116,12 @@ def test_logistic_scores_of_several_queries_share_one_fit(splits):
     train, test = (split.pair(1, 7) for split in splits)
     fit = logistic_regression.fit(train.x, train.y, 0.01)
     table = scores(
-        fit.weights, train, test.take(slice(0, 3)), loss=Logistic(), alpha=0.01, solver=whence.CG(rtol=1e-10)
+        fit.weights,
+        train,
+        test.take(slice(0, 3)),
+        loss=Logistic(),
+        alpha=0.01,
+        solver=wherefrom.CG(rtol=1e-10),
     )
     for values, x, y in zip(np.asarray(table.values), test.x, test.y):
         expected = oracles.logistic_scores(fit.weights, train.x, train.y, x, y, 0.01)

@@ -11,7 +11,7 @@ from mnist import DataError
 from network_attribution import network_scores
 from torch.func import functional_call, grad, hessian
 
-from whence.errors import NotPositiveDefiniteError
+from wherefrom.errors import NotPositiveDefiniteError
 
 SMALL = figure2_cnn.Settings(
     width=2,

@@ -16,8 +16,8 @@ from enron import BagOfWords
 from mnist import split_of
 from scipy.special import expit
 
-import whence
-from whence.losses import Logistic
+import wherefrom
+from wherefrom.losses import Logistic
 
 SETTINGS = spam_filter.Settings(repeats=3, alpha=0.01, others=(0.1,), other_repeats=2)
 
@@ -36,7 +36,7 @@ def data():
 def test_self_influence_is_the_closed_form(data):
     x, y = data.bag.train.toarray(), data.train_labels
     fit = logistic_regression.fit(x, y, 0.01)
-    found = self_scores(fit.weights, split_of(x, y), loss=Logistic(), alpha=0.01, solver=whence.Exact())
+    found = self_scores(fit.weights, split_of(x, y), loss=Logistic(), alpha=0.01, solver=wherefrom.Exact())
     misfit = expit(-y * (x @ fit.weights))
     hessian = (x.T * (misfit * (1 - misfit) / len(y))) @ x + 0.01 * np.eye(x.shape[1])
     expected = misfit**2 * np.einsum("ij,ij->i", x @ np.linalg.inv(hessian), x)

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch.nn.functional import cross_entropy
 
-import whence
+import wherefrom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "flatness"))
 
@@ -79,8 +79,8 @@ def test_replicas_are_what_training_them_one_by_one_gives(kind):
     for _ in range(3):
         loss = (
             cross_entropy(model(x), y)
-            + 0.1 * whence.geometry.parameter_gradient_penalty(model, "cross_entropy", x, y)
-            + 0.05 * whence.geometry.input_gradient_penalty(model, "cross_entropy", x, y)
+            + 0.1 * wherefrom.geometry.parameter_gradient_penalty(model, "cross_entropy", x, y)
+            + 0.05 * wherefrom.geometry.input_gradient_penalty(model, "cross_entropy", x, y)
         )
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
@@ -160,7 +160,7 @@ def test_a_start_that_has_no_minimum_near_is_reported(monkeypatch):
     """Where the Hessian is not positive definite the row says so, and has no agreement."""
 
     def refuse(*args):
-        raise whence.errors.NotPositiveDefiniteError("no minimum", eigenvalue=-1.0, damping=1.5)
+        raise wherefrom.errors.NotPositiveDefiniteError("no minimum", eigenvalue=-1.0, damping=1.5)
 
     images = load("digits", None, 30, 20)
     data = (images.train[0].double(), images.train[1])

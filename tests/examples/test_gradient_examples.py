@@ -12,12 +12,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 import gradient_penalties
 import training_monitor
 
-from whence.geometry import read_monitor
+from wherefrom.geometry import read_monitor
 
 
 @pytest.fixture(autouse=True)
 def no_data_but_the_digits(monkeypatch):
-    monkeypatch.delenv("WHENCE_DATA", raising=False)
+    monkeypatch.delenv("WHEREFROM_DATA", raising=False)
 
 
 def test_the_monitor_s_example_records_and_draws(tmp_path, capsys):

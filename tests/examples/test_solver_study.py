@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import whence
+import wherefrom
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -77,7 +77,7 @@ def test_conjugate_gradients_reach_their_tolerance(problem):
 
 
 def test_the_command_writes_numbers_tables_and_plots(tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("WHENCE_DATA", raising=False)
+    monkeypatch.delenv("WHEREFROM_DATA", raising=False)
     arguments = ["--out", str(tmp_path), "--quick", "--seeds", "4", "--train", "60"]
     studies = solver_study.main(arguments)
     assert "| LiSSA, one run |" in capsys.readouterr().out
@@ -100,6 +100,6 @@ def test_too_few_seeds_are_refused(capsys):
 
 
 def test_the_defaults_are_those_that_the_study_speaks_for():
-    lissa = whence.LiSSA()
+    lissa = wherefrom.LiSSA()
     assert (lissa.repeats, lissa.batch_size, lissa.bias) == (6, 64, 1e-2)
-    assert whence.CG().rtol == 1e-5
+    assert wherefrom.CG().rtol == 1e-5

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import jacrev
 
 from support import seeded
-from whence.geometry import gradient_bounds
-from whence.task import Objective
+from wherefrom.geometry import gradient_bounds
+from wherefrom.task import Objective
 
 ROUNDING = 1 + 1e-9
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whence.errors import InputError, UnsupportedError
-from whence.geometry.gradient_split import gradient_split
-from whence.losses import FeatureDistance
-from whence.task import Objective
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.geometry.gradient_split import gradient_split
+from wherefrom.losses import FeatureDistance
+from wherefrom.task import Objective
 
 N = 7
 

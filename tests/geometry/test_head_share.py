@@ -7,10 +7,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from whence import Influence
-from whence.errors import InputError, UnsupportedError
-from whence.geometry.head_share import compare_scores, head_against_network
-from whence.influence import FitOptions
+from wherefrom import Influence
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.geometry.head_share import compare_scores, head_against_network
+from wherefrom.influence import FitOptions
 
 N, Q = 40, 5
 

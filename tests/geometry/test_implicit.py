@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from whence.errors import DivergenceError, InputError
-from whence.geometry import (
+from wherefrom.errors import DivergenceError, InputError
+from wherefrom.geometry import (
     flow_errors,
     gradient_descent,
     gradient_flow,
@@ -15,7 +15,7 @@ from whence.geometry import (
     modified_loss,
     parameter_gradient_penalty,
 )
-from whence.task import Objective
+from wherefrom.task import Objective
 
 EIGENVALUES = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
 

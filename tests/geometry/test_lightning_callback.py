@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from whence.errors import UnsupportedError
-from whence.geometry import lightning_monitor
-from whence.geometry.monitor_file import read_records
+from wherefrom.errors import UnsupportedError
+from wherefrom.geometry import lightning_monitor
+from wherefrom.geometry.monitor_file import read_records
 
 
 @pytest.fixture
@@ -52,5 +52,5 @@ def test_other_processes_write_nothing(tmp_path, lightning):
 def test_without_lightning(tmp_path, monkeypatch):
     for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UnsupportedError, match=r"whence\[lightning\]"):
+    with pytest.raises(UnsupportedError, match=r"wherefrom\[lightning\]"):
         lightning_monitor((), loss="cross_entropy", path=tmp_path / "m.jsonl")

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from whence.errors import InputError, StoreError
-from whence.geometry import Monitor, plot_monitor, read_monitor
-from whence.geometry.monitor import _random_states_kept
-from whence.store.sealed import seal
+from wherefrom.errors import InputError, StoreError
+from wherefrom.geometry import Monitor, plot_monitor, read_monitor
+from wherefrom.geometry.monitor import _random_states_kept
+from wherefrom.store.sealed import seal
 
 pytest.importorskip("pandas")
 
@@ -207,7 +207,7 @@ def test_broken_files_are_refused(tmp_path):
     path.write_text(whole + seal({"a": 1}, after=json.loads(whole)["sha256"]) + "\n")
     with pytest.raises(StoreError, match="no step"):
         read_monitor(path)
-    path.write_text(seal({"format": "whence monitor", "version": 1}) + "\n")
+    path.write_text(seal({"format": "wherefrom monitor", "version": 1}) + "\n")
     with pytest.raises(StoreError, match=r"version 2 .it says version 1.*delete the file"):
         read_monitor(path)
 

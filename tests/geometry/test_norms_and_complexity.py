@@ -11,10 +11,10 @@ from torch import nn
 from torch.func import jacrev
 
 from support import as_a_user
-from whence.errors import InputError, UnsupportedError
-from whence.geometry import geometric_complexity, gradient_norms
-from whence.losses import SquaredError
-from whence.task import Objective
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.geometry import geometric_complexity, gradient_norms
+from wherefrom.losses import SquaredError
+from wherefrom.task import Objective
 
 
 def problem(n: int = 6, **options):

@@ -11,8 +11,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, grad, jacrev, vmap
 
-from whence.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
-from whence.geometry import (
+from wherefrom.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
+from wherefrom.geometry import (
     input_gradient_penalty,
     jacobian_penalty,
     modified_loss,

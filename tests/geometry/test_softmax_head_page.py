@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from whence.curvature import choose_curvature
-from whence.gradients import GradientEngine
+from wherefrom.curvature import choose_curvature
+from wherefrom.gradients import GradientEngine
 
 PAGE = Path(__file__).parents[2] / "docs" / "softmax-head.md"
 

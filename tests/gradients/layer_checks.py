@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from problems import N, Problem, normal
-from whence.gradients import GradientEngine, LayerGradients
+from wherefrom.gradients import GradientEngine, LayerGradients
 
 
 def exact(problem: Problem, **options: object) -> dict[str, tuple[str, str]]:

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-import whence
+import wherefrom
 from problems import labels, normal
-from whence.curvature import choose_curvature
-from whence.errors import InputError, UnsupportedError
-from whence.geometry import geometric_complexity, gradient_bounds, gradient_norms
-from whence.gradients import ExampleGradients, GradientEngine
-from whence.losses import CustomLoss
-from whence.task import Objective
+from wherefrom.curvature import choose_curvature
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.geometry import geometric_complexity, gradient_bounds, gradient_norms
+from wherefrom.gradients import ExampleGradients, GradientEngine
+from wherefrom.losses import CustomLoss
+from wherefrom.task import Objective
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 N = 9
@@ -250,7 +250,7 @@ def test_every_solver_runs_on_first_derivatives_alone(solver):
     train = (normal(N, 4), labels(N))
     arguments = {"loss": "cross_entropy", "damping": 0.5, "solver": solver, "progress": False}
     scores = [
-        whence.Influence(seeded(lambda f=f: net(f)), train, **arguments).fit().scores(train).values
+        wherefrom.Influence(seeded(lambda f=f: net(f)), train, **arguments).fit().scores(train).values
         for f in (OnceDifferentiable.apply, F.softsign)
     ]
     torch.testing.assert_close(*scores, rtol=1e-6, atol=1e-9)
@@ -282,7 +282,7 @@ def test_checkpoints_are_named():
 def test_wrappers_for_several_devices_are_named():
     model = nn.DataParallel(seeded(lambda: net(torch.tanh)))
     with pytest.raises(InputError, match=r"Pass model\.module"):
-        whence.Influence(model, (normal(N, 4), labels(N)), loss="cross_entropy").fit()
+        wherefrom.Influence(model, (normal(N, 4), labels(N)), loss="cross_entropy").fit()
 
 
 def test_the_order_of_differentiation_that_works_is_chosen_and_named():
@@ -426,10 +426,10 @@ def test_a_frozen_part_may_be_cut_off(solver):
     model = seeded(NoGrad)
     arguments = {"loss": "cross_entropy", "damping": 0.5, "solver": solver, "progress": False}
     with pytest.raises(UnsupportedError, match="no gradient"):
-        whence.Influence(model, train, **arguments).fit()
-    found = whence.Influence(model, train, parameters="head.*", **arguments).fit().scores(train).values
+        wherefrom.Influence(model, train, **arguments).fit()
+    found = wherefrom.Influence(model, train, parameters="head.*", **arguments).fit().scores(train).values
     features = torch.tanh(model.body(train[0])).detach()
-    alone = whence.Influence(model.head, (features, train[1]), **arguments).fit()
+    alone = wherefrom.Influence(model.head, (features, train[1]), **arguments).fit()
     torch.testing.assert_close(found, alone.scores((features, train[1])).values, rtol=1e-9, atol=1e-12)
 
 
@@ -437,7 +437,7 @@ def test_straight_through_layers_may_lie_before_what_is_studied():
     train = (normal(N, 4), labels(N))
     model = nn.Sequential(*seeded(lambda: net(StraightThrough.apply)), nn.Tanh(), nn.Linear(3, 3)).double()
     arguments = {"loss": "cross_entropy", "damping": 0.5, "progress": False}
-    assert whence.Influence(model, train, parameters=["2.*", "4.*"], **arguments).fit().fitted.engine
+    assert wherefrom.Influence(model, train, parameters=["2.*", "4.*"], **arguments).fit().fitted.engine
 
 
 def detached_weight(f: Tensor, y: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from layer_models import (
 from torch import Tensor, nn
 
 from problems import PROBLEMS, N, classification, labels, normal, seeded
-from whence.errors import UnsupportedError
-from whence.gradients import GradientEngine, LayerGradients
+from wherefrom.errors import UnsupportedError
+from wherefrom.gradients import GradientEngine, LayerGradients
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -42,7 +42,7 @@ def test_embedding_tied_to_the_head_is_taken_densely():
 
 
 def test_large_embedding_tied_to_the_head_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr("whence.gradients.layer_gradients.DENSE_LIMIT", 20)
+    monkeypatch.setattr("wherefrom.gradients.layer_gradients.DENSE_LIMIT", 20)
     problem = token_model(tied=True)
     engine = GradientEngine(problem.objective())
     with pytest.raises(UnsupportedError, match=r"module 'tokens' \(tokens.weight; .*shared by"):
@@ -115,7 +115,7 @@ def test_selections(selected):
 @pytest.mark.parametrize("name", ["convolution", "dict_with_logits", "attention_tokens"])
 def test_roots_pulled_back_one_by_one(name, monkeypatch):
     """As in models that are not small."""
-    monkeypatch.setattr("whence.gradients.capture._FEW_NUMBERS", 0)
+    monkeypatch.setattr("wherefrom.gradients.capture._FEW_NUMBERS", 0)
     exact(PROBLEMS[name]())
 
 

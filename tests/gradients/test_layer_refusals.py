@@ -16,11 +16,11 @@ from layer_models import (
 from torch import Tensor, nn
 
 from problems import PROBLEMS, N, classification, labels, normal, seeded
-from whence.errors import UnsupportedError
-from whence.gradients import GradientEngine, LayerGradients
-from whence.gradients.proof import PROBES
-from whence.gradients.sites import find_sites
-from whence.layers import Block, LayerRule, register_rule, rows_form, unregister_rule
+from wherefrom.errors import UnsupportedError
+from wherefrom.gradients import GradientEngine, LayerGradients
+from wherefrom.gradients.proof import PROBES
+from wherefrom.gradients.sites import find_sites
+from wherefrom.layers import Block, LayerRule, register_rule, rows_form, unregister_rule
 
 
 class Experts(nn.Module):
@@ -117,7 +117,7 @@ def test_a_weight_that_only_examples_beyond_the_first_asked_use_elsewhere():
 
 
 def test_a_large_module_without_a_rule(monkeypatch):
-    monkeypatch.setattr("whence.gradients.layer_gradients.DENSE_LIMIT", 3)
+    monkeypatch.setattr("wherefrom.gradients.layer_gradients.DENSE_LIMIT", 3)
 
     def body(m: nn.Module, x: Tensor) -> Tensor:
         return m.last(m.norm(m.first(x)))

@@ -12,7 +12,7 @@ from layer_models import (
 )
 from torch import Tensor, nn
 
-from whence.errors import UnsupportedError
+from wherefrom.errors import UnsupportedError
 
 
 # What a forward pass may do with its layers.

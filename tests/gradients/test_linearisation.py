@@ -22,11 +22,11 @@ from problems import (
     tanh_mlp,
     token_head,
 )
-from whence.errors import UnsupportedError
-from whence.gradients import ExampleGradients, GradientEngine, fastest_hvp_mode, hessian_product
-from whence.gradients.autograd import looped_vjp_each
-from whence.losses import CrossEntropy
-from whence.task import Objective
+from wherefrom.errors import UnsupportedError
+from wherefrom.gradients import ExampleGradients, GradientEngine, fastest_hvp_mode, hessian_product
+from wherefrom.gradients.autograd import looped_vjp_each
+from wherefrom.losses import CrossEntropy
+from wherefrom.task import Objective
 
 TOLERANCE = {"atol": 1e-12, "rtol": 1e-9}
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import whence
+import wherefrom
 from problems import labels, normal
-from whence.errors import UnsupportedError
+from wherefrom.errors import UnsupportedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 N, LAMBDA = 7, 0.5
-PACKAGE = Path(whence.__file__).parent
+PACKAGE = Path(wherefrom.__file__).parent
 
 
 def images() -> nn.Module:
@@ -93,9 +93,9 @@ def expanded(x: Tensor) -> Tensor:
 
 LAYOUTS = {function.__name__: function for function in (channels_last, reversed_order, strided, expanded)}
 SOLVERS = {
-    "primal": lambda: whence.Exact(space="primal"),
-    "dual": lambda: whence.Exact(space="dual"),
-    "lissa": lambda: whence.LiSSA(depth=3, repeats=1, batch_size=5),
+    "primal": lambda: wherefrom.Exact(space="primal"),
+    "dual": lambda: wherefrom.Exact(space="dual"),
+    "lissa": lambda: wherefrom.LiSSA(depth=3, repeats=1, batch_size=5),
     **{name: lambda name=name: name for name in (
         "cg", "ekfac", "kfac", "diagonal", "identity", "block_diagonal", "nystrom", "arnoldi", "datainf",
     )},
@@ -104,16 +104,16 @@ SOLVERS = {
 
 def fit(
     case: str, x: Tensor, y: Tensor, solver, *, channels_last: bool = False, **options
-) -> whence.Influence:
+) -> wherefrom.Influence:
     torch.manual_seed(0)
     model = CASES[case][0]().double().eval()
     if channels_last:
         model = model.to(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
     options = {"loss": "cross_entropy", "damping": LAMBDA, "progress": False, "seed": 0, **options}
-    return whence.Influence(model, (x, y), solver=solver, **options).fit()
+    return wherefrom.Influence(model, (x, y), solver=solver, **options).fit()
 
 
-def scores(influence: whence.Influence, x: Tensor, y: Tensor) -> Tensor:
+def scores(influence: wherefrom.Influence, x: Tensor, y: Tensor) -> Tensor:
     return influence.scores((x[:2], y[:2])).values
 
 
@@ -188,9 +188,9 @@ def test_penalties_take_channels_last_images():
         torch.manual_seed(0)
         model = images().double().eval().to(memory_format=form)
         penalties = [
-            whence.geometry.input_gradient_penalty(model, "cross_entropy", z, y),
-            whence.geometry.parameter_gradient_penalty(model, "cross_entropy", z, y),
-            whence.geometry.jacobian_penalty(model, z, None),
+            wherefrom.geometry.input_gradient_penalty(model, "cross_entropy", z, y),
+            wherefrom.geometry.parameter_gradient_penalty(model, "cross_entropy", z, y),
+            wherefrom.geometry.jacobian_penalty(model, z, None),
         ]
         sum(penalties).backward()
         slopes = torch.cat([value.grad.reshape(-1) for value in model.parameters()])

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from problems import attention_tokens, linear_head, tanh_mlp
-from whence.gradients import GradientEngine
-from whence.gradients.operations import count_forward
-from whence.task import Objective
+from wherefrom.gradients import GradientEngine
+from wherefrom.gradients.operations import count_forward
+from wherefrom.task import Objective
 
 
 def test_matrix_products_are_counted_by_example():

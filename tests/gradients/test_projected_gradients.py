@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from problems import PROBLEMS, attention_tokens, convolution, labels, mlp, normal, seeded, tanh_mlp
-from whence.errors import InputError, NonFiniteError, OutOfMemoryError
-from whence.gradients import GradientEngine, LayerGradients, projected
-from whence.gradients.projected import project_gradients
-from whence.projections import Gaussian, LoGra, Rademacher, SparseJL
-from whence.task import Objective
+from wherefrom.errors import InputError, NonFiniteError, OutOfMemoryError
+from wherefrom.gradients import GradientEngine, LayerGradients, projected
+from wherefrom.gradients.projected import project_gradients
+from wherefrom.projections import Gaussian, LoGra, Rademacher, SparseJL
+from wherefrom.task import Objective
 
 TOLERANCE = {"atol": 1e-11, "rtol": 1e-9}
 

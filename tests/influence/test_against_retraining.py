@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from support import Plain, cross_entropy, digits, half_square, seeded, small_mlp, softmax_regression
-from whence import Exact, Influence
+from wherefrom import Exact, Influence
 
 ALPHA = 0.05
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import whence
+import wherefrom
 from support import digits
-from whence.influence.damping_effect import damping_share, damping_words, undamped_distance
-from whence.solvers import Damping
+from wherefrom.influence.damping_effect import damping_share, damping_words, undamped_distance
+from wherefrom.solvers import Damping
 
 
 def _logistic(decay: float, *, bias: bool, n: int = 400, p: int = 20):
@@ -52,7 +52,7 @@ def _minimum(x, y, alpha, weights):
 def test_the_default_is_the_undamped_answer_of_a_convex_model(decay, bias, dtype):
     model, data, declared, rows, hessian, _ = _logistic(decay, bias=bias)
     data = tuple(part.to(dtype) for part in data)
-    fitted = whence.Influence(
+    fitted = wherefrom.Influence(
         model.to(dtype), data, loss="binary_cross_entropy", weight_decay=declared, progress=False
     ).fit()
     assert fitted.settings()["damping"] == 0.0
@@ -66,7 +66,7 @@ def test_the_default_is_the_undamped_answer_of_a_convex_model(decay, bias, dtype
 def test_a_bias_without_decay_leaves_predictions_of_retraining_right():
     model, data, declared, _, _, (x, y, alpha, _) = _logistic(1e-2, bias=True)
     scores = (
-        whence.Influence(model, data, loss="binary_cross_entropy", weight_decay=declared, progress=False)
+        wherefrom.Influence(model, data, loss="binary_cross_entropy", weight_decay=declared, progress=False)
         .fit()
         .scores(tuple(part[:1] for part in data))
     )
@@ -85,10 +85,12 @@ def test_a_bias_without_decay_leaves_predictions_of_retraining_right():
     assert float((predicted @ actual) / (actual @ actual)) == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("solver", [whence.Exact(space="dual"), whence.CG(preconditioner=whence.EKFAC())])
+@pytest.mark.parametrize(
+    "solver", [wherefrom.Exact(space="dual"), wherefrom.CG(preconditioner=wherefrom.EKFAC())]
+)
 def test_a_token_damping_is_part_of_the_error(solver):
     model, data, declared, rows, hessian, _ = _logistic(1e-3, bias=True)
-    fitted = whence.Influence(
+    fitted = wherefrom.Influence(
         model, data, loss="binary_cross_entropy", weight_decay=declared, solver=solver, progress=False
     ).fit()
     assert fitted.settings()["damping"] > 0
@@ -110,7 +112,7 @@ def test_the_share_is_the_derivative_in_the_logarithm_of_the_damping(damping):
 
     def scores(value):
         return (
-            whence.Influence(model, (x, y), loss="cross_entropy", damping=value, progress=False)
+            wherefrom.Influence(model, (x, y), loss="cross_entropy", damping=value, progress=False)
             .fit()
             .scores((x, y))
         )
@@ -167,9 +169,9 @@ def test_layerwise_solvers_say_what_their_damping_decides():
     x, y = digits(80, pool=2)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 10)).double()
-    known = whence.Influence(model, (x, y), loss="cross_entropy", solver="ekfac", progress=False).fit()
+    known = wherefrom.Influence(model, (x, y), loss="cross_entropy", solver="ekfac", progress=False).fit()
     assert 0 < known.scores((x[:5], y[:5])).damping_share < 1
-    blind = whence.Influence(
-        model, (x, y), loss="cross_entropy", solver=whence.EKFAC(probes=0), progress=False
+    blind = wherefrom.Influence(
+        model, (x, y), loss="cross_entropy", solver=wherefrom.EKFAC(probes=0), progress=False
     ).fit()
     assert blind.scores((x[:5], y[:5])).damping_share is None

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-import whence
-from whence.testing import DenseProblem
-from whence.testing.extended import ExtendedModel, extended_scores, residual_and_curvature
+import wherefrom
+from wherefrom.testing import DenseProblem
+from wherefrom.testing.extended import ExtendedModel, extended_scores, residual_and_curvature
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -38,7 +38,7 @@ def test_bounds_hold_and_estimates_are_of_the_right_size():
     assert found["settings_within_5"] >= 0.5
 
 
-def fitted_well(dtype: torch.dtype, measure=None) -> tuple[whence.Scores, torch.Tensor]:
+def fitted_well(dtype: torch.dtype, measure=None) -> tuple[wherefrom.Scores, torch.Tensor]:
     """Softmax regression of 40 × 4 without noise at a weight decay of 1e-4: a loss of .02."""
     setting = error_bounds.Setting(
         "softmax", "exact primal", str(dtype).removeprefix("torch."), 1.0, 1e-4, 0.0, 40, 4, 3, 0.0, 5
@@ -46,7 +46,7 @@ def fitted_well(dtype: torch.dtype, measure=None) -> tuple[whence.Scores, torch.
     model, train, queries = error_bounds.problem(setting)
     loss = "cross_entropy" if measure is None else measure
     scores = (
-        whence.Influence(
+        wherefrom.Influence(
             model, train, loss=loss, weight_decay=1e-4, damping=0.0, curvature="ggn", progress=False
         )
         .fit()
@@ -70,7 +70,7 @@ def test_a_loss_of_the_users_cancels_and_the_bound_knows():
     def own(outputs, targets):
         return cross_entropy(outputs, targets, reduction="none")
 
-    scores, true = fitted_well(torch.float32, whence.CustomLoss(own, convex=True))
+    scores, true = fitted_well(torch.float32, wherefrom.CustomLoss(own, convex=True))
     error = (scores.values.double() - true).abs()
     assert bool((error <= scores.bound).all())
 
@@ -80,8 +80,8 @@ def test_self_influence_and_refined_scores_hold_too():
         SETTINGS[0], kind="softmax", dtype="float32", scale=1.0, decay=1e-4, outputs=3, noise=0.0
     )
     model, train, _ = error_bounds.problem(setting)
-    influence = whence.Influence(
-        model, train, loss="cross_entropy", weight_decay=1e-4, damping=0.0, solver=whence.CG(rtol=1e-2)
+    influence = wherefrom.Influence(
+        model, train, loss="cross_entropy", weight_decay=1e-4, damping=0.0, solver=wherefrom.CG(rtol=1e-2)
     ).fit()
     true = error_bounds.reference(replace(setting, damping=0.0), model, train, train)
     own = influence.self_scores()
@@ -103,7 +103,7 @@ def test_the_reference_is_that_of_dense_autograd(loss, hidden):
         "binary_cross_entropy": torch.randint(0, 2, (12, 1)).double(),
         "squared_error": torch.randn(12, 3, dtype=torch.float64),
     }[loss]
-    made = whence.losses.resolve_loss(loss)
+    made = wherefrom.losses.resolve_loss(loss)
     dense = DenseProblem(model, lambda m: m(x), lambda f: made(f, y))
     matrix = dense.ggn()
     matrix.diagonal().add_(0.1)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from support import seeded
-from whence import Influence
-from whence.errors import NonFiniteError
+from wherefrom import Influence
+from wherefrom.errors import NonFiniteError
 
 N = 9
 

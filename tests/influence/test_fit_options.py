@@ -10,9 +10,9 @@ import torch
 
 from problems import labels, mlp, normal
 from support import as_a_user
-from whence import Influence
-from whence.errors import InputError
-from whence.influence import FitOptions
+from wherefrom import Influence
+from wherefrom.errors import InputError
+from wherefrom.influence import FitOptions
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import whence
-from whence.errors import UnsupportedError
-from whence.losses import SmoothHinge
+import wherefrom
+from wherefrom.errors import UnsupportedError
+from wherefrom.losses import SmoothHinge
 
 
 def _data(signs: bool = False):
@@ -44,7 +44,7 @@ def linear(outputs, targets):
 def test_a_flat_loss_is_refused(loss, options):
     data, model = _data(signs=True)
     with pytest.raises(UnsupportedError, match=r"has no curvature.*smooth version.*solver='identity'"):
-        whence.Influence(model, data, loss=loss, progress=False, **options).fit()
+        wherefrom.Influence(model, data, loss=loss, progress=False, **options).fit()
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -53,13 +53,15 @@ def test_a_network_and_its_hessian_are_refused_too(hidden):
     if hidden:
         model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).double()
     with pytest.raises(UnsupportedError, match="no curvature"):
-        whence.Influence(model, data, loss=absolute, curvature="hessian", damping=1.0, progress=False).fit()
+        wherefrom.Influence(
+            model, data, loss=absolute, curvature="hessian", damping=1.0, progress=False
+        ).fit()
 
 
 @pytest.mark.parametrize("loss", [pinball, absolute])
 def test_the_identity_compares_gradients_of_a_flat_loss(loss):
     data, model = _data()
-    scores = whence.Influence(model, data, loss=loss, solver="identity", progress=False).fit().scores(data)
+    scores = wherefrom.Influence(model, data, loss=loss, solver="identity", progress=False).fit().scores(data)
     rows = torch.stack(
         [
             torch.cat(
@@ -76,7 +78,7 @@ def test_the_identity_compares_gradients_of_a_flat_loss(loss):
 
 def test_an_empirical_fisher_needs_no_second_derivative():
     data, model = _data()
-    fitted = whence.Influence(
+    fitted = wherefrom.Influence(
         model, data, loss=absolute, curvature="empirical_fisher", damping=0.1, progress=False
     ).fit()
     assert bool(torch.isfinite(fitted.scores(data).values).all())
@@ -89,11 +91,11 @@ def huber(outputs, targets):
 @pytest.mark.parametrize("loss", [huber, SmoothHinge(0.05), "squared_error"])
 def test_losses_with_curvature_at_a_few_examples_are_taken(loss):
     data, model = _data(signs=isinstance(loss, SmoothHinge))
-    whence.Influence(model, data, loss=loss, damping=0.1, progress=False).fit()
+    wherefrom.Influence(model, data, loss=loss, damping=0.1, progress=False).fit()
 
 
 def test_a_model_that_fits_exactly_is_not_called_flat():
     data, model = _data()
     with torch.no_grad():
         exact = (data[0], model(data[0]))
-    whence.Influence(model, exact, loss=absolute, damping=0.1, solver="cg", progress=False).fit()
+    wherefrom.Influence(model, exact, loss=absolute, damping=0.1, solver="cg", progress=False).fit()

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, vmap
 
-from whence import Influence
-from whence.errors import InputError, UnsupportedError
-from whence.gradients.last_layer import head_objective
-from whence.influence import FitOptions, compute_scores
-from whence.influence.head_scores import head_influence, head_scores
-from whence.solvers import CG
-from whence.task import Objective
+from wherefrom import Influence
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.gradients.last_layer import head_objective
+from wherefrom.influence import FitOptions, compute_scores
+from wherefrom.influence.head_scores import head_influence, head_scores
+from wherefrom.solvers import CG
+from wherefrom.task import Objective
 
 N, Q, D, C = 30, 4, 5, 3
 DAMPING, DECAY = 0.02, 0.01

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-import whence
+import wherefrom
 from problems import labels, normal
-from whence.errors import InputError
+from wherefrom.errors import InputError
 
 TRAIN = (normal(20, 4), labels(20))
 QUERIES, OTHERS = ((normal(3, 4, seed=s), labels(3, seed=s)) for s in (5, 6))
@@ -21,11 +21,11 @@ def fit(**options):
     model = nn.Linear(4, 3).double()
     with torch.no_grad():
         model.bias.fill_(made.pop("bias"))
-    return whence.Influence(model, made.pop("train"), loss="cross_entropy", progress=False, **made).fit()
+    return wherefrom.Influence(model, made.pop("train"), loss="cross_entropy", progress=False, **made).fit()
 
 
 def recipe():
-    return whence.FullBatch(nn.Linear(4, 3).double(), **RECIPE_OPTIONS)
+    return wherefrom.FullBatch(nn.Linear(4, 3).double(), **RECIPE_OPTIONS)
 
 
 def verify(influence, queries, **options):
@@ -43,9 +43,9 @@ OTHER_FITS = {
 def test_scores_of_these_queries_are_taken_also_from_a_file_and_another_fit_of_the_same(tmp_path):
     influence = fit()
     scores = influence.scores(QUERIES)
-    whence.save_scores(scores, tmp_path / "scores")
+    wherefrom.save_scores(scores, tmp_path / "scores")
     again = fit(solver="cg")
-    for one in (scores, whence.load_scores(tmp_path / "scores"), again.scores(QUERIES)):
+    for one in (scores, wherefrom.load_scores(tmp_path / "scores"), again.scores(QUERIES)):
         verify(influence, QUERIES, scores=one)
         influence.report(tmp_path / "page.html", QUERIES, one, self_scores=again.self_scores())
         influence.labels(self_scores=again.self_scores())

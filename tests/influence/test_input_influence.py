@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from problems import Attention, dict_with_logits, labels, normal
 from support import Plain, as_a_user, cross_entropy, digits, seeded, small_conv, small_mlp, softmax_regression
-from whence import Influence
-from whence.errors import InputError
-from whence.influence.input_influence import input_influence
-from whence.influence.token_replacements import token_replacements
+from wherefrom import Influence
+from wherefrom.errors import InputError
+from wherefrom.influence.input_influence import input_influence
+from wherefrom.influence.token_replacements import token_replacements
 
 ALPHA = 0.05
 

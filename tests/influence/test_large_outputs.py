@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import whence
-from whence.errors import OutOfMemoryError
-from whence.projections import Rademacher
-from whence.solvers import Projected
+import wherefrom
+from wherefrom.errors import OutOfMemoryError
+from wherefrom.projections import Rademacher
+from wherefrom.solvers import Projected
 
 VOCABULARY, TOKENS, N = 150, 10, 16
 
@@ -31,15 +31,15 @@ def own_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none").mean(1)
 
 
-def fit(loss="cross_entropy", **options) -> tuple[whence.Influence, tuple[Tensor, Tensor]]:
+def fit(loss="cross_entropy", **options) -> tuple[wherefrom.Influence, tuple[Tensor, Tensor]]:
     torch.manual_seed(0)
     model = Tokens().eval()
     tokens = torch.randint(0, VOCABULARY, (N, TOKENS + 1))
     data = (tokens[:, :-1], tokens[:, 1:])
     if loss == "own":
-        loss = whence.losses.CustomLoss(own_loss, convex=True)
+        loss = wherefrom.losses.CustomLoss(own_loss, convex=True)
     options = {"damping": 0.01, "curvature": "ggn", "memory": "10MB", "progress": False, **options}
-    made = whence.Influence(model, data, loss=loss, **options).fit()
+    made = wherefrom.Influence(model, data, loss=loss, **options).fit()
     return made, (data[0][:3], data[1][:3])
 
 

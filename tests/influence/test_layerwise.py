@@ -8,23 +8,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import whence
+import wherefrom
 from problems import PROBLEMS, N, Problem, labels, normal
-from whence.errors import InputError, UnsupportedError
-from whence.solvers import PreparedBlocks
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.solvers import PreparedBlocks
 
 # Not every loss is a likelihood that labels could be drawn from: the exact output curvature serves all.
 SOLVERS = {
-    "ekfac": lambda: whence.EKFAC("exact", score_rtol=0.0, probes=0),
-    "kfac": lambda: whence.KFAC("exact", score_rtol=0.0, probes=0),
-    "kfac factored": lambda: whence.KFAC("exact", factored=True, score_rtol=0.0, probes=0),
-    "diagonal": lambda: whence.Diagonal("exact", score_rtol=0.0, probes=0),
-    "identity": lambda: whence.Identity(),
+    "ekfac": lambda: wherefrom.EKFAC("exact", score_rtol=0.0, probes=0),
+    "kfac": lambda: wherefrom.KFAC("exact", score_rtol=0.0, probes=0),
+    "kfac factored": lambda: wherefrom.KFAC("exact", factored=True, score_rtol=0.0, probes=0),
+    "diagonal": lambda: wherefrom.Diagonal("exact", score_rtol=0.0, probes=0),
+    "identity": lambda: wherefrom.Identity(),
 }
 
 
-def fitted(problem: Problem, solver: whence.Solver, **options: object) -> whence.Influence:
-    return whence.Influence(
+def fitted(problem: Problem, solver: wherefrom.Solver, **options: object) -> wherefrom.Influence:
+    return wherefrom.Influence(
         problem.model,
         problem.data,
         loss=problem.loss,
@@ -34,7 +34,7 @@ def fitted(problem: Problem, solver: whence.Solver, **options: object) -> whence
     ).fit()
 
 
-def dense_inverse(influence: whence.Influence) -> Tensor:
+def dense_inverse(influence: wherefrom.Influence) -> Tensor:
     """`M⁻¹` inverted as a matrix, from bases, eigenvalues and damping."""
     prepared = _prepared(influence)
     whole = torch.zeros(prepared.operator.size, prepared.operator.size, dtype=torch.float64)
@@ -99,7 +99,7 @@ def queries(count: int = 6) -> tuple[Tensor, Tensor]:
 
 def test_distance_is_that_from_the_full_curvature() -> None:
     problem = network()
-    influence = fitted(problem, whence.EKFAC("exact", score_rtol=0.0, probes=N))
+    influence = fitted(problem, wherefrom.EKFAC("exact", score_rtol=0.0, probes=N))
     scores = influence.scores(problem.data)
     rows = problem.dense().gradients().detach()
     damped = problem.dense().ggn() + 0.05 * torch.eye(rows.shape[1])
@@ -123,9 +123,9 @@ def test_distance_is_that_from_the_full_curvature() -> None:
 
 def test_one_linear_layer_is_close_to_the_full_curvature() -> None:
     problem = PROBLEMS["linear_head"]()
-    near = fitted(problem, whence.EKFAC("exact", score_rtol=0.0)).scores(problem.data).distance
+    near = fitted(problem, wherefrom.EKFAC("exact", score_rtol=0.0)).scores(problem.data).distance
     problem = network()
-    far = fitted(problem, whence.Identity()).scores(problem.data)
+    far = fitted(problem, wherefrom.Identity()).scores(problem.data)
     assert near is not None and near < 0.3
     # The identity is a baseline, not an approximation: nothing is said of its error.
     assert bool(torch.isinf(torch.as_tensor(far.estimate)).all())
@@ -139,14 +139,14 @@ def test_without_probes_nothing_is_said() -> None:
 
 def test_an_approximate_contraction_is_part_of_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     # On a network of this size an expansion saves less than it takes to fit.
-    monkeypatch.setattr("whence.contraction.planner._EXPANSION_SECONDS", 0.0)
+    monkeypatch.setattr("wherefrom.contraction.planner._EXPANSION_SECONDS", 0.0)
     model = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 3)).double()
     x, y = normal(300, 40), labels(300)
     problem = Problem(model, (x, y), "cross_entropy", lambda m: m(x), lambda f: f.sum(1))
-    rough = fitted(problem, whence.EKFAC("exact", score_rtol=0.3, probes=2)).scores((x, y))
+    rough = fitted(problem, wherefrom.EKFAC("exact", score_rtol=0.3, probes=2)).scores((x, y))
     plan = rough.settings["plan"]
     assert 0 < plan["measured_error"] <= 0.3 and {block["method"] for block in plan["blocks"]} >= {"low rank"}
-    exact = fitted(problem, whence.EKFAC("exact", score_rtol=0.0, probes=2)).scores((x, y))
+    exact = fitted(problem, wherefrom.EKFAC("exact", score_rtol=0.0, probes=2)).scores((x, y))
     values = torch.as_tensor(rough.values)
     sizes = values.square().mean(1, keepdim=True).sqrt()
     distance = rough.settings["distance"]
@@ -204,7 +204,7 @@ def test_batches_and_memory_change_rounding_only(name: str) -> None:
 
 def test_the_same_seed_gives_the_same_scores() -> None:
     def scores(seed: int) -> Tensor:
-        solver = whence.EKFAC("sampled", score_rtol=1e-2, probes=2)
+        solver = wherefrom.EKFAC("sampled", score_rtol=1e-2, probes=2)
         return torch.as_tensor(fitted(network(), solver, seed=seed).scores(queries()).values)
 
     assert torch.equal(scores(3), scores(3))
@@ -214,7 +214,7 @@ def test_the_same_seed_gives_the_same_scores() -> None:
 def test_large_networks_are_treated_layer_by_layer() -> None:
     model = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
     x, y = normal(200, 64).float(), labels(200, classes=10)
-    influence = whence.Influence(
+    influence = wherefrom.Influence(
         model, (x, y), loss="cross_entropy", curvature="ggn", memory=2**21, progress=False
     ).fit()
     settings = influence.settings()
@@ -236,20 +236,20 @@ def test_plans_and_coverage() -> None:
 
 
 def test_no_plan_for_solvers_of_all_layers_at_once() -> None:
-    influence = fitted(network(), whence.CG())
+    influence = fitted(network(), wherefrom.CG())
     for call in (lambda: influence.explain(queries()), influence.coverage):
         with pytest.raises(UnsupportedError, match="solver='cg' works on all parameters at once"):
             call()
 
 
 def test_exact_blocks_have_a_coverage_but_no_plan() -> None:
-    influence = fitted(network(), whence.BlockDiagonal())
+    influence = fitted(network(), wherefrom.BlockDiagonal())
     assert [row.rule for row in influence.coverage()] == ["linear", "linear"]
     with pytest.raises(UnsupportedError, match=r"solver='block_diagonal' multiplies .*no plan to choose"):
         influence.explain(queries())
 
 
-def _prepared(influence: whence.Influence) -> PreparedBlocks:
+def _prepared(influence: wherefrom.Influence) -> PreparedBlocks:
     prepared = influence.fitted.prepared
     assert isinstance(prepared, PreparedBlocks)
     return prepared

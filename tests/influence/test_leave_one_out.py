@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from support import Plain, as_a_user, digits, half_square, seeded, small_mlp, softmax_regression
-from whence import Influence
-from whence.errors import InputError, UnsupportedError
+from wherefrom import Influence
+from wherefrom.errors import InputError, UnsupportedError
 
 CHOSEN = [3, 7, 20, 41]
 

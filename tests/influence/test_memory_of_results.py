@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-import whence
-from whence.errors import OutOfMemoryError
-from whence.influence import room
+import wherefrom
+from wherefrom.errors import OutOfMemoryError
+from wherefrom.influence import room
 
 
 def problem(n: int = 50) -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
@@ -17,9 +17,11 @@ def problem(n: int = 50) -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
     return nn.Linear(3, 2), (x, (x[:, 0] > 0).long())
 
 
-def fit(**options) -> whence.Influence:
+def fit(**options) -> wherefrom.Influence:
     model, data = problem()
-    return whence.Influence(model, data, loss="cross_entropy", damping=0.1, progress=False, **options).fit()
+    return wherefrom.Influence(
+        model, data, loss="cross_entropy", damping=0.1, progress=False, **options
+    ).fit()
 
 
 @pytest.mark.parametrize("solver", ["exact", "ekfac"])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from support import Plain, cross_entropy, digits, seeded, softmax_regression
-from whence import Influence
+from wherefrom import Influence
 
 
 def check(plain: Plain, **options):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-import whence
+import wherefrom
 from problems import labels, normal
-from whence.errors import UnsupportedError
+from wherefrom.errors import UnsupportedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
@@ -39,12 +39,12 @@ class Net(nn.Module):
         return self.last(self.function(self.middle(made.mean(1) if made.ndim > 2 else made)))
 
 
-def fit(function, tokens: bool, dtype: torch.dtype) -> whence.Influence:
+def fit(function, tokens: bool, dtype: torch.dtype) -> wherefrom.Influence:
     torch.manual_seed(0)
     model = Net(function, tokens).to(dtype)
     x = torch.randint(0, 6, (8, 5)) if tokens else normal(8, 3).to(dtype)
     options = {"loss": "cross_entropy", "damping": 0.5, "progress": False}
-    return whence.Influence(model, (x, labels(8)), **options).fit()
+    return wherefrom.Influence(model, (x, labels(8)), **options).fit()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

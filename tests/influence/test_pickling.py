@@ -10,16 +10,16 @@ import pickle
 import pytest
 import torch
 
-import whence
+import wherefrom
 from problems import labels, normal, tanh_mlp
-from whence import errors
-from whence.errors import UnsupportedError
+from wherefrom import errors
+from wherefrom.errors import UnsupportedError
 
 
 @pytest.fixture(scope="module")
 def influence():
     problem = tanh_mlp()
-    return whence.Influence(
+    return wherefrom.Influence(
         problem.model, problem.data, loss="cross_entropy", damping=1.0, progress=False
     ).fit()
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import softmax_regression
-from whence import CrossEntropy, Influence, SmoothHinge, SquaredError
-from whence.influence import Measurement, resolve_change, resolve_measurement, trust_of, worst
-from whence.losses import BinaryCrossEntropy, Cosine, CustomLoss, FeatureDistance, Logistic
+from wherefrom import CrossEntropy, Influence, SmoothHinge, SquaredError
+from wherefrom.influence import Measurement, resolve_change, resolve_measurement, trust_of, worst
+from wherefrom.losses import BinaryCrossEntropy, Cosine, CustomLoss, FeatureDistance, Logistic
 
 LOSS = (0.0, math.inf)
 

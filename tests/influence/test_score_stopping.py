@@ -5,25 +5,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-import whence
+import wherefrom
 from problems import PROBLEMS
-from whence.influence import FitOptions, FittedInfluence, compute_scores
+from wherefrom.influence import FitOptions, FittedInfluence, compute_scores
 
 
 @pytest.mark.parametrize(
-    "preconditioner", [None, whence.EKFAC(), whence.Nystrom(rank=4)], ids=["plain", "ekfac", "nystrom"]
+    "preconditioner", [None, wherefrom.EKFAC(), wherefrom.Nystrom(rank=4)], ids=["plain", "ekfac", "nystrom"]
 )
 def test_scores_that_settled_are_as_near_as_their_errors_say(preconditioner):
     problem = PROBLEMS["tanh_mlp"]()
     queries = tuple(part[:4] for part in problem.data)
 
-    def scores(solver: whence.solvers.Solver) -> whence.Scores:
+    def scores(solver: wherefrom.solvers.Solver) -> wherefrom.Scores:
         options = FitOptions(curvature="ggn", solver=solver, damping=0.05, progress=False)
         return compute_scores(FittedInfluence(problem.objective(), options), queries)
 
-    exact = scores(whence.Exact())
+    exact = scores(wherefrom.Exact())
     settled = scores(
-        whence.CG(rtol=1e-10, stop="scores", score_rtol=1e-3, top_k=3, preconditioner=preconditioner)
+        wherefrom.CG(rtol=1e-10, stop="scores", score_rtol=1e-3, top_k=3, preconditioner=preconditioner)
     )
     assert bool(settled.converged.all())
     off = (settled.values - exact.values).abs()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from support import Plain, class_margin, digits, logistic, seeded, small_conv, small_mlp, softmax_regression
-from whence import CG, Exact, Influence, LiSSA, Measurement
+from wherefrom import CG, Exact, Influence, LiSSA, Measurement
 
 DAMPING = 0.05
 MAKERS = {"softmax regression": softmax_regression, "mlp": small_mlp, "conv": small_conv}

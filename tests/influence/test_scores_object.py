@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from support import as_a_user
-from whence import Scores, SelfScores, load_scores, save_scores
-from whence.errors import InputError, NonFiniteError, StoreError
-from whence.store import write_tensors
+from wherefrom import Scores, SelfScores, load_scores, save_scores
+from wherefrom.errors import InputError, NonFiniteError, StoreError
+from wherefrom.store import write_tensors
 
 VALUES = torch.tensor([[1.0, -2.0, 1.0, 0.5], [0.0, 3.0, -1.0, 3.0]])
 
@@ -180,8 +180,8 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path):
     path.write_text("no scores")
     with pytest.raises(StoreError, match="has no checksum"):
         load_scores(path)
-    safetensors.torch.save_file({"values": VALUES}, path, {"kind": "whence-scores-1"})
-    with pytest.raises(StoreError, match="has no checksum: an earlier version of Whence wrote it"):
+    safetensors.torch.save_file({"values": VALUES}, path, {"kind": "wherefrom-scores-1"})
+    with pytest.raises(StoreError, match="has no checksum: an earlier version of Wherefrom wrote it"):
         load_scores(path)
     with pytest.raises(StoreError, match="could not be written"):
         save_scores(scores(), tmp_path)
@@ -193,7 +193,7 @@ def test_whole_files_that_hold_no_scores_are_refused(tmp_path):
         name: getattr(made, name)
         for name in ("values", "estimate", "bound", "converged", "relative_residual")
     }
-    words = {"kind": "whence-scores-2", "scores": json.dumps({"bound_proven": True, "reason": ""})}
+    words = {"kind": "wherefrom-scores-2", "scores": json.dumps({"bound_proven": True, "reason": ""})}
     for change, kind, message in (
         ({}, "other", "holds no scores of this version"),
         ({"values": VALUES[0]}, None, "values is no matrix"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-import whence
+import wherefrom
 from support import digits
-from whence.influence import trust_of
+from wherefrom.influence import trust_of
 
 
 def _fitted(damping):
@@ -25,7 +25,7 @@ def _fitted(damping):
         return loss
 
     optimiser.step(closure)
-    return whence.Influence(
+    return wherefrom.Influence(
         model, (x, y), loss="cross_entropy", weight_decay=0.01, damping=damping, progress=False
     ).fit()
 

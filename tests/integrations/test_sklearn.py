@@ -10,9 +10,9 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge
 from sklearn.utils import shuffle
 
-import whence
-from whence.errors import InputError, UnsupportedError
-from whence.integrations import as_examples, as_task, refit
+import wherefrom
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.integrations import as_examples, as_task, refit
 
 N = 90
 TIGHT = {"tol": 1e-12, "max_iter": 20_000}
@@ -61,7 +61,7 @@ def losses(fitted, X, y) -> np.ndarray:
 def test_the_estimators_optimum_is_the_objectives_and_its_predictions_are_the_models(name):
     estimator, (X, y) = ESTIMATORS[name]
     fitted = clone(estimator).fit(X[:N], y[:N])
-    influence = whence.from_sklearn(fitted, X[:N], y[:N], progress=False).fit()
+    influence = wherefrom.from_sklearn(fitted, X[:N], y[:N], progress=False).fit()
     assert influence.minimum.verdict == "minimum"
     assert influence.minimum.relative_gradient < 1e-5
     task = as_task(fitted, X[:N], y[:N])
@@ -76,7 +76,7 @@ def test_predicted_changes_match_refits_without_an_example(name):
     estimator, (X, y) = ESTIMATORS[name]
     N = 90 if hasattr(estimator, "C") else 400  # leverages of ten features must be small
     fitted = clone(estimator).fit(X[:N], y[:N])
-    influence = whence.from_sklearn(fitted, X[:N], y[:N], progress=False).fit()
+    influence = wherefrom.from_sklearn(fitted, X[:N], y[:N], progress=False).fit()
     scores = influence.scores(as_examples(fitted, X[N : N + 8], y[N : N + 8]))
     before = losses(fitted, X[N : N + 8], y[N : N + 8])
     strongest = scores.values.abs().amax(0).argsort(descending=True)[:10:2].tolist()
@@ -96,7 +96,7 @@ def test_ridge_is_exact_up_to_the_leverage():
     X, y = diabetes()
     X, y = X[:40], y[:40]
     fitted = Ridge(alpha=2.0).fit(X, y)
-    influence = whence.from_sklearn(fitted, X, y, progress=False).fit()
+    influence = wherefrom.from_sklearn(fitted, X, y, progress=False).fit()
     wide = np.hstack([X, np.ones((40, 1))])
     normal = wide.T @ wide + np.diag([2.0] * 10 + [0.0])
     for i in (0, 17, 33):
@@ -112,7 +112,7 @@ def test_several_targets():
     X, y = diabetes()
     both = np.stack([y, y**2], 1)[:N]
     fitted = Ridge(alpha=1.0).fit(X[:N], both)
-    influence = whence.from_sklearn(fitted, X[:N], both, progress=False).fit()
+    influence = wherefrom.from_sklearn(fitted, X[:N], both, progress=False).fit()
     assert influence.minimum.verdict == "minimum"
     made = influence.verify(
         as_examples(fitted, X[N : N + 4], np.stack([y, y**2], 1)[N : N + 4]),
@@ -127,7 +127,7 @@ def test_several_targets():
 def test_verify_with_the_estimators_own_refits(name):
     estimator, (X, y) = ESTIMATORS[name]
     fitted = clone(estimator).fit(X[:N], y[:N])
-    influence = whence.from_sklearn(fitted, X[:N], y[:N], progress=False).fit()
+    influence = wherefrom.from_sklearn(fitted, X[:N], y[:N], progress=False).fit()
     queries = as_examples(fitted, X[N:], y[N:])
     made = influence.verify(queries, refit(fitted), remove=6, reduction="sum")
     assert made.pearson() > 0.99 and made.baseline_gap < 1e-6
@@ -136,7 +136,7 @@ def test_verify_with_the_estimators_own_refits(name):
 def test_options_reach_influence():
     X, y = iris(2)
     fitted = LogisticRegression().fit(X, y)
-    influence = whence.from_sklearn(fitted, X, y, damping=0.5, solver=whence.CG(), progress=False).fit()
+    influence = wherefrom.from_sklearn(fitted, X, y, damping=0.5, solver=wherefrom.CG(), progress=False).fit()
     assert influence.settings()["damping"] == 0.5 and influence.settings()["solver"] == "cg"
 
 
@@ -155,7 +155,7 @@ def test_other_objectives_are_refused(estimator, found):
     X, y = iris(2) if isinstance(estimator, LogisticRegression) else diabetes()
     fitted = clone(estimator).fit(X, y)
     with pytest.raises(UnsupportedError, match=found):
-        whence.from_sklearn(fitted, X, y)
+        wherefrom.from_sklearn(fitted, X, y)
 
 
 def test_sample_weights_are_refused_even_where_they_left_no_trace():
@@ -164,34 +164,34 @@ def test_sample_weights_are_refused_even_where_they_left_no_trace():
         X, y, sample_weight=np.where(y == "virginica", 20.0, 1.0)
     )
     with pytest.raises(InputError, match=r"not the optimum of its objective on this X, y.*sample_weight"):
-        whence.from_sklearn(fitted, X, y)
+        wherefrom.from_sklearn(fitted, X, y)
     with pytest.raises(UnsupportedError, match="sample_weight is not supported"):
-        whence.from_sklearn(fitted, X, y, sample_weight=np.ones(len(X)))
+        wherefrom.from_sklearn(fitted, X, y, sample_weight=np.ones(len(X)))
 
 
 def test_bad_arguments_are_refused():
     X, y = iris(2)
     fitted = LogisticRegression(**TIGHT).fit(X, y)
     with pytest.raises(InputError, match=r"not fitted yet: call \.fit\(X, y\) first"):
-        whence.from_sklearn(LogisticRegression(), X, y)
+        wherefrom.from_sklearn(LogisticRegression(), X, y)
     with pytest.raises(InputError, match=r"X has shape \(100, 1\); expected \(n, 2\)"):
-        whence.from_sklearn(fitted, X[:, :1], y)
+        wherefrom.from_sklearn(fitted, X[:, :1], y)
     with pytest.raises(InputError, match="X has 100 examples and y 99"):
-        whence.from_sklearn(fitted, X, y[:-1])
+        wherefrom.from_sklearn(fitted, X, y[:-1])
     with pytest.raises(
         InputError,
         match=r"train: the label of example 4 is 'setosa'.*its classes_, 'versicolor', 'virginica'",
     ):
-        whence.from_sklearn(fitted, X, np.where(np.arange(100) == 4, "setosa", y))
+        wherefrom.from_sklearn(fitted, X, np.where(np.arange(100) == 4, "setosa", y))
     with pytest.raises(InputError, match="loss= is given by the estimator"):
-        whence.from_sklearn(fitted, X, y, loss="cross_entropy")
+        wherefrom.from_sklearn(fitted, X, y, loss="cross_entropy")
     with pytest.raises(InputError, match="sparse"):
         import scipy.sparse
 
-        whence.from_sklearn(fitted, scipy.sparse.csr_matrix(X), y)
+        wherefrom.from_sklearn(fitted, scipy.sparse.csr_matrix(X), y)
     with pytest.raises(InputError, match="no unique solution"):
         A, b = diabetes()
-        whence.from_sklearn(LinearRegression().fit(A[:8], b[:8]), A[:8], b[:8])
+        wherefrom.from_sklearn(LinearRegression().fit(A[:8], b[:8]), A[:8], b[:8])
     with pytest.raises(InputError, match="class without examples"):
         inputs, targets = as_examples(fitted, X, y)
         refit(fitted)((inputs[targets == "virginica"], targets[targets == "virginica"]), 0)

@@ -11,10 +11,10 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import shuffle
 
-import whence
+import wherefrom
 from support import as_a_user
-from whence.errors import InputError
-from whence.integrations import refit
+from wherefrom.errors import InputError
+from wherefrom.integrations import refit
 
 KINDS = {
     "shifted": np.array([1, 2, 3]),
@@ -46,11 +46,11 @@ def fitted_on(kind):
     X, k = problem(len(labels))
     y = labels[k]
     estimator = LogisticRegression(**TIGHT).fit(X[SOME], y[SOME])
-    influence = whence.from_sklearn(estimator, X[SOME], y[SOME], progress=False).fit()
+    influence = wherefrom.from_sklearn(estimator, X[SOME], y[SOME], progress=False).fit()
     numbers = np.searchsorted(estimator.classes_, y)
     targets = torch.tensor(numbers) if len(labels) > 2 else torch.tensor(numbers).double()[:, None]
     objective = influence.objective
-    plain = whence.Influence(
+    plain = wherefrom.Influence(
         objective.model,
         (torch.tensor(X[SOME]), targets[SOME]),
         loss="cross_entropy" if len(labels) > 2 else "binary_cross_entropy",
@@ -201,7 +201,7 @@ def test_targets_of_a_regression_in_any_form():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(30, 3))
     y = X @ [1.0, 2.0, 3.0] + rng.normal(size=30)
-    influence = whence.from_sklearn(Ridge().fit(X, y), X, y, progress=False).fit()
+    influence = wherefrom.from_sklearn(Ridge().fit(X, y), X, y, progress=False).fit()
     expected = influence.scores((torch.tensor(X[:4]), torch.tensor(y[:4]))).values
     for queries in forms(X[:4], y[:4]):
         torch.testing.assert_close(influence.scores(queries).values, expected)
@@ -216,8 +216,8 @@ def test_data_frames():
     X, k = problem(3)
     frame, labels = pandas.DataFrame(X, columns=["length", "width"]), pandas.Series(KINDS["text"][k])
     estimator = LogisticRegression(**TIGHT).fit(frame, labels)
-    influence = whence.from_sklearn(estimator, frame, labels, progress=False).fit()
-    plain = whence.from_sklearn(estimator, X, labels.to_numpy(), progress=False).fit()
+    influence = wherefrom.from_sklearn(estimator, frame, labels, progress=False).fit()
+    plain = wherefrom.from_sklearn(estimator, X, labels.to_numpy(), progress=False).fit()
     torch.testing.assert_close(
         influence.scores((frame[:3], labels[:3])).values, plain.scores((X[:3], labels[:3])).values
     )
@@ -228,6 +228,6 @@ def test_the_last_example_of_a_class_is_named_by_the_users_label():
     y = np.array(["spam", "ham"])[k][:40]
     y[:] = np.where(np.arange(40) == 7, "spam", "ham")
     estimator = LogisticRegression(**TIGHT).fit(X[:40], y)
-    influence = whence.from_sklearn(estimator, X[:40], y, progress=False).fit()
+    influence = wherefrom.from_sklearn(estimator, X[:40], y, progress=False).fit()
     with pytest.raises(InputError, match="all 1 training examples of class 'spam'"):
         influence.remove([7]).change((X[:2], y[:2]))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from support import Plain, digits, half_square, seeded, small_mlp, softmax_regression
-from whence import Influence
-from whence.interventions import Intervention
+from wherefrom import Influence
+from wherefrom.interventions import Intervention
 
 Edited = tuple[Tensor, Tensor, Tensor]  # inputs, targets, how often each counts
 

@@ -11,10 +11,10 @@ from edited_problems import KINDS, actual_change, convex, edit, fit, queries
 from torch import nn
 
 from support import as_a_user, digits, seeded
-from whence import FullBatch, Influence
-from whence.errors import ConvergenceError, InputError, StoreError, UnsupportedError
-from whence.interventions import edited_data
-from whence.task import TrainingData
+from wherefrom import FullBatch, Influence
+from wherefrom.errors import ConvergenceError, InputError, StoreError, UnsupportedError
+from wherefrom.interventions import edited_data
+from wherefrom.task import TrainingData
 
 
 def recipe(reduction: str = "mean", **options) -> FullBatch:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-import whence
+import wherefrom
 from support import as_a_user
-from whence.errors import ConvergenceError, InputError, UnsupportedError
-from whence.interventions import Confirmation, FlipSet, Robustness
-from whence.interventions.flip_search import class_codes, greedy
-from whence.interventions.linear_refits import LinearRefits
-from whence.losses import SmoothHinge
+from wherefrom.errors import ConvergenceError, InputError, UnsupportedError
+from wherefrom.interventions import Confirmation, FlipSet, Robustness
+from wherefrom.interventions.flip_search import class_codes, greedy
+from wherefrom.interventions.linear_refits import LinearRefits
+from wherefrom.losses import SmoothHinge
 
 F64 = torch.float64
 
@@ -73,11 +73,11 @@ def linear_case(name: str):
 
 
 def fitted(model: nn.Module, train, loss, decay: float = 0.02, reduction: str = "mean", **options):
-    recipe = whence.FullBatch(
+    recipe = wherefrom.FullBatch(
         model, loss=loss, weight_decay=decay, divide_by=len(train[0]) if reduction == "sum" else None
     )
     given = {"progress": False, **options}
-    made = whence.Influence(recipe(train, 0).eval(), train, loss=loss, weight_decay=decay, **given).fit()
+    made = wherefrom.Influence(recipe(train, 0).eval(), train, loss=loss, weight_decay=decay, **given).fit()
     return made, recipe
 
 
@@ -155,7 +155,7 @@ def test_refits_are_the_optima_without_each_set(reduction):
     assert bool(reached.all())
     for row in range(3):
         divide = 70 if reduction == "sum" else None
-        recipe = whence.FullBatch(model, loss=loss, weight_decay=0.02, divide_by=divide)
+        recipe = wherefrom.FullBatch(model, loss=loss, weight_decay=0.02, divide_by=divide)
         truth = recipe((train[0][kept[row]], train[1][kept[row]]), 0)
         expected = torch.cat([truth.weight, truth.bias[:, None]], dim=1).detach()
         torch.testing.assert_close(theta[row], expected, atol=1e-5, rtol=1e-4)
@@ -203,7 +203,7 @@ def network():
 def test_a_network_is_ranked_to_first_order_and_confirmed_by_retraining():
     model, train, queries = network()
     influence, recipe = fitted(model, train, "cross_entropy", 0.02, damping=1e-3)
-    recipe = whence.FullBatch(influence.objective.model, loss="cross_entropy", weight_decay=0.02)
+    recipe = wherefrom.FullBatch(influence.objective.model, loss="cross_entropy", weight_decay=0.02)
     flips = influence.flip(queries, max_size=12)
     assert flips.order == "first"
     confirmed = flips.confirm(recipe, retrainings=4)
@@ -383,7 +383,7 @@ def test_what_cannot_be_flipped_is_refused():
     nonlinear, _ = fitted(net, data, "cross_entropy", damping=1e-3)
     with pytest.raises(UnsupportedError, match="not affine"):
         nonlinear.flip(asked, order="newton")
-    alone = whence.Influence(
+    alone = wherefrom.Influence(
         nn.Linear(4, 1).double(), (x[:1], y[:1]), loss=loss, weight_decay=0.1, progress=False
     ).fit()
     with pytest.raises(InputError, match="1 example"):

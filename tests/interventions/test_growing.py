@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from edited_problems import convex, fit, queries
 
-from whence import FullBatch
-from whence.errors import ConvergenceError, InputError
+from wherefrom import FullBatch
+from wherefrom.errors import ConvergenceError, InputError
 
 
 def ranking(influence):

@@ -9,10 +9,10 @@ from edited_problems import KINDS, actual_change, convex, edit, fit, network, qu
 from sklearn.linear_model import LogisticRegression
 
 from support import Plain, digits
-from whence import from_sklearn
-from whence.integrations import as_examples
-from whence.interventions import EditedObjective, upweight
-from whence.task import TrainingData
+from wherefrom import from_sklearn
+from wherefrom.integrations import as_examples
+from wherefrom.interventions import EditedObjective, upweight
+from wherefrom.task import TrainingData
 
 BOTH = ["mean", "sum"]
 

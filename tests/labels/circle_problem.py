@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from whence import FullBatch, Influence
-from whence.labels import LabelAudit
+from wherefrom import FullBatch, Influence
+from wherefrom.labels import LabelAudit
 
 CLASSES = 6
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from whence import FullBatch, Influence
+from wherefrom import FullBatch, Influence
 
 ALPHA = 0.02
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from support import Plain, digits, half_square, logistic, seeded, small_mlp, softmax_regression
-from whence import Influence
-from whence.errors import InputError, UnsupportedError
+from wherefrom import Influence
+from wherefrom.errors import InputError, UnsupportedError
 
 
 def fit(plain: Plain, loss: str = "cross_entropy", **options) -> Influence:

@@ -11,9 +11,9 @@ from label_problem import flipped_digits, signed_digits
 from scipy.stats import spearmanr
 from torch import nn
 
-from whence import EKFAC, CrossEntropy, Influence, SquaredError
-from whence.errors import InputError, UnsupportedError
-from whence.labels import (
+from wherefrom import EKFAC, CrossEntropy, Influence, SquaredError
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.labels import (
     LabelAudit,
     auroc,
     average_precision,
@@ -22,7 +22,7 @@ from whence.labels import (
     has_class_labels,
     label_signals,
 )
-from whence.labels.agreement import agreement
+from wherefrom.labels.agreement import agreement
 
 
 @functools.lru_cache

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from label_problem import ALPHA, Flipped, flipped_digits, signed_digits
 from torch import Tensor
 
-from whence import CG, EKFAC, BinaryCrossEntropy, CrossEntropy, Exact, Logistic, SmoothHinge
-from whence.labels import label_signals
-from whence.labels.left_out import left_out_along_gradient
-from whence.testing import DenseProblem
+from wherefrom import CG, EKFAC, BinaryCrossEntropy, CrossEntropy, Exact, Logistic, SmoothHinge
+from wherefrom.labels import label_signals
+from wherefrom.labels.left_out import left_out_along_gradient
+from wherefrom.testing import DenseProblem
 
 
 @functools.lru_cache

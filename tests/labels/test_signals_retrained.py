@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from label_problem import ALPHA, Flipped, flipped_digits
 from torch import Tensor, nn
 
-from whence.labels import label_signals
+from wherefrom.labels import label_signals
 
 
 def optimum(given: Flipped, weights: Tensor, other: Tensor | None = None, share: float = 0.0) -> nn.Module:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from label_problem import flipped_digits, signed_digits
 from scipy.stats import binomtest
 
-from whence import EKFAC, SmoothHinge
-from whence.labels.wrong_count import binomial_interval
+from wherefrom import EKFAC, SmoothHinge
+from wherefrom.labels.wrong_count import binomial_interval
 
 
 @pytest.mark.parametrize("noise", ["spread", "neighbour"])

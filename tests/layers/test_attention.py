@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from layer_inputs import normal, seeded
 from torch import Tensor, nn
 
-from whence.layers import Tape, rule_for
-from whence.layers.attention import MultiheadAttentionRule
-from whence.testing import check_layer_rule
+from wherefrom.layers import Tape, rule_for
+from wherefrom.layers.attention import MultiheadAttentionRule
+from wherefrom.testing import check_layer_rule
 
 B, L, S, E, HEADS = 3, 4, 5, 6, 2
 

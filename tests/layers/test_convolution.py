@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from layer_inputs import SELECTIONS, normal, seeded
 from torch import Tensor, nn
 
-from whence.layers.convolution import ConvolutionRule, patches
-from whence.testing import check_layer_rule
+from wherefrom.layers.convolution import ConvolutionRule, patches
+from wherefrom.testing import check_layer_rule
 
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from layer_inputs import seeded
 from torch import nn
 
-from whence.layers import Layouts
-from whence.layers.embedding import EmbeddingRule
-from whence.testing import check_layer_rule
+from wherefrom.layers import Layouts
+from wherefrom.layers.embedding import EmbeddingRule
+from wherefrom.testing import check_layer_rule
 
 
 def tokens(*shape: int, vocabulary: int, seed: int = 0) -> torch.Tensor:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from layer_inputs import SELECTIONS, normal, seeded
 from torch import Tensor, nn
 
-from whence.layers import Layouts
-from whence.layers.linear import LinearRule, TransposedLinearRule
-from whence.testing import check_layer_rule
+from wherefrom.layers import Layouts
+from wherefrom.layers.linear import LinearRule, TransposedLinearRule
+from wherefrom.testing import check_layer_rule
 
 
 class Conv1D(nn.Module):

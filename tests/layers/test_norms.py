@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from layer_inputs import SELECTIONS, normal, seeded
 from torch import nn
 
-from whence.layers import rule_for
-from whence.layers.norms import ChannelNormRule, LayerNormRule
-from whence.testing import check_layer_rule
+from wherefrom.layers import rule_for
+from wherefrom.layers.norms import ChannelNormRule, LayerNormRule
+from wherefrom.testing import check_layer_rule
 
 
 def with_statistics(norm: nn.Module) -> nn.Module:

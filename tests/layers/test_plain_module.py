@@ -7,8 +7,8 @@ import torch
 from layer_inputs import normal, seeded
 from torch import Tensor, nn
 
-from whence.layers import Layouts, PlainModuleRule
-from whence.testing import check_layer_rule
+from wherefrom.layers import Layouts, PlainModuleRule
+from wherefrom.testing import check_layer_rule
 
 
 class Scale(nn.Module):

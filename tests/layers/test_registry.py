@@ -8,8 +8,8 @@ from layer_inputs import normal, seeded
 from torch import Tensor, nn
 
 from support import as_a_user
-from whence.errors import InputError
-from whence.layers import (
+from wherefrom.errors import InputError
+from wherefrom.layers import (
     Block,
     Call,
     LayerRule,
@@ -19,8 +19,8 @@ from whence.layers import (
     rule_for,
     unregister_rule,
 )
-from whence.layers.linear import LinearRule
-from whence.testing import check_gradient_form, check_layer_rule
+from wherefrom.layers.linear import LinearRule
+from wherefrom.testing import check_gradient_form, check_layer_rule
 
 
 class Shift(nn.Module):
@@ -89,7 +89,10 @@ def test_a_rule_of_ones_own_comes_first():
 
 @pytest.mark.parametrize("given", [ShiftRule, "shift", None])
 def test_what_is_no_rule_is_refused(given):
-    with as_a_user(), pytest.raises(InputError, match=r"expected an instance of whence\.layers\.LayerRule"):
+    with (
+        as_a_user(),
+        pytest.raises(InputError, match=r"expected an instance of wherefrom\.layers\.LayerRule"),
+    ):
         register_rule(given)
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.linalg import batched_cg
+from wherefrom.linalg import batched_cg
 
 
 def systems(batch: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whence.linalg import InPlaceCholesky, cholesky
+from wherefrom.linalg import InPlaceCholesky, cholesky
 
 
 def positive(m: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from matrices import SPECTRA, Counted, network_hessian, with_eigenvalues
 from problems import normal
 from support import as_a_user
-from whence.errors import InputError, NonFiniteError, NotPositiveDefiniteError
-from whence.linalg import DiagonalOperator, spectral_density
+from wherefrom.errors import InputError, NonFiniteError, NotPositiveDefiniteError
+from wherefrom.linalg import DiagonalOperator, spectral_density
 
 
 def bells(values, grid, width):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from matrices import SPECTRA, Counted, network_hessian, with_eigenvalues
 from problems import normal
 from support import as_a_user
-from whence.errors import InputError, NonFiniteError
-from whence.linalg import DiagonalOperator, estimate_diagonal
+from wherefrom.errors import InputError, NonFiniteError
+from wherefrom.linalg import DiagonalOperator, estimate_diagonal
 
 METHODS = ("xdiag", "diag++", "hutchinson")
 

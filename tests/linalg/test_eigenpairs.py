@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from matrices import SPECTRA, Counted, network_hessian, with_eigenvalues
 from problems import normal
 from support import as_a_user
-from whence.errors import InputError, NonFiniteError
-from whence.linalg import DenseOperator, DiagonalOperator, extreme_eigenpairs
+from wherefrom.errors import InputError, NonFiniteError
+from wherefrom.linalg import DenseOperator, DiagonalOperator, extreme_eigenpairs
 
 
 def check(found, matrix, k, which):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from problems import normal
-from whence.linalg.finite_differences import SHORT_STEPS, discrepancy
+from wherefrom.linalg.finite_differences import SHORT_STEPS, discrepancy
 
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from whence.errors import InputError
-from whence.linalg.hadamard import expand_inverse
+from wherefrom.errors import InputError
+from wherefrom.linalg.hadamard import expand_inverse
 
 
 def sample(o, i, *, seed, noise=0.5, decay=4.0):

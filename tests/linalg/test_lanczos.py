@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from problems import normal
-from whence.linalg import DenseOperator, lanczos_spectrum
+from wherefrom.linalg import DenseOperator, lanczos_spectrum
 
 sizes = st.integers(1, 40)
 seeds = st.integers(0, 10**6)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from problems import normal
 from support import as_a_user
-from whence.errors import InputError
-from whence.linalg import DenseOperator, DiagonalOperator, LinearOperator, SumOperator, split_diagonal
-from whence.testing import check_operator
+from wherefrom.errors import InputError
+from wherefrom.linalg import DenseOperator, DiagonalOperator, LinearOperator, SumOperator, split_diagonal
+from wherefrom.testing import check_operator
 
 sizes = st.integers(1, 9)
 seeds = st.integers(0, 10**6)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from matrices import network
 from problems import normal
 from support import as_a_user
-from whence.curvature import choose_curvature
-from whence.errors import InputError
-from whence.gradients import GradientEngine
-from whence.linalg import DenseOperator, DiagonalOperator, RestrictedOperator
+from wherefrom.curvature import choose_curvature
+from wherefrom.errors import InputError
+from wherefrom.gradients import GradientEngine
+from wherefrom.linalg import DenseOperator, DiagonalOperator, RestrictedOperator
 
 
 @given(p=st.integers(1, 20), seed=st.integers(0, 10**6), k=st.integers(1, 3))

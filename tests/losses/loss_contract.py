@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
-from whence.losses import Loss
+from wherefrom.losses import Loss
 
 
 def dense_hessian(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:

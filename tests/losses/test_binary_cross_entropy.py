@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_contract import check_curvature, check_differentiation, check_fisher
 
-from whence.errors import InputError, NonFiniteError, UnsupportedError
-from whence.losses import BinaryCrossEntropy
+from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
+from wherefrom.losses import BinaryCrossEntropy
 
 SHAPES = [(4,), (4, 1), (4, 3), (4, 2, 3)]
 

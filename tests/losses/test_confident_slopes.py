@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SmoothHinge
+from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SmoothHinge
 
 EPS = torch.finfo(torch.float32).eps
 CERTAIN = torch.tensor([[20.0, 1.0, -3.0, 2.5], [-8.0, 14.0, -9.0, -30.0], [0.3, 0.1, -0.2, 0.7]])

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from loss_contract import block_diagonal, check_curvature, check_differentiation, check_fisher
 from torch import Tensor
 
-from whence.errors import InputError, NonFiniteError, UnsupportedError
-from whence.losses import CrossEntropy, _softmax
-from whence.losses._softmax import softmax_curvature, softmax_curvature_sqrt
+from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
+from wherefrom.losses import CrossEntropy, _softmax
+from wherefrom.losses._softmax import softmax_curvature, softmax_curvature_sqrt
 
 SHAPES = ["classes", "tokens_last", "tokens_torch", "image"]
 

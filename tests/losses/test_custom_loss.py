@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from loss_contract import check_curvature, check_differentiation
 from torch import Tensor, nn
 
-from whence.errors import InputError, NonFiniteError, UnsupportedError
-from whence.losses import CrossEntropy, CustomLoss
+from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
+from wherefrom.losses import CrossEntropy, CustomLoss
 
 
 def coupled(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_contract import check_curvature, check_differentiation, check_fisher
 
-from whence.errors import InputError, NonFiniteError, UnsupportedError
-from whence.losses import BinaryCrossEntropy, Logistic, SmoothHinge
+from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
+from wherefrom.losses import BinaryCrossEntropy, Logistic, SmoothHinge
 
 Y = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
 

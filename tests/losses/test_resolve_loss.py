@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whence.errors import InputError, UnsupportedError
-from whence.losses import (
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
     CustomLoss,

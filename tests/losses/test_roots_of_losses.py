@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whence.errors import UnsupportedError
-from whence.losses import (
+from wherefrom.errors import UnsupportedError
+from wherefrom.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
     CustomLoss,

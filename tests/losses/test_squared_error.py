@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_contract import check_curvature, check_differentiation, check_fisher
 
-from whence.errors import InputError, NonFiniteError
-from whence.losses import SquaredError
+from wherefrom.errors import InputError, NonFiniteError
+from wherefrom.losses import SquaredError
 
 
 @settings(deadline=None, max_examples=30)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_contract import check_curvature, check_differentiation
 
-from whence.errors import InputError, NonFiniteError, UnsupportedError
-from whence.losses import Cosine, CustomLoss, FeatureDistance, SquaredError, resolve_loss
+from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
+from wherefrom.losses import Cosine, CustomLoss, FeatureDistance, SquaredError, resolve_loss
 
 SHAPES = [(4, 1), (4, 2), (4, 5), (4, 2, 3)]
 

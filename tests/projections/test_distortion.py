@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from whence.errors import InputError
-from whence.projections import Rademacher, measure_distortion
+from wherefrom.errors import InputError
+from wherefrom.projections import Rademacher, measure_distortion
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from support import as_a_user
-from whence.errors import InputError
-from whence.projections import BoundLoGra, LayerProjection, LoGra, MatrixBlock, matrix_blocks
-from whence.task import ParameterSet
+from wherefrom.errors import InputError
+from wherefrom.projections import BoundLoGra, LayerProjection, LoGra, MatrixBlock, matrix_blocks
+from wherefrom.task import ParameterSet
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from support import as_a_user
-from whence.errors import InputError
-from whence.projections import BoundProjection, Gaussian, Projection, Rademacher, SparseJL
-from whence.projections.exact_sums import BLOCK
-from whence.projections.tiled import COMPONENTS
-from whence.task import ParameterSet
+from wherefrom.errors import InputError
+from wherefrom.projections import BoundProjection, Gaussian, Projection, Rademacher, SparseJL
+from wherefrom.projections.exact_sums import BLOCK
+from wherefrom.projections.tiled import COMPONENTS
+from wherefrom.task import ParameterSet
 
 KINDS = (Rademacher, Gaussian, SparseJL)
 # Sizes that cross the edges of blocks and tiles.

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from whence.evaluation import Verification
-from whence.influence import MinimumCheck, Scores, SelfScores
-from whence.report import Card, ReportSection
+from wherefrom.evaluation import Verification
+from wherefrom.influence import MinimumCheck, Scores, SelfScores
+from wherefrom.report import Card, ReportSection
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 

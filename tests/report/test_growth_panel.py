@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from support import digits, softmax_regression
-from whence import FullBatch, Influence
-from whence.report.growth_panel import growth_panel
+from wherefrom import FullBatch, Influence
+from wherefrom.report.growth_panel import growth_panel
 
 
 def influence():

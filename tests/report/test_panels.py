@@ -6,8 +6,8 @@ import pytest
 from markupsafe import Markup
 from report_results import section
 
-from whence.errors import InputError
-from whence.report import Panel, render_panels, render_report, write_panels
+from wherefrom.errors import InputError
+from wherefrom.report import Panel, render_panels, render_report, write_panels
 
 
 def test_a_page_of_panels_is_complete_in_itself(tmp_path):

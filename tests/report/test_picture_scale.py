@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from whence import Influence
-from whence.report import Describer
-from whence.report.images import common_scale, to_rgb
+from wherefrom import Influence
+from wherefrom.report import Describer
+from wherefrom.report.images import common_scale, to_rgb
 
 
 def test_pictures_of_different_contrast_stay_different():

@@ -14,15 +14,15 @@ from matplotlib.image import imread
 from report_results import verification
 from torch import nn
 
-import whence
-from whence.errors import InputError
-from whence.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SmoothHinge, SquaredError
-from whence.report import Card, merge_card
-from whence.report.cards import guess_content, is_image
-from whence.report.charts import histogram, nice_ticks, scatter
-from whence.report.describe import label_text, prediction, raw_inputs
-from whence.report.images import data_uri, to_rgb
-from whence.report.numbers import number, percent, shown_error
+import wherefrom
+from wherefrom.errors import InputError
+from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SmoothHinge, SquaredError
+from wherefrom.report import Card, merge_card
+from wherefrom.report.cards import guess_content, is_image
+from wherefrom.report.charts import histogram, nice_ticks, scatter
+from wherefrom.report.describe import label_text, prediction, raw_inputs
+from wherefrom.report.images import data_uri, to_rgb
+from wherefrom.report.numbers import number, percent, shown_error
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_influence_writes_its_own_page(tmp_path):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(30, 3, generator=generator, dtype=torch.float64)
     y = (x[:, 0] > 0).long()
-    model = whence.FullBatch(nn.Linear(3, 2), loss="cross_entropy", weight_decay=0.1)((x, y), 0).eval()
-    influence = whence.Influence(model, (x, y), loss="cross_entropy", weight_decay=0.1).fit()
+    model = wherefrom.FullBatch(nn.Linear(3, 2), loss="cross_entropy", weight_decay=0.1)((x, y), 0).eval()
+    influence = wherefrom.Influence(model, (x, y), loss="cross_entropy", weight_decay=0.1).fit()
     queries = (x[:2], y[:2])
     scores = influence.scores(queries)
     path = influence.report(tmp_path / "page.html", queries, scores, class_names=["left", "right"])

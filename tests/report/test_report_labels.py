@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from whence.errors import InputError
-from whence.labels import LabelAudit
-from whence.report import Card, render_panels
-from whence.report.labels_panel import labels_panel
+from wherefrom.errors import InputError
+from wherefrom.labels import LabelAudit
+from wherefrom.report import Card, render_panels
+from wherefrom.report.labels_panel import labels_panel
 
 
 def audit(**changes) -> LabelAudit:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from report_results import Page, scores, section
 
-from whence.gradients import Coverage
-from whence.report import ReportSection, render_report, verdicts
-from whence.report.layers import layer_report
+from wherefrom.gradients import Coverage
+from wherefrom.report import ReportSection, render_report, verdicts
+from wherefrom.report.layers import layer_report
 
 VALUES = [[12.5, -7.75, 0.0, 1.0], [-2.0, -4.0, -6.0, -8.0]]
 COVERAGE = (

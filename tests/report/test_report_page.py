@@ -9,8 +9,8 @@ import pytest
 import torch
 from report_results import Page, minimum, scores, section, verification
 
-from whence.errors import InputError, StoreError
-from whence.report import Card, render_report, write_report
+from wherefrom.errors import InputError, StoreError
+from wherefrom.report import Card, render_report, write_report
 
 
 def test_the_page_loads_nothing():

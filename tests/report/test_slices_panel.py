@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from whence.influence import resolve_change
-from whence.report import Card
-from whence.report.slices_panel import MOST_COLUMNS, MOST_ROWS, harmful_panel, shown_groups, slices_panel
-from whence.slices import GroupInfluence, Groups, HarmfulCluster, HarmfulGroups
+from wherefrom.influence import resolve_change
+from wherefrom.report import Card
+from wherefrom.report.slices_panel import MOST_COLUMNS, MOST_ROWS, harmful_panel, shown_groups, slices_panel
+from wherefrom.slices import GroupInfluence, Groups, HarmfulCluster, HarmfulGroups
 
 
 def card(index: int) -> Card:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import whence
+import wherefrom
 from support import Plain, as_a_user, class_margin, digits, small_mlp, softmax_regression
-from whence import CG, EKFAC, Exact, Influence, LiSSA
-from whence.errors import InputError, OutOfMemoryError
-from whence.influence import room
-from whence.slices import ALL_QUERIES, group_influence
+from wherefrom import CG, EKFAC, Exact, Influence, LiSSA
+from wherefrom.errors import InputError, OutOfMemoryError
+from wherefrom.influence import room
+from wherefrom.slices import ALL_QUERIES, group_influence
 
 DAMPING = 0.05
 
@@ -269,8 +269,8 @@ def test_a_change_that_would_make_a_loss_negative_is_not_resolved():
     """As where first order does not carry: twenty times the changes of a real table."""
     x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = (x[:, 0] > 0.3).long()
-    recipe = whence.FullBatch(nn.Linear(4, 2), loss="cross_entropy", weight_decay=1e-2)
-    influence = whence.Influence(
+    recipe = wherefrom.FullBatch(nn.Linear(4, 2), loss="cross_entropy", weight_decay=1e-2)
+    influence = wherefrom.Influence(
         recipe((x, y), 0), (x, y), loss="cross_entropy", weight_decay=1e-2, progress=False
     ).fit()
     table = influence.slices((x[30:], y[30:]), y.tolist(), y[30:].tolist())

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.errors import InputError
-from whence.slices import resolve_groups
+from wherefrom.errors import InputError
+from wherefrom.slices import resolve_groups
 
 
 def members(groups) -> dict[str, list[int]]:

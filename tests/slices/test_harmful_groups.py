@@ -20,10 +20,10 @@ from support import (
     small_mlp,
     softmax_regression,
 )
-from whence import EKFAC, Influence
-from whence.errors import InputError
-from whence.slices import harmful_groups, label_words, share_words
-from whence.slices.clusters import HarmfulCluster
+from wherefrom import EKFAC, Influence
+from wherefrom.errors import InputError
+from wherefrom.slices import harmful_groups, label_words, share_words
+from wherefrom.slices.clusters import HarmfulCluster
 
 SOURCE, TARGET, PLANTED = 3, 1, 25
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whence.linalg import FactoredOperator, LinearOperator
+from wherefrom.linalg import FactoredOperator, LinearOperator
 
 
 def orthogonal(p: int, seed: int) -> Tensor:

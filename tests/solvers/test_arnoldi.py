@@ -6,9 +6,9 @@ import pytest
 import torch
 from plain_operators import gaussian, with_spectrum
 
-from whence.errors import NotPositiveDefiniteError
-from whence.linalg import DenseOperator
-from whence.solvers import Arnoldi
+from wherefrom.errors import NotPositiveDefiniteError
+from wherefrom.linalg import DenseOperator
+from wherefrom.solvers import Arnoldi
 
 P = 50
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from plain_operators import Counting, Gram, gaussian, with_spectrum
 
 from support import as_a_user
-from whence.errors import DivergenceError, InputError, NotPositiveDefiniteError, UnsupportedError
-from whence.linalg import DenseOperator, DiagonalOperator, LinearOperator
-from whence.solvers import CG, Astra, Exact, Nystrom
-from whence.solvers.pencil import pencil_spectrum
+from wherefrom.errors import DivergenceError, InputError, NotPositiveDefiniteError, UnsupportedError
+from wherefrom.linalg import DenseOperator, DiagonalOperator, LinearOperator
+from wherefrom.solvers import CG, Astra, Exact, Nystrom
+from wherefrom.solvers.pencil import pencil_spectrum
 
 N, P = 400, 20
 SCALE = torch.arange(1, P + 1, dtype=torch.float64) ** -0.5

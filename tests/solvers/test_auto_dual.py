@@ -7,12 +7,12 @@ import torch
 from plain_operators import Gram
 
 from problems import classification, mlp, normal, tanh_mlp
-from whence.curvature import choose_curvature, gauss_newton
-from whence.gradients import GradientEngine
-from whence.losses import CustomLoss
-from whence.solvers import CG, EKFAC, Exact, choice, choose_solver
-from whence.solvers.cost import Cost, DualCost, dual_cost, in_words
-from whence.task import Objective
+from wherefrom.curvature import choose_curvature, gauss_newton
+from wherefrom.gradients import GradientEngine
+from wherefrom.losses import CustomLoss
+from wherefrom.solvers import CG, EKFAC, Exact, choice, choose_solver
+from wherefrom.solvers.cost import Cost, DualCost, dual_cost, in_words
+from wherefrom.task import Objective
 
 GIB = 2**30
 

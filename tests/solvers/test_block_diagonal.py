@@ -6,28 +6,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import whence
+import wherefrom
 from problems import PROBLEMS, attention_tokens, linear_head, tanh_mlp
 from support import as_a_user
-from whence.curvature import choose_curvature
-from whence.errors import (
+from wherefrom.curvature import choose_curvature
+from wherefrom.errors import (
     InputError,
     NonFiniteError,
     NotPositiveDefiniteError,
     OutOfMemoryError,
     UnsupportedError,
 )
-from whence.gradients import GradientEngine, LayerGradients
-from whence.solvers import BlockDiagonal
-from whence.task import Objective
+from wherefrom.gradients import GradientEngine, LayerGradients
+from wherefrom.solvers import BlockDiagonal
+from wherefrom.task import Objective
 
 TOLERANCE = {"atol": 1e-10, "rtol": 1e-7}
 
 
-def fitted(problem, solver=None, **options) -> whence.Influence:
+def fitted(problem, solver=None, **options) -> wherefrom.Influence:
     chosen = {"curvature": "ggn", "progress": False, **problem.options, **options}
     solver = solver or BlockDiagonal()
-    return whence.Influence(problem.model, problem.data, loss=problem.loss, solver=solver, **chosen).fit()
+    return wherefrom.Influence(problem.model, problem.data, loss=problem.loss, solver=solver, **chosen).fit()
 
 
 def block_matrix(problem, diagonal: Tensor) -> Tensor:
@@ -81,14 +81,14 @@ def test_both_spaces_agree():
 def test_one_layer_alone_is_solved_exactly():
     problem = linear_head()
     found = fitted(problem, damping=0.01).scores(problem.data)
-    expected = fitted(problem, whence.Exact(), damping=0.01).scores(problem.data)
+    expected = fitted(problem, wherefrom.Exact(), damping=0.01).scores(problem.data)
     torch.testing.assert_close(found.values, expected.values, **TOLERANCE)
     assert float(found.relative_residual.max()) < 1e-12
 
 
 def test_as_a_preconditioner_it_leads_to_the_full_answer():
     problem = attention_tokens()
-    solver = whence.CG(preconditioner=BlockDiagonal(), rtol=1e-10)
+    solver = wherefrom.CG(preconditioner=BlockDiagonal(), rtol=1e-10)
     influence = fitted(problem, solver, damping=0.01)
     gradients = problem.dense().gradients().detach()
     full = problem.dense().ggn().detach() + 0.01 * torch.eye(gradients.shape[1], dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_gradients_that_overflow_are_refused():
     x = torch.full((5, 4), 1e38)
     with torch.no_grad():
         model.weight.zero_()
-    objective = Objective(model, (x, torch.zeros(5, 3)), loss=whence.SquaredError(scale=100.0))
+    objective = Objective(model, (x, torch.zeros(5, 3)), loss=wherefrom.SquaredError(scale=100.0))
     operator = choose_curvature(GradientEngine(objective), "ggn").operator
     with pytest.raises(NonFiniteError, match=r"block 'model'.*NaN or infinity"):
         BlockDiagonal().prepare(operator)

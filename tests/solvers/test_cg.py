@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_operators import Counting, gaussian, with_spectrum
 
-from whence.errors import InputError, NotPositiveDefiniteError
-from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import CG
+from wherefrom.errors import InputError, NotPositiveDefiniteError
+from wherefrom.linalg import DenseOperator, DiagonalOperator
+from wherefrom.solvers import CG
 
 SPECTRUM = torch.logspace(-2, 1, 40, dtype=torch.float64)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from plain_operators import Counting, Gram, gaussian, orthogonal, with_spectrum
 
-from whence.linalg import DenseOperator, LinearOperator
-from whence.solvers import CG, Nystrom, Solution
+from wherefrom.linalg import DenseOperator, LinearOperator
+from wherefrom.solvers import CG, Nystrom, Solution
 
 N, P = 200, 80
 

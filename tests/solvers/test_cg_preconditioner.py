@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from plain_operators import Counting, Gram, gaussian, with_spectrum
 
 from support import as_a_user
-from whence.errors import InputError, UnsupportedError
-from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import CG, Exact, LiSSA
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.linalg import DenseOperator, DiagonalOperator
+from wherefrom.solvers import CG, Exact, LiSSA
 
 
 def perturbed_inverse(matrix: torch.Tensor, seed: int = 0, spread: float = 1.0) -> torch.Tensor:

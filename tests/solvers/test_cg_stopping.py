@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from plain_operators import Counting, Gram, gaussian, with_spectrum
 
 from support import as_a_user
-from whence.errors import InputError
-from whence.linalg import DenseOperator, LinearOperator
-from whence.solvers import CG, Exact
+from wherefrom.errors import InputError
+from wherefrom.linalg import DenseOperator, LinearOperator
+from wherefrom.solvers import CG, Exact
 
 N, P = 160, 120
 

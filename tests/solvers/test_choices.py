@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from plain_operators import Gram, gaussian, with_spectrum
 
 from support import as_a_user
-from whence.errors import InputError
-from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import CG, EKFAC, DataInf, Exact, LiSSA, Nystrom, choose_damping, choose_solver
+from wherefrom.errors import InputError
+from wherefrom.linalg import DenseOperator, DiagonalOperator
+from wherefrom.solvers import CG, EKFAC, DataInf, Exact, LiSSA, Nystrom, choose_damping, choose_solver
 
 GIB = 2**30
 

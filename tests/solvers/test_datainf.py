@@ -12,14 +12,14 @@ from plain_operators import Gram, gaussian, with_spectrum
 from torch import nn
 
 from support import as_a_user
-from whence.curvature import choose_curvature
-from whence.errors import InputError, UnsupportedError
-from whence.gradients import GradientEngine
-from whence.linalg import DenseOperator, DiagonalOperator, split_diagonal
-from whence.losses import CustomLoss
-from whence.projections import Gaussian
-from whence.solvers import CG, DataInf, Nystrom, Projected
-from whence.task import Objective
+from wherefrom.curvature import choose_curvature
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.gradients import GradientEngine
+from wherefrom.linalg import DenseOperator, DiagonalOperator, split_diagonal
+from wherefrom.losses import CustomLoss
+from wherefrom.projections import Gaussian
+from wherefrom.solvers import CG, DataInf, Nystrom, Projected
+from wherefrom.task import Objective
 
 N, P = 30, 8
 

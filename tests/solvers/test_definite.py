@@ -6,8 +6,8 @@ import pytest
 import torch
 from plain_operators import Counting, Gram, gaussian, with_spectrum
 
-from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import CG, DataInf, Exact, LiSSA, Nystrom, choose_damping
+from wherefrom.linalg import DenseOperator, DiagonalOperator
+from wherefrom.solvers import CG, DataInf, Exact, LiSSA, Nystrom, choose_damping
 
 
 @pytest.mark.parametrize("smallest", [1e-1, 1e-5, 1e-9])

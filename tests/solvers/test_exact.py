@@ -10,11 +10,11 @@ from plain_operators import Gram, gaussian, with_spectrum
 
 from problems import PROBLEMS
 from support import as_a_user
-from whence.curvature import GaussNewtonOperator, choose_curvature, gauss_newton
-from whence.errors import InputError, NotPositiveDefiniteError, OutOfMemoryError, UnsupportedError
-from whence.gradients import GradientEngine
-from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import Exact, cost, dual
+from wherefrom.curvature import GaussNewtonOperator, choose_curvature, gauss_newton
+from wherefrom.errors import InputError, NotPositiveDefiniteError, OutOfMemoryError, UnsupportedError
+from wherefrom.gradients import GradientEngine
+from wherefrom.linalg import DenseOperator, DiagonalOperator
+from wherefrom.solvers import Exact, cost, dual
 
 SPECTRUM = [0.01, 0.1, 0.5, 1.0, 2.0, 7.0, 30.0]
 

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import whence
+import wherefrom
 from problems import PROBLEMS, N, Problem, classification, labels, linear_head, normal, seeded, tanh_mlp
 from support import as_a_user
-from whence.errors import InputError, NotPositiveDefiniteError, UnsupportedError
-from whence.solvers import PreparedBlocks
+from wherefrom.errors import InputError, NotPositiveDefiniteError, UnsupportedError
+from wherefrom.solvers import PreparedBlocks
 
 TOLERANCE = {"atol": 1e-11, "rtol": 1e-7}
 SOLVERS = {
-    "ekfac": whence.EKFAC(score_rtol=0.0),
-    "kfac": whence.KFAC(score_rtol=0.0),
-    "diagonal": whence.Diagonal(score_rtol=0.0),
-    "reduce": whence.EKFAC(sharing="reduce", score_rtol=0.0),
-    "sampled": whence.EKFAC("sampled", score_rtol=0.0),
+    "ekfac": wherefrom.EKFAC(score_rtol=0.0),
+    "kfac": wherefrom.KFAC(score_rtol=0.0),
+    "diagonal": wherefrom.Diagonal(score_rtol=0.0),
+    "reduce": wherefrom.EKFAC(sharing="reduce", score_rtol=0.0),
+    "sampled": wherefrom.EKFAC("sampled", score_rtol=0.0),
 }
 MODELS = (
     "linear_head",
@@ -30,13 +30,13 @@ MODELS = (
 )
 
 
-def fitted(problem: Problem, solver, **options) -> whence.Influence:
+def fitted(problem: Problem, solver, **options) -> wherefrom.Influence:
     chosen = {"curvature": "ggn", "progress": False, **problem.options, **options}
-    made = whence.Influence(problem.model, problem.data, loss=problem.loss, solver=solver, **chosen)
+    made = wherefrom.Influence(problem.model, problem.data, loss=problem.loss, solver=solver, **chosen)
     return made.fit()
 
 
-def damped_matrix(influence: whence.Influence) -> Tensor:
+def damped_matrix(influence: wherefrom.Influence) -> Tensor:
     """The approximation and its damping, dense."""
     prepared = influence.fitted.prepared
     assert isinstance(prepared, PreparedBlocks) and prepared.curvature is not None
@@ -63,8 +63,8 @@ def test_scores_are_those_of_the_dense_inverse(name, solver):
 def test_damping_is_a_tenth_of_each_layers_mean_eigenvalue(name):
     problem = PROBLEMS[name]()
     ggn = problem.dense().ggn().detach().diagonal()
-    for damping in ("auto", whence.RelativeDamping(0.1)):
-        influence = fitted(problem, whence.EKFAC(), damping=damping, weight_decay=0.03)
+    for damping in ("auto", wherefrom.RelativeDamping(0.1)):
+        influence = fitted(problem, wherefrom.EKFAC(), damping=damping, weight_decay=0.03)
         prepared, chosen = influence.fitted.prepared, influence.fitted.damping
         assert chosen.per_block is not None and "0.1 times the mean eigenvalue" in chosen.reason
         for block in prepared.layers.blocks:
@@ -80,18 +80,18 @@ def test_damping_is_a_tenth_of_each_layers_mean_eigenvalue(name):
 def test_another_share_and_an_absolute_damping():
     problem = tanh_mlp()
     mean = float(problem.dense().ggn().detach().diagonal()[:25].mean())
-    half = fitted(problem, whence.EKFAC(), damping=whence.RelativeDamping(0.5)).fitted
+    half = fitted(problem, wherefrom.EKFAC(), damping=wherefrom.RelativeDamping(0.5)).fitted
     assert half.damping.per_block["0"] == pytest.approx(0.5 * mean, rel=1e-9)
-    absolute = fitted(problem, whence.EKFAC(), damping=0.02, weight_decay=0.01).fitted
+    absolute = fitted(problem, wherefrom.EKFAC(), damping=0.02, weight_decay=0.01).fitted
     assert absolute.damping.per_block is None and absolute.damping.value == 0.02
     assert absolute.prepared.damping == pytest.approx({"0": 0.03, "2": 0.03})
 
 
 def test_damping_of_conjugate_gradients_comes_from_its_preconditioner():
     problem = tanh_mlp()
-    solver = whence.CG(preconditioner=whence.EKFAC())
-    influence = fitted(problem, solver, damping=whence.RelativeDamping())
-    direct = fitted(problem, whence.EKFAC())
+    solver = wherefrom.CG(preconditioner=wherefrom.EKFAC())
+    influence = fitted(problem, solver, damping=wherefrom.RelativeDamping())
+    direct = fitted(problem, wherefrom.EKFAC())
     assert influence.fitted.damping.per_block == direct.fitted.damping.per_block
     gradients = problem.dense().gradients().detach()
     full = problem.dense().ggn().detach() + torch.diag(influence.fitted.damping.diagonal)
@@ -104,7 +104,7 @@ def test_factored_damping_keeps_the_inverse_a_kronecker_product():
     """Martens & Grosse 2015, section 6.3, written out."""
     problem = classification(seeded(lambda: nn.Linear(4, 3, bias=False)), normal(N, 4), labels(N))
     damping = 0.05
-    influence = fitted(problem, whence.KFAC(factored=True, score_rtol=0.0), damping=damping)
+    influence = fitted(problem, wherefrom.KFAC(factored=True, score_rtol=0.0), damping=damping)
     x, p = problem.data[0], torch.softmax(problem.model(problem.data[0]).detach(), 1)
     a = x.T @ x / N
     b = (torch.diag_embed(p) - p[:, :, None] * p[:, None]).mean(0)
@@ -119,7 +119,7 @@ def test_factored_damping_keeps_the_inverse_a_kronecker_product():
 def test_the_identity_gives_inner_products_of_gradients():
     problem = tanh_mlp()
     gradients = problem.dense().gradients().detach()
-    found = fitted(problem, whence.Identity(), damping=1.0).scores(problem.data).values
+    found = fitted(problem, wherefrom.Identity(), damping=1.0).scores(problem.data).values
     torch.testing.assert_close(found, gradients @ gradients.T, **TOLERANCE)
 
 
@@ -131,8 +131,8 @@ def test_solvers_go_by_their_names(name):
 
 
 def test_the_same_seed_gives_the_same_bits():
-    first, again = (fitted(tanh_mlp(), whence.EKFAC("sampled"), seed=2) for _ in range(2))
-    other = fitted(tanh_mlp(), whence.EKFAC("sampled"), seed=3)
+    first, again = (fitted(tanh_mlp(), wherefrom.EKFAC("sampled"), seed=2) for _ in range(2))
+    other = fitted(tanh_mlp(), wherefrom.EKFAC("sampled"), seed=3)
     queries = (normal(3, 4), labels(3))
     assert torch.equal(first.scores(queries).values, again.scores(queries).values)
     assert not torch.allclose(first.scores(queries).values, other.scores(queries).values)
@@ -141,13 +141,13 @@ def test_the_same_seed_gives_the_same_bits():
 def test_a_singular_curvature_names_the_damping_that_repairs_it():
     problem = tanh_mlp()
     with pytest.raises(NotPositiveDefiniteError, match=r"'2' is singular|'0' is singular") as caught:
-        fitted(problem, whence.EKFAC(), damping=0.0)
-    influence = fitted(problem, whence.EKFAC(), damping=caught.value.damping)
+        fitted(problem, wherefrom.EKFAC(), damping=0.0)
+    influence = fitted(problem, wherefrom.EKFAC(), damping=caught.value.damping)
     assert bool(torch.isfinite(influence.scores(problem.data).values).all())
 
 
 def test_a_hessian_that_is_no_gauss_newton_matrix_is_refused():
-    for solver in (whence.EKFAC(), whence.KFAC(), whence.Diagonal(), whence.BlockDiagonal()):
+    for solver in (wherefrom.EKFAC(), wherefrom.KFAC(), wherefrom.Diagonal(), wherefrom.BlockDiagonal()):
         with pytest.raises(UnsupportedError, match=rf"solver='{solver.name}'.*HessianOperator.*'ggn'"):
             fitted(tanh_mlp(), solver, curvature="hessian", damping=0.1)
 
@@ -157,7 +157,7 @@ def test_a_regulariser_that_is_not_diagonal_is_refused():
         return sum(value.sum() for value in values.values()) ** 2
 
     with pytest.raises(UnsupportedError, match=r"weight_decay= instead"):
-        fitted(tanh_mlp(), whence.EKFAC(), regulariser=coupled)
+        fitted(tanh_mlp(), wherefrom.EKFAC(), regulariser=coupled)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,18 @@ def test_a_regulariser_that_is_not_diagonal_is_refused():
 )
 def test_bad_options_are_refused(wrong, message):
     with as_a_user(), pytest.raises(InputError, match=message):
-        whence.EKFAC(**wrong)
+        wherefrom.EKFAC(**wrong)
 
 
 @pytest.mark.parametrize(
     "solver",
-    [whence.EKFAC(), whence.KFAC(), whence.KFAC(factored=True), whence.Diagonal(), whence.BlockDiagonal()],
+    [
+        wherefrom.EKFAC(),
+        wherefrom.KFAC(),
+        wherefrom.KFAC(factored=True),
+        wherefrom.Diagonal(),
+        wherefrom.BlockDiagonal(),
+    ],
     ids=["ekfac", "kfac", "factored", "diagonal", "block_diagonal"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -197,7 +203,9 @@ def test_layers_without_gradients_add_nothing(solver, dtype):
     torch.testing.assert_close(found, head, rtol=2e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", [whence.EKFAC(), whence.KFAC(factored=True), whence.BlockDiagonal()])
+@pytest.mark.parametrize(
+    "solver", [wherefrom.EKFAC(), wherefrom.KFAC(factored=True), wherefrom.BlockDiagonal()]
+)
 def test_a_network_without_any_gradient_scores_zero(solver):
     """Squared loss, no inputs and no biases: nothing depends on the parameters."""
     model = seeded(lambda: nn.Sequential(nn.Linear(4, 3, bias=False), nn.Tanh(), nn.Linear(3, 2, bias=False)))
@@ -208,7 +216,7 @@ def test_a_network_without_any_gradient_scores_zero(solver):
 
 def test_a_single_example_and_a_single_query():
     problem = classification(linear_head().model, normal(1, 4), labels(1))
-    influence = fitted(problem, whence.EKFAC(score_rtol=0.0))
+    influence = fitted(problem, wherefrom.EKFAC(score_rtol=0.0))
     gradients = problem.dense().gradients().detach()
     expected = gradients @ torch.linalg.solve(damped_matrix(influence), gradients.T)
     torch.testing.assert_close(influence.scores(problem.data).values, expected, **TOLERANCE)
@@ -219,8 +227,8 @@ def test_a_single_example_and_a_single_query():
 )
 def test_inner_products_ask_for_no_curvature(options):
     problem = PROBLEMS["tanh_mlp"]()
-    influence = whence.Influence(
-        problem.model, problem.data, loss=problem.loss, solver=whence.Identity(), progress=False, **options
+    influence = wherefrom.Influence(
+        problem.model, problem.data, loss=problem.loss, solver=wherefrom.Identity(), progress=False, **options
     ).fit()
     gradients = problem.dense().gradients()
     found = influence.scores(tuple(part[:3] for part in problem.data)).values
@@ -229,13 +237,13 @@ def test_inner_products_ask_for_no_curvature(options):
 
 def test_a_regular_diagonal_needs_no_damping():
     problem = PROBLEMS["tanh_mlp"]()
-    influence = whence.Influence(
+    influence = wherefrom.Influence(
         problem.model,
         problem.data,
-        loss=whence.SquaredError(),
+        loss=wherefrom.SquaredError(),
         target=lambda batch: torch.nn.functional.one_hot(batch[1], 3).double(),
         curvature="ggn",
-        solver=whence.Diagonal(),
+        solver=wherefrom.Diagonal(),
         damping=0.0,
         progress=False,
     ).fit()
@@ -244,4 +252,4 @@ def test_a_regular_diagonal_needs_no_damping():
 
 def test_a_tolerance_that_is_no_number_is_refused():
     with as_a_user(), pytest.raises(InputError, match="score_rtol='x'"):
-        whence.EKFAC(score_rtol="x")
+        wherefrom.EKFAC(score_rtol="x")

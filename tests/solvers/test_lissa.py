@@ -6,9 +6,9 @@ import pytest
 import torch
 from plain_operators import Gram, gaussian, with_spectrum
 
-from whence.errors import DivergenceError, InputError, NotPositiveDefiniteError
-from whence.linalg import DenseOperator, DiagonalOperator, LinearOperator
-from whence.solvers import LiSSA
+from wherefrom.errors import DivergenceError, InputError, NotPositiveDefiniteError
+from wherefrom.linalg import DenseOperator, DiagonalOperator, LinearOperator
+from wherefrom.solvers import LiSSA
 
 N, P = 80, 6
 

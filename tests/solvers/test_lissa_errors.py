@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_operators import Gram, gaussian, orthogonal, with_spectrum
 
-from whence.errors import InputError
-from whence.linalg import DenseOperator, LinearOperator
-from whence.solvers import LiSSA, Solution
-from whence.solvers.lissa_errors import predict
+from wherefrom.errors import InputError
+from wherefrom.linalg import DenseOperator, LinearOperator
+from wherefrom.solvers import LiSSA, Solution
+from wherefrom.solvers.lissa_errors import predict
 
 N, P = 200, 40
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from plain_operators import Counting, Gram, gaussian, with_spectrum
 
 from support import as_a_user
-from whence.errors import InputError, NotPositiveDefiniteError
-from whence.linalg import DenseOperator, DiagonalOperator, LinearOperator
-from whence.solvers import CG, Arnoldi, Nystrom, Solver
+from wherefrom.errors import InputError, NotPositiveDefiniteError
+from wherefrom.linalg import DenseOperator, DiagonalOperator, LinearOperator
+from wherefrom.solvers import CG, Arnoldi, Nystrom, Solver
 
 BOTH = pytest.mark.parametrize("solver", [Arnoldi, Nystrom])
 P = 60

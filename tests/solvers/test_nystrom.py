@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_operators import Gram, gaussian, with_spectrum
 
-from whence.errors import UnsupportedError
-from whence.linalg import DenseOperator, DiagonalOperator
-from whence.solvers import CG, Nystrom
+from wherefrom.errors import UnsupportedError
+from wherefrom.linalg import DenseOperator, DiagonalOperator
+from wherefrom.solvers import CG, Nystrom
 
 P = 50
 

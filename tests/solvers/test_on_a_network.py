@@ -7,10 +7,10 @@ import torch
 from plain_operators import gaussian
 from torch import nn
 
-from whence.curvature import choose_curvature
-from whence.gradients import ExampleGradients, GradientEngine
-from whence.solvers import CG, EKFAC, Arnoldi, Astra, DataInf, Nystrom
-from whence.task import Objective
+from wherefrom.curvature import choose_curvature
+from wherefrom.gradients import ExampleGradients, GradientEngine
+from wherefrom.solvers import CG, EKFAC, Arnoldi, Astra, DataInf, Nystrom
+from wherefrom.task import Objective
 
 DAMPING = 0.02
 

@@ -10,15 +10,15 @@ from plain_operators import Gram, gaussian, with_spectrum
 
 from problems import labels, linear_head, mlp, normal, tanh_mlp, token_head
 from support import as_a_user
-from whence import Influence
-from whence.curvature import GaussNewtonOperator
-from whence.curvature.metrics import LossHessianMetric
-from whence.errors import InputError, UnsupportedError
-from whence.gradients import GradientEngine
-from whence.linalg import DenseOperator, DiagonalOperator, FactoredOperator
-from whence.projections import Gaussian, LoGra, Rademacher, SparseJL
-from whence.solvers import Solution
-from whence.solvers.projected import Projected
+from wherefrom import Influence
+from wherefrom.curvature import GaussNewtonOperator
+from wherefrom.curvature.metrics import LossHessianMetric
+from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.gradients import GradientEngine
+from wherefrom.linalg import DenseOperator, DiagonalOperator, FactoredOperator
+from wherefrom.projections import Gaussian, LoGra, Rademacher, SparseJL
+from wherefrom.solvers import Solution
+from wherefrom.solvers.projected import Projected
 
 P, M = 300, 60
 

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import whence
+import wherefrom
 from problems import labels, normal
-from whence.errors import NotPositiveDefiniteError
-from whence.linalg import DenseOperator
-from whence.solvers.repair import repair_damping, round_up
+from wherefrom.errors import NotPositiveDefiniteError
+from wherefrom.linalg import DenseOperator
+from wherefrom.solvers.repair import repair_damping, round_up
 
 SOLVERS = {
-    "cholesky": whence.Exact(),
-    "eigh": whence.Exact("eigh"),
-    "cg": whence.CG(),
-    "arnoldi": whence.Arnoldi(),
+    "cholesky": wherefrom.Exact(),
+    "eigh": wherefrom.Exact("eigh"),
+    "cg": wherefrom.CG(),
+    "arnoldi": wherefrom.Arnoldi(),
 }
 
 
@@ -70,7 +70,7 @@ def test_the_advice_repairs_a_network_away_from_its_minimum(solver):
     queries = (normal(2, 4, seed=6), labels(2))
 
     def scores(damping):
-        return whence.Influence(model, data, damping=damping, **made).fit().scores(queries)
+        return wherefrom.Influence(model, data, damping=damping, **made).fit().scores(queries)
 
     with pytest.raises(NotPositiveDefiniteError) as caught:
         scores(0.0)

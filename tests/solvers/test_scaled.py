@@ -6,7 +6,7 @@ import pytest
 import torch
 from plain_operators import Gram, gaussian
 
-from whence.solvers import CG, Exact, Nystrom, solve_scaled
+from wherefrom.solvers import CG, Exact, Nystrom, solve_scaled
 
 
 @pytest.mark.parametrize("solver", [CG(rtol=1e-5), Exact(), Nystrom(rank=5)])

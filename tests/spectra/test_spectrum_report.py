@@ -10,9 +10,9 @@ import torch
 from spectral_problem import dense_gauss_newton, dense_hessian, network
 from torch import nn
 
-import whence
-from whence.errors import InputError
-from whence.spectra import HessianSplit, class_means, judge, spectrum_report, split_hessian
+import wherefrom
+from wherefrom.errors import InputError
+from wherefrom.spectra import HessianSplit, class_means, judge, spectrum_report, split_hessian
 
 DECAY = 0.02
 
@@ -78,7 +78,9 @@ def test_rest_of_a_linear_model_is_exactly_zero():
     torch.manual_seed(0)
     x, y = torch.randn(20, 3, dtype=torch.float64), torch.randint(0, 3, (20,))
     model = nn.Linear(3, 3).double()
-    influence = whence.Influence(model, (x, y), loss="cross_entropy", weight_decay=0.1, progress=False).fit()
+    influence = wherefrom.Influence(
+        model, (x, y), loss="cross_entropy", weight_decay=0.1, progress=False
+    ).fit()
     split = split_hessian(influence.fitted.engine)
     assert isinstance(split, HessianSplit)
     assert split.rest_norm == 0.0 and split.rest_trace.value == 0.0
@@ -114,7 +116,7 @@ def test_class_means_are_those_of_explicit_gradients(influence, report):
 def test_class_means_need_class_scores():
     torch.manual_seed(0)
     x, y = torch.randn(20, 3), torch.randn(20, 1)
-    influence = whence.Influence(
+    influence = wherefrom.Influence(
         nn.Linear(3, 1), (x, y), loss="squared_error", weight_decay=0.1, progress=False
     ).fit()
     report = influence.spectrum(top=2, steps=4, starts=2)
@@ -166,8 +168,8 @@ def test_sharpness_is_compared_with_the_learning_rate(influence):
 
 
 def test_a_minimum_of_a_convex_objective_is_trusted():
-    task = __import__("whence.demo", fromlist=["digits_tasks"]).digits_tasks(n_train=200)[0]
-    influence = whence.Influence(
+    task = __import__("wherefrom.demo", fromlist=["digits_tasks"]).digits_tasks(n_train=200)[0]
+    influence = wherefrom.Influence(
         task["model"], task["train"], loss="cross_entropy", weight_decay=0.01, dtype=torch.float64,
         progress=False,
     ).fit()  # fmt: skip

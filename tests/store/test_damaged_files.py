@@ -15,20 +15,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-import whence
+import wherefrom
 from problems import N, labels, normal, tanh_mlp
-from whence import Scores, load_scores, save_scores
-from whence.errors import StoreError
-from whence.geometry.monitor_file import MonitorFile, read_records
-from whence.store import RunDirectory, read_tensors
+from wherefrom import Scores, load_scores, save_scores
+from wherefrom.errors import StoreError
+from wherefrom.geometry.monitor_file import MonitorFile, read_records
+from wherefrom.store import RunDirectory, read_tensors
 
 FLIPS = 120
 
 
 def fitted(run_dir, problem=None):
     problem = problem or tanh_mlp()
-    options = {"curvature": "ggn", "solver": whence.EKFAC(), "progress": False, "run_dir": run_dir}
-    return whence.Influence(problem.model, problem.data, loss=problem.loss, **options).fit()
+    options = {"curvature": "ggn", "solver": wherefrom.EKFAC(), "progress": False, "run_dir": run_dir}
+    return wherefrom.Influence(problem.model, problem.data, loss=problem.loss, **options).fit()
 
 
 class Files:

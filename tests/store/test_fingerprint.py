@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from whence import FullBatch
-from whence.store.fingerprint import fingerprint
+from wherefrom import FullBatch
+from wherefrom.store.fingerprint import fingerprint
 
 
 def closing_over(value):
@@ -138,7 +138,9 @@ def test_functions_and_values_that_the_code_names_count(tmp_path, monkeypatch):
     seen = [made(), *(made(**{name: 9}) for name in usual)]
     assert len(set(seen)) == 5 and made() == seen[0]
     # Another process hashes strings, and so orders sets, in its own way.
-    code = "import project; from whence.store.fingerprint import fingerprint as f; print(f(project.recipe))"
+    code = (
+        "import project; from wherefrom.store.fingerprint import fingerprint as f; print(f(project.recipe))"
+    )
     for salt in ("1", "2"):
         again = subprocess.run(
             [sys.executable, "-c", code],

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from whence.store.installed import is_installed
+from wherefrom.store.installed import is_installed
 
 NAMES = ("own", "edited", "targeted", "single", "other", "spaced.inner")
 
@@ -58,7 +58,7 @@ def test_installed_packages_are_told_from_the_users_own(modules):
 
 
 def test_python_torch_and_this_package_are_installed_wherever_they_lie():
-    for name in ("json", "_json", "torch.nn.functional", "torch.ops", "torch._C", "numpy", "whence.store"):
+    for name in ("json", "_json", "torch.nn.functional", "torch.ops", "torch._C", "numpy", "wherefrom.store"):
         assert is_installed(name)
     assert not is_installed("__main__") and not is_installed("absent") and is_installed(None)
 
@@ -66,16 +66,16 @@ def test_python_torch_and_this_package_are_installed_wherever_they_lie():
 def test_a_fit_is_kept_where_packages_come_from_the_path(tmp_path):
     """Under the interpreter behind a virtual environment, which finds torch only by `sys.path`."""
     code = f"""
-        import sys, torch, whence
-        from whence.store.installed import is_installed, _OF_PYTHON
-        sys.modules["whence.store.installed"]._KNOWN = __import__("re").compile("whence")
+        import sys, torch, wherefrom
+        from wherefrom.store.installed import is_installed, _OF_PYTHON
+        sys.modules["wherefrom.store.installed"]._KNOWN = __import__("re").compile("wherefrom")
         assert is_installed("torch.nn") and is_installed("numpy.linalg")
         model = torch.nn.Sequential(torch.nn.Linear(3, 2))
         data = (torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 2)
         torch.nn.init.constant_(model[0].weight, 0.5), torch.nn.init.zeros_(model[0].bias)
         options = {{"loss": "cross_entropy", "solver": "ekfac", "damping": 0.1, "progress": False}}
         for _ in range(2):
-            whence.Influence(model, data, run_dir={str(tmp_path / "run")!r}, **options).fit()
+            wherefrom.Influence(model, data, run_dir={str(tmp_path / "run")!r}, **options).fit()
     """
     base = getattr(sys, "_base_executable", sys.executable)
     path = [entry for entry in sys.path if entry]

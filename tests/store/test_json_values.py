@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whence.store.json_values import dump_json, json_values
+from wherefrom.store.json_values import dump_json, json_values
 
 
 def test_numbers_that_json_does_not_know_become_null():

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from whence.errors import StoreError
-from whence.store import RunDirectory, remove_leftovers
-from whence.store.files import replacing, write_new
-from whence.store.leftovers import temporary_prefix
+from wherefrom.errors import StoreError
+from wherefrom.store import RunDirectory, remove_leftovers
+from wherefrom.store.files import replacing, write_new
+from wherefrom.store.leftovers import temporary_prefix
 
 PAIRS = 20
 
@@ -23,8 +23,8 @@ PAIRS = 20
 RUNS = f"""
 import sys, time
 from pathlib import Path
-from whence.errors import StoreError
-from whence.store import RunDirectory, write_atomically
+from wherefrom.errors import StoreError
+from wherefrom.store import RunDirectory, write_atomically
 folder, me, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 for k in range({PAIRS}):
     (folder / f"{{me}}{{k}}").touch()
@@ -95,10 +95,10 @@ def test_files_of_living_processes_are_left_alone(tmp_path):
     inner = tmp_path / "inner"
     with replacing(inner / "file") as own:
         os.utime(own, (0, 0))
-        stranger = inner / ".whence-0123456789ab-1-x"
-        old = inner / ".whence-0123456789ab-2-x"
-        folder = inner / ".whence-folder"
-        mine = inner / "whence-notes"
+        stranger = inner / ".wherefrom-0123456789ab-1-x"
+        old = inner / ".wherefrom-0123456789ab-2-x"
+        folder = inner / ".wherefrom-folder"
+        mine = inner / "wherefrom-notes"
         for file in (stranger, old, mine):
             file.write_text("")
         for file in (old, mine):
@@ -126,7 +126,7 @@ def test_a_new_file_is_written_once(tmp_path, monkeypatch, links):
 
 def test_a_run_killed_before_its_manifest_does_not_block_the_others(tmp_path):
     (tmp_path / "measured0123").mkdir()
-    (tmp_path / "measured0123" / ".whence-left").write_text("{")
+    (tmp_path / "measured0123" / ".wherefrom-left").write_text("{")
     RunDirectory(tmp_path, {"model": "abc"}).write("record", 1)
 
 

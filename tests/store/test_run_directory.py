@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.errors import StoreError
-from whence.store import RunDirectory, write_atomically
+from wherefrom.errors import StoreError
+from wherefrom.store import RunDirectory, write_atomically
 
 IDENTITY = {"model": "abc", "seeds": (0, 1), "lr": 0.1}
 
@@ -84,7 +84,7 @@ def test_a_run_killed_while_its_manifest_was_written_can_start_again(tmp_path, m
         RunDirectory(tmp_path, IDENTITY)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    (tmp_path / ".whence-left-by-kill-9").write_text("{")
+    (tmp_path / ".wherefrom-left-by-kill-9").write_text("{")
     RunDirectory(tmp_path, IDENTITY).write("record", 1)
 
 

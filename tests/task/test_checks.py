@@ -10,10 +10,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from problems import attention_tokens, labels, mlp, normal, seeded, tanh_mlp
 from support import as_a_user
-from whence import Influence
-from whence.errors import BatchDependenceError, InputError, NonFiniteError
-from whence.losses import CustomLoss
-from whence.task import Objective, check_batch_independence, check_examples, check_model
+from wherefrom import Influence
+from wherefrom.errors import BatchDependenceError, InputError, NonFiniteError
+from wherefrom.losses import CustomLoss
+from wherefrom.task import Objective, check_batch_independence, check_examples, check_model
 
 X, Y = normal(9, 4), labels(9)
 
@@ -175,7 +175,7 @@ def test_a_loss_that_is_not_one_number_per_example_is_refused(loss, message):
 
 
 def test_a_loss_of_a_third_party_is_checked_too():
-    from whence.losses import Loss, SquaredError
+    from wherefrom.losses import Loss, SquaredError
 
     class Mean(Loss):
         name, convex = "mean", True

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from problems import labels, normal
-from whence.errors import InputError, NonFiniteError
-from whence.task import Examples
+from wherefrom.errors import InputError, NonFiniteError
+from wherefrom.task import Examples
 
 N = 9
 X, Y = normal(N, 4), labels(N)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from problems import labels, normal, seeded
-from whence import Influence
-from whence.errors import BatchDependenceError
-from whence.task import Objective, check_batch_independence
+from wherefrom import Influence
+from wherefrom.errors import BatchDependenceError
+from wherefrom.task import Objective, check_batch_independence
 
 N = 60
 LONG = (17, 41)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from problems import normal, seeded
-from whence import Influence
-from whence.errors import InputError
-from whence.task import Examples
-from whence.task.content import content_digest, content_size
+from wherefrom import Influence
+from wherefrom.errors import InputError
+from wherefrom.task import Examples
+from wherefrom.task.content import content_digest, content_size
 
 N = 400
 

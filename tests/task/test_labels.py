@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from whence.task import Objective, class_numbers
+from wherefrom.task import Objective, class_numbers
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from problems import labels, normal, seeded
-from whence import CrossEntropy, Influence, SquaredError
-from whence.errors import InputError
+from wherefrom import CrossEntropy, Influence, SquaredError
+from wherefrom.errors import InputError
 
 N, T, V = 9, 5, 6
 IDS = labels(N, T, classes=V)

@@ -12,9 +12,9 @@ from torch import nn
 
 from problems import PROBLEMS, TiedAutoencoder, mlp, normal, seeded, tanh_mlp
 from support import as_a_user
-from whence import Influence
-from whence.errors import InputError, NonFiniteError
-from whence.task import ParameterSet
+from wherefrom import Influence
+from wherefrom.errors import InputError, NonFiniteError
+from wherefrom.task import ParameterSet
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from problems import labels, normal, seeded
-from whence import Influence
-from whence.errors import InputError, UnsupportedError
+from wherefrom import Influence
+from wherefrom.errors import InputError, UnsupportedError
 
 N = 12
 X, Y = normal(N, 4), labels(N)

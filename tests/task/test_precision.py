@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from problems import labels, mlp, normal, seeded
-from whence import Influence
-from whence.errors import InputError
-from whence.influence import compute_scores, compute_self_scores
+from wherefrom import Influence
+from wherefrom.errors import InputError
+from wherefrom.influence import compute_scores, compute_self_scores
 
 X, Y = normal(20, 4), labels(20)
 

@@ -11,10 +11,10 @@ from torch.nn.utils import parametrizations
 
 from problems import labels, normal, seeded
 from support import Plain, cross_entropy
-from whence import Influence
-from whence.errors import InputError
-from whence.task import Objective
-from whence.task.private_model import private_copy
+from wherefrom import Influence
+from wherefrom.errors import InputError
+from wherefrom.task import Objective
+from wherefrom.task.private_model import private_copy
 
 N = 12
 X, Y = normal(N, 4), labels(N)

@@ -12,9 +12,9 @@ from torch.func import hessian, jacrev
 
 from problems import mlp, tanh_mlp
 from support import as_a_user
-from whence.errors import InputError, NonFiniteError
-from whence.task import CustomRegulariser, Objective, ParameterSet, WeightDecay
-from whence.testing import check_operator
+from wherefrom.errors import InputError, NonFiniteError
+from wherefrom.task import CustomRegulariser, Objective, ParameterSet, WeightDecay
+from wherefrom.testing import check_operator
 
 
 def test_one_weight_decay_for_all():

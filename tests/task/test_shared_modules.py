@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from whence.gradients import GradientEngine
-from whence.task import Objective
+from wherefrom.gradients import GradientEngine
+from wherefrom.task import Objective
 
 
 class _Twice(nn.Module):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, TensorDataset
 
-from whence.errors import InputError
-from whence.task import TrainingData, inputs_of, target_of, with_inputs, with_target
+from wherefrom.errors import InputError
+from wherefrom.task import TrainingData, inputs_of, target_of, with_inputs, with_target
 
 X, Y = torch.arange(10.0).view(5, 2), torch.arange(5)
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from problems import labels, mlp, normal, seeded
-from whence import Influence
-from whence.errors import InputError
-from whence.task.unchanged import Unchanged
+from wherefrom import Influence
+from wherefrom.errors import InputError
+from wherefrom.task.unchanged import Unchanged
 
 N = 20
 # Neither the training inputs nor the frozen weights are copied under it.

@@ -1,8 +1,0 @@
-"""Contracts that third parties can run on their own operators, and dense float64 oracles to compare with."""
-
-from whence.testing.dense import DenseProblem
-from whence.testing.gradient_forms import check_gradient_form
-from whence.testing.layer_rules import check_layer_rule
-from whence.testing.operators import check_operator
-
-__all__ = ["DenseProblem", "check_gradient_form", "check_layer_rule", "check_operator"]

@@ -1,0 +1,162 @@
+"""What an attack is asked to do: choices of the command line, of the task file, the defaults; the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from wherefrom.attack import Budget
+from wherefrom.cli.task_file import AuditTask
+from wherefrom.errors import InputError
+from wherefrom.influence.continuous_input import ContinuousInput
+from wherefrom.report.cards import is_image
+from wherefrom.report.numbers import number
+from wherefrom.task import Objective
+
+# What a task file may set by `attack = {...}`, beside the fields of `AttackOptions`.
+_BUDGET = ("low", "high", "levels", "grid")
+_BATCH = 256
+_LEVELS = 256
+# Ranges of the values of pictures.
+_USUAL = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """What the command line or the task file chooses; fields that are `None` take the default of `CHOSEN`.
+
+    Attributes:
+        edits: numbers of edited training examples that are tried.
+        budget: largest change, in grey levels of 256 between the ends of the valid range; a `Budget` in a
+            task file says it all.
+        norm: `"linf"` or `"l2"`.
+        steps: of each attack, at most.
+        queries: queries attacked, spread over those given.
+        together: attack all of them at once, with the largest of `edits`.
+        solver: name of a solver, instead of the task's.
+        progress: show progress bars.
+        more: other settings of the task file: `low`, `high`, `levels`, `grid`, `step_size`, `candidates`,
+            `refit_every`.
+    """
+
+    edits: tuple[int, ...] | None = None
+    budget: float | int | Budget | None = None
+    norm: Literal["linf", "l2"] | str | None = None
+    steps: int | None = None
+    queries: int | None = None
+    together: bool | None = None
+    solver: str | None = None
+    progress: bool = True
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+CHOSEN = AttackOptions(edits=(1, 2, 10), budget=0.5, norm="linf", steps=40, queries=100, together=False)
+_OWN = ("edits", "budget", "norm", "steps", "queries", "together")
+_MORE = (*_BUDGET, "step_size", "candidates", "refit_every")
+
+
+def settled(task: AuditTask, options: AttackOptions) -> AttackOptions:
+    """The command line's choices over the task file's, and those over the defaults.
+
+    Raises:
+        InputError: an unknown name in the task file's `attack`, or a value out of range.
+    """
+    unknown = sorted(set(task.attack) - {*_OWN, *_MORE})
+    if unknown:
+        raise InputError(
+            f"attack= of the task gives {', '.join(map(repr, unknown))}; expected only "
+            f"{', '.join((*_OWN, *_MORE))}"
+        )
+    chosen = {}
+    for name in _OWN:
+        given = getattr(options, name)
+        given = task.attack.get(name) if given is None else given
+        chosen[name] = getattr(CHOSEN, name) if given is None else given
+    edits = chosen["edits"]
+    chosen["edits"] = (edits,) if isinstance(edits, int) else edits
+    if not (
+        isinstance(chosen["edits"], Sequence) and chosen["edits"] and all(map(_is_count, chosen["edits"]))
+    ):
+        raise InputError(f"edits={edits!r}: expected numbers of training examples, each at least 1")
+    chosen["edits"] = tuple(chosen["edits"])
+    if chosen["norm"] not in ("linf", "l2"):
+        raise InputError(f"norm={chosen['norm']!r}: expected 'linf' or 'l2'")
+    for name in ("queries", "steps"):
+        if not _is_count(chosen[name]):
+            raise InputError(f"{name}={chosen[name]!r}: expected a whole number, at least 1")
+    more = {**{name: task.attack[name] for name in _MORE if name in task.attack}, **options.more}
+    given = {**task.attack, **({} if options.norm is None else {"norm": options.norm})}
+    _require_budget(chosen["budget"], more, given)
+    return replace(options, **chosen, more=more)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _require_budget(budget: Any, more: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """A budget that is no number, or that others of the options contradict, is refused.
+
+    Args:
+        budget, more: as they will be used.
+        given: what the command line and the task file say.
+    """
+    if isinstance(budget, Budget):
+        beside = [name for name in (*_BUDGET, "norm") if given.get(name) is not None]
+        if beside:
+            raise InputError(
+                f"budget= of the task is a Budget, which says all; beside it {', '.join(beside)} would be "
+                "ignored. Leave them out, or give budget= as a number of grey levels"
+            )
+    elif isinstance(budget, bool) or not isinstance(budget, (int, float)):
+        raise InputError(f"budget={budget!r}: expected a number of grey levels, or a Budget")
+    levels = more.get("levels", _LEVELS)
+    if not _is_count(levels):
+        raise InputError(f"levels={levels!r}: expected a whole number of grey levels, at least 2")
+    size = more.get("step_size")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, (int, float))):
+        raise InputError(f"step_size={size!r}: expected a number above 0, in the unit of the budget")
+
+
+def make_budget(objective: Objective, where: ContinuousInput, options: AttackOptions) -> tuple[Budget, str]:
+    """The budget asked for, in grey levels between the ends of the valid range, and a remark on that range
+    where it is not given: it is then from the smallest to the largest value of the training inputs.
+
+    Edits that keep an 8-bit picture the same are made only where the grid of grey levels is known: a range
+    that is given, or pictures from 0 to 1, 0 to 255 or −1 to 1.
+    """
+    if isinstance(options.budget, Budget):
+        return options.budget, ""
+    low, high = options.more.get("low"), options.more.get("high")
+    levels, grid = options.more.get("levels", _LEVELS), options.more.get("grid")
+    known, remark = True, ""
+    picture = is_image(where.read(objective.examples.batch([0]))[0].detach().cpu().double().numpy())
+    if low is None or high is None:
+        ends = []
+        for _, batch in objective.examples.batches(_BATCH):
+            x = where.read(batch)
+            ends.append((float(x.min()), float(x.max())))
+        low = min(end[0] for end in ends) if low is None else low
+        high = max(end[1] for end in ends) if high is None else high
+        if isinstance(low, (int, float)) and isinstance(high, (int, float)):
+            known = picture and (low, high) in _USUAL
+            step = "grey level" if known else "step"
+            remark = (
+                f"Valid range as found in the training inputs: {number(low)} to {number(high)}, of which a "
+                f"{step} is 1/{levels - 1}; the task's attack may set low and high."
+            )
+    if grid is None:
+        # Whether the originals lie on the grid is known only for pictures that say so.
+        small = options.norm == "linf" and float(options.budget or 0) <= 0.5
+        grid = "same" if small and known else "free"
+    budget = Budget.grey_levels(
+        options.budget,  # type: ignore[arg-type]
+        norm=options.norm,  # type: ignore[arg-type]
+        low=low,
+        high=high,
+        levels=levels,
+        pictures=picture and known,
+        grid=grid,  # type: ignore[arg-type]
+    )
+    return budget, remark

@@ -1,0 +1,46 @@
+"""Which examples a command looks at where there are too many: those of largest loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from wherefrom.api import Influence
+from wherefrom.task import Examples, TrainingData, check_examples
+
+_BATCH = 256
+
+
+def choose_queries(influence: Influence, queries: Any, count: int) -> tuple[Any, list[int]]:
+    """At most `count` queries, those of largest loss, in their own order, with their numbers among all."""
+    objective = influence.objective
+    examples = objective.read(queries, role="queries")
+    check_examples(objective, examples, batch_size=_BATCH, progress=False)
+    if len(examples) <= count:
+        return queries, list(range(len(examples)))
+    chosen = largest_losses(influence, examples, count)
+    others = sorted(set(range(len(examples))) - set(chosen))
+    return TrainingData(queries, len(examples)).edited(drop=others), chosen
+
+
+def largest_losses(influence: Influence, examples: Examples, count: int) -> list[int]:
+    """The `count` examples of largest loss, in their own order."""
+    objective = influence.objective
+    if len(examples) <= count:
+        return list(range(len(examples)))
+    values = objective.parameters.values
+    with torch.no_grad():
+        losses = torch.cat([objective.losses(values, batch) for _, batch in examples.batches(_BATCH)])
+    return sorted(losses.argsort(descending=True, stable=True)[:count].tolist())
+
+
+def spread_queries(influence: Influence, queries: Any, count: int) -> tuple[Any, list[int]]:
+    """At most `count` queries, spread evenly over all, with their numbers: a fair sample for a share."""
+    objective = influence.objective
+    examples = objective.read(queries, role="queries")
+    if len(examples) <= count:
+        return queries, list(range(len(examples)))
+    chosen = examples.spread(count)
+    others = sorted(set(range(len(examples))) - set(chosen))
+    return TrainingData(queries, len(examples)).edited(drop=others), chosen

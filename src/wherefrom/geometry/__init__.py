@@ -1,0 +1,49 @@
+"""Gradients in the input and in the parameters, how they bound one another, and both as penalties."""
+
+from wherefrom.geometry.bounds import GradientBounds, LayerBound, gradient_bounds
+from wherefrom.geometry.complexity import geometric_complexity
+from wherefrom.geometry.gradient_norms import GradientNorms, gradient_norms
+from wherefrom.geometry.gradient_split import GradientSplit, gradient_split
+from wherefrom.geometry.head_share import HeadAgainstNetwork, compare_scores, head_against_network
+from wherefrom.geometry.implicit import (
+    FlowErrors,
+    flow_errors,
+    gradient_descent,
+    gradient_flow,
+    mean_loss,
+    modified_loss,
+)
+from wherefrom.geometry.lightning_callback import lightning_monitor
+from wherefrom.geometry.monitor import Monitor
+from wherefrom.geometry.monitor_file import read_monitor
+from wherefrom.geometry.monitor_plot import plot_monitor
+from wherefrom.geometry.penalties import input_gradient_penalty, jacobian_penalty, parameter_gradient_penalty
+from wherefrom.geometry.scalars import resolve_scalar
+
+__all__ = [
+    "FlowErrors",
+    "GradientBounds",
+    "GradientNorms",
+    "GradientSplit",
+    "HeadAgainstNetwork",
+    "LayerBound",
+    "Monitor",
+    "compare_scores",
+    "flow_errors",
+    "geometric_complexity",
+    "gradient_bounds",
+    "gradient_descent",
+    "gradient_flow",
+    "gradient_norms",
+    "gradient_split",
+    "head_against_network",
+    "input_gradient_penalty",
+    "jacobian_penalty",
+    "lightning_monitor",
+    "mean_loss",
+    "modified_loss",
+    "parameter_gradient_penalty",
+    "plot_monitor",
+    "read_monitor",
+    "resolve_scalar",
+]

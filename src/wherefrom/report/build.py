@@ -1,0 +1,108 @@
+"""A section from a fitted influence function and its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from wherefrom.errors import InputError
+from wherefrom.evaluation import Verification
+from wherefrom.influence import (
+    ANY,
+    FittedInfluence,
+    Scores,
+    SelfScores,
+    layer_coverage,
+    resolve_measurement,
+)
+from wherefrom.influence.identity import require_same
+from wherefrom.influence.measurements import MEASUREMENTS, measured_now
+from wherefrom.report.describe import Describe, Describer
+from wherefrom.report.panels import Panel
+from wherefrom.report.sections import ReportSection
+from wherefrom.solvers import PreparedBlocks
+from wherefrom.task import Examples
+
+
+def build_section(
+    fitted: FittedInfluence,
+    train: Any,
+    queries: Any,
+    scores: Scores,
+    *,
+    name: str | None = None,
+    verification: Verification | None = None,
+    self_scores: SelfScores | None = None,
+    panels: Sequence[Panel] = (),
+    describe_train: Describe | None = None,
+    describe_query: Describe | None = None,
+    class_names: Sequence[str] | None = None,
+    query_numbers: Sequence[int] | None = None,
+    facts: Sequence[tuple[str, str]] = (),
+    top: int = 5,
+    review: int = 16,
+) -> ReportSection:
+    """A `ReportSection` whose cards are guessed from the data, or made by the user's functions.
+
+    Args:
+        fitted: gives targets, predictions and the verdict on the minimum.
+        train, queries: the data as the user gave it.
+        scores: of these queries.
+        name: of the model; its class name when `None`.
+        verification, self_scores, panels, facts, top, review: as in `ReportSection`.
+        describe_train, describe_query: from an index to a `Card`, a dict of its fields, or a text.
+        class_names: names of the classes; the user's own labels where these are something else than class
+            numbers.
+        query_numbers: how the queries are numbered where they are a selection.
+
+    Raises:
+        InputError: scores, self-scores or a verification of another fit or of other queries.
+    """
+    objective = fitted.objective
+    names = objective.class_names if class_names is None else class_names
+    examples = objective.read(queries, role="queries")
+    if len(examples) != len(scores):
+        raise InputError(
+            f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
+        )
+    expected = {"fit": fitted.identity, "queries": examples.fingerprint()}
+    require_same("scores", scores.identity, expected)
+    if self_scores is not None:
+        require_same("self_scores", self_scores.identity, expected)
+    measured = measurement_now(fitted, examples, scores.measurement)
+    cards = Describer(objective, train, objective.examples, "train", describe_train, names)
+    return ReportSection(
+        name=name or type(objective.model).__name__,
+        scores=scores,
+        minimum=fitted.minimum,
+        train_card=cards,
+        query_card=Describer(
+            objective,
+            objective.given(queries, "queries"),
+            examples,
+            "query",
+            describe_query,
+            names,
+            query_numbers,
+            cards,
+        ),
+        coverage=layer_coverage(fitted) if isinstance(fitted.prepared, PreparedBlocks) else (),
+        verification=verification,
+        self_scores=self_scores,
+        panels=panels,
+        facts=facts,
+        top=top,
+        review=review,
+        now=None if measured is None else measured.tolist(),
+        range=objective.loss.range if scores.measurement == "loss" else ANY,
+    )
+
+
+def measurement_now(fitted: FittedInfluence, examples: Examples, name: str) -> Float[Tensor, " q"] | None:
+    """The measurement of each query as it is; `None` for a function, which scores know by its name alone."""
+    if name not in MEASUREMENTS:
+        return None
+    return measured_now(fitted.objective, examples, resolve_measurement(name, fitted.objective.loss))

@@ -1,0 +1,150 @@
+"""Charts as inline SVG: coordinates are computed here, colours come from the page's style."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from wherefrom.evaluation import Verification
+from wherefrom.report.numbers import number
+
+# Every dot is an element of the page: beyond this many, those of smallest prediction are left out.
+_MOST_DOTS = 4000
+# Even, so that zero lies between two bars and each bar is helpful or harmful.
+_BINS = 40
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point of the scatter, in the picture's units."""
+
+    x: float
+    y: float
+    noise: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis and its label."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Predicted against actual, in a square of `size` units with its origin at the top left."""
+
+    size: float
+    dots: list[Dot]
+    ticks_x: list[Tick]
+    ticks_y: list[Tick]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the histogram, in the picture's units."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    helpful: bool
+    title: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of scores on a logarithmic axis."""
+
+    width: float
+    height: float
+    bars: list[Bar]
+    ticks_x: list[Tick]
+    ticks_y: list[Tick]
+
+
+def scatter(verification: Verification, names: list[str], size: float = 360.0) -> Scatter | None:
+    """Dots of all removed examples and queries on common axes; `None` when no retraining finished."""
+    predicted, actual = verification.predicted.ravel(), verification.actual.ravel()
+    noise = np.nan_to_num(verification.noise.ravel())
+    if predicted.size == 0:
+        return None
+    low = float(min(predicted.min(), (actual - noise).min(), 0.0))
+    high = float(max(predicted.max(), (actual + noise).max(), 0.0))
+    margin = 0.06 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+    unit = size / (high - low)
+    order = np.argsort(-np.abs(predicted), kind="stable")[:_MOST_DOTS]
+    queries = verification.predicted.shape[1]
+    dots = []
+    for k in order[::-1]:
+        removed, query = int(verification.removed[k // queries]), names[k % queries]
+        title = f"without train {removed}, {query}: predicted {number(float(predicted[k]), sign=True)}, "
+        title += f"actual {number(float(actual[k]), sign=True)}"
+        dots.append(
+            Dot((predicted[k] - low) * unit, size - (actual[k] - low) * unit, float(noise[k]) * unit, title)
+        )
+    ticks = nice_ticks(low, high, 5)
+    return Scatter(
+        size,
+        dots,
+        [Tick((t - low) * unit, number(t, 2)) for t in ticks],
+        [Tick(size - (t - low) * unit, number(t, 2)) for t in ticks],
+        predicted.size - len(order),
+    )
+
+
+def histogram(
+    values: Float[np.ndarray, "q n"], *, flip: bool, width: float = 460.0, height: float = 300.0
+) -> Histogram:
+    """Scores of all pairs; `flip` when a negative score is the helpful one."""
+    flat = values.ravel().astype(np.float64)
+    reach = float(np.abs(flat).max()) or 1.0
+    counts, edges = (made.tolist() for made in np.histogram(flat, bins=_BINS, range=(-reach, reach)))
+    decades = max(1, math.ceil(math.log10(max(2, *counts))))
+
+    def level(count: int) -> float:
+        # One example must be visible beside thousands: half a decade below 1 is the floor.
+        return (math.log10(count) + 0.5) / (decades + 0.5) * height if count > 0 else 0.0
+
+    step = width / _BINS
+    bars = []
+    for j, count in enumerate(counts):
+        if count:
+            middle = 0.5 * (edges[j] + edges[j + 1])
+            words = f"{count:,} scores from {number(edges[j], 3)} to {number(edges[j + 1], 3)}"
+            bars.append(
+                Bar(
+                    j * step + 0.75,
+                    height - level(count),
+                    step - 1.5,
+                    level(count),
+                    (middle > 0) != flip,
+                    words,
+                )
+            )
+    ticks = [t for t in nice_ticks(-reach, reach, 7) if abs(t) <= reach]
+    return Histogram(
+        width,
+        height,
+        bars,
+        [Tick((t + reach) / (2 * reach) * width, number(t, 2)) for t in ticks],
+        [Tick(height - level(10**d), f"{10**d:,}") for d in range(decades + 1)],
+    )
+
+
+def nice_ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers between `low` and `high`, zero written as zero."""
+    raw = (high - low) / about
+    if not math.isfinite(raw) or raw <= 0:
+        return [0.0]
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(f * power for f in (1.0, 2.0, 2.5, 5.0, 10.0) if f * power >= raw)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [0.0 if k == 0 else k * step for k in range(first, last + 1)]

@@ -1,0 +1,83 @@
+"""One computation at a time, in the arithmetic that its errors are stated for."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from wherefrom.errors import InputError
+
+# Of the process, not of a model: attention kernels are chosen, and hooks are set, for all threads at once.
+_LOCK = threading.RLock()
+_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block no other thread is in such a block, and neither `torch.autocast` nor
+    `torch.inference_mode` of the caller is in force.
+
+    Autocast would round every product to half precision, where errors are stated for the computation's
+    dtype; nothing can be differentiated in inference mode.
+    """
+    with _LOCK, ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for device in autocast_devices():
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def autocast_devices() -> list[str]:
+    """The kinds of device for which `torch.autocast` is on."""
+    return [device for device in _AUTOCAST_DEVICES if _autocast_is_on(device)]
+
+
+def refuse_autocast() -> None:
+    """For what is not called inside `alone()`.
+
+    Raises:
+        InputError: `torch.autocast` is on.
+    """
+    if autocast_devices():
+        raise InputError(
+            "torch.autocast is on, which rounds to half precision what errors are stated for. Leave it "
+            "before using Wherefrom (methods of Influence do so themselves)."
+        )
+
+
+def _autocast_is_on(device: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(device)
+    except RuntimeError:  # this build of torch does not know the device
+        return False
+
+
+class OneAtATime:
+    """Public methods of classes that inherit from it run inside `alone()`; objects may be shared by
+    threads."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, method in list(vars(cls).items()):
+            if isinstance(method, types.FunctionType) and _public(name):
+                setattr(cls, name, _wrapped(method))
+
+
+def _public(name: str) -> bool:
+    return name == "__init__" or not name.startswith("_")
+
+
+def _wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with alone():
+            return method(*args, **kwargs)
+
+    return call

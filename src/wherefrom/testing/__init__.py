@@ -1,0 +1,8 @@
+"""Contracts that third parties can run on their own operators, and dense float64 oracles to compare with."""
+
+from wherefrom.testing.dense import DenseProblem
+from wherefrom.testing.gradient_forms import check_gradient_form
+from wherefrom.testing.layer_rules import check_layer_rule
+from wherefrom.testing.operators import check_operator
+
+__all__ = ["DenseProblem", "check_gradient_form", "check_layer_rule", "check_operator"]
