@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from problems import Problem, classification, labels, normal, seeded
+from tests.problems import Problem, classification, labels, normal, seeded
 from wherefrom.curvature import choose_curvature
 from wherefrom.gradients import GradientEngine
 from wherefrom.linalg import DenseOperator, LinearOperator

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import wherefrom
-from support import digits, seeded, softmax_regression
+from tests.support import digits, seeded, softmax_regression
 from wherefrom import CG, Exact, Influence
 from wherefrom.errors import InputError
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import wherefrom
-from problems import labels, normal
-from support import as_a_user
+from tests.problems import labels, normal
+from tests.support import as_a_user
 from wherefrom.arguments import choice, number, seeds_of, whole
 from wherefrom.errors import InputError, StoreError
 

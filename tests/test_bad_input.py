@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 import wherefrom.influence.room as room
-from support import as_a_user, digits, seeded, small_mlp, softmax_regression
+from tests.support import as_a_user, digits, seeded, small_mlp, softmax_regression
 from wherefrom import CG, Influence, LiSSA
 from wherefrom.errors import (
     BatchDependenceError,

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import wherefrom
-from problems import labels, normal
-from support import as_a_user
+from tests.problems import labels, normal
+from tests.support import as_a_user
 from wherefrom.curvature.choose import CURVATURES
 from wherefrom.errors import InputError
 from wherefrom.influence import resolve_measurement

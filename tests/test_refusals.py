@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import wherefrom
-from problems import labels, normal
+from tests.problems import labels, normal
 from wherefrom import Influence
 from wherefrom.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
 

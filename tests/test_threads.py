@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from problems import labels, normal, seeded
+from tests.problems import labels, normal, seeded
 from wherefrom import Influence
 
 X, Y = normal(24, 4), labels(24)

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launch import HERE, environment
-
 import problems
+from launch import HERE, environment
 
 QUERIES = 8
 CASES = tuple((name, columns) for name in ("none", "EK-FAC", "Nyström") for columns in ("one", "block"))

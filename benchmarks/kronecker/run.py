@@ -23,13 +23,12 @@ import environments
 import ggn_reference
 import kronecker_reference
 import launch
+import problems
+import report
 import results
 import torch
 from entrants import ENTRANTS, Entrant
 from progress import Progress
-
-import problems
-import report
 
 SLOW = 30.0  # seconds of CPU: an entrant slower than this in its first run is timed once
 TASK_FILES = ("problems.py", "models.py")

@@ -29,14 +29,13 @@ sys.path.insert(2, str(Path(__file__).resolve().parents[1] / "adapters"))
 
 import environments
 import networks
+import problems
+import report
 import spectrum_reference
 import tasks
 from entrants import FIXED, LIBRARIES, MODE, QUESTIONS, TARGETS, TIMED, Entrant, Rung
 from measure import ONE_THREAD
 from progress import Progress
-
-import problems
-import report
 
 HERE = Path(__file__).resolve().parent
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import common
 import numpy as np
-import torch
-
 import problems
+import torch
 
 EIGENVALUES = 10
 Answer = tuple[Any, int]

@@ -16,12 +16,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import problems
 import torch
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
-
-import problems
 
 KNOWN, STEPS, STARTS, PROBES, ROWS = 30, 60, 4, 40, 20
 

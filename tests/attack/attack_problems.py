@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from support import Plain, cross_entropy, digits, seeded
+from tests.support import Plain, cross_entropy, digits, seeded
 from wherefrom import FullBatch, Influence
 
 ALPHA = 1e-3

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import as_a_user
+from tests.support import as_a_user
 from wherefrom.attack import Budget
 from wherefrom.errors import InputError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attack_problems import data, head, plain_head
 from torch import nn
 
-from support import Plain, half_square, logistic, seeded
+from tests.attack.attack_problems import data, head, plain_head
+from tests.support import Plain, half_square, logistic, seeded
 from wherefrom import Influence
 from wherefrom.attack.budget import Budget
 from wherefrom.attack.choose import choose_examples

@@ -8,9 +8,9 @@ import math
 
 import pytest
 import torch
-from attack_problems import data, head, plain_head
 
-from support import as_a_user
+from tests.attack.attack_problems import data, head, plain_head
+from tests.support import as_a_user
 from wherefrom.attack import Budget, PoisoningAudit, audit_poisoning, run_attack
 from wherefrom.errors import InputError, UnsupportedError
 

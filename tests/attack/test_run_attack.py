@@ -7,11 +7,11 @@ import functools
 import numpy as np
 import pytest
 import torch
-from attack_problems import ALPHA, OPTIONS, data, frozen_network, head, plain_head, recipe
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from support import as_a_user, seeded
+from tests.attack.attack_problems import ALPHA, OPTIONS, data, frozen_network, head, plain_head, recipe
+from tests.support import as_a_user, seeded
 from wherefrom import FullBatch, Influence
 from wherefrom.attack import AttackResult, Budget, run_attack
 from wherefrom.errors import ConvergenceError, InputError, UnsupportedError

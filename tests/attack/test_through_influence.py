@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from attack_problems import OPTIONS, data, frozen_network, recipe
 from torch import nn
 
+from tests.attack.attack_problems import OPTIONS, data, frozen_network, recipe
 from wherefrom import FullBatch, Influence
 from wherefrom.attack import Budget
 from wherefrom.influence import input_influence

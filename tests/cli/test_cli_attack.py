@@ -7,11 +7,11 @@ import json
 import re
 
 import pytest
-from attack_problem import HEAD, NETWORK
-from audit_problem import TABLE, TEXT, write
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from tests.cli.attack_problem import HEAD, NETWORK
+from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.cli.main import app
 
 BUDGET = ["--budget", "48"]

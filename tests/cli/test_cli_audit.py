@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from audit_problem import TABLE, TEXT, write
 from typer.testing import CliRunner
 
 import wherefrom
+from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.cli.audit import AuditOptions, run_audits
 from wherefrom.cli.main import app
 from wherefrom.cli.selection import choose_queries

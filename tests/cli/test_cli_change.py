@@ -7,11 +7,11 @@ import json
 
 import pytest
 import torch
-from audit_problem import TABLE, TEXT, write
 from torch import nn
 from typer.testing import CliRunner
 
 import wherefrom
+from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
 from wherefrom.cli.main import app
 from wherefrom.errors import InputError

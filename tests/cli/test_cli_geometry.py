@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from audit_problem import TABLE, TEXT, write
 from typer.testing import CliRunner
 
+from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.api import Influence
 from wherefrom.cli.geometry import GeometryOptions, find_geometry, run_geometry
 from wherefrom.cli.main import app

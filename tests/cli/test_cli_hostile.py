@@ -12,12 +12,12 @@ import warnings
 from pathlib import Path
 
 import pytest
-from audit_problem import TABLE, write
 from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
 
 import wherefrom
+from tests.cli.audit_problem import TABLE, write
 from wherefrom.cli.console import PlainConsole, print_traceback_safely, warnings_shown_safely
 from wherefrom.cli.files import write_table
 from wherefrom.cli.main import app

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from audit_problem import TABLE, TEXT, write
 from typer.testing import CliRunner
 
+from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.cli.labels import LabelsOptions, run_labels
 from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task

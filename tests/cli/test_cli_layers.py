@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from audit_problem import TABLE, write
 from typer.testing import CliRunner
 
 import wherefrom
+from tests.cli.audit_problem import TABLE, write
 from wherefrom.cli.main import app
 from wherefrom.influence import load_scores
 

@@ -6,9 +6,9 @@ import csv
 import json
 
 import pytest
-from audit_problem import TABLE, write
 from typer.testing import CliRunner
 
+from tests.cli.audit_problem import TABLE, write
 from wherefrom.cli.main import app
 from wherefrom.cli.slices import SlicesOptions, run_slices
 from wherefrom.cli.task_file import load_task

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from blocks import matrix
 from torch import Tensor, nn
 
+from tests.contraction.blocks import matrix
 from wherefrom.contraction import GradientSource
 from wherefrom.curvature import choose_curvature
 from wherefrom.curvature.kronecker import (

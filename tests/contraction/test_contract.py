@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from contraction_problems import NETWORKS, Contraction, contraction
 from torch import Tensor
 
 import wherefrom.contraction.run as running
+from tests.contraction.contraction_problems import NETWORKS, Contraction, contraction
 from wherefrom.contraction import BlockPlan, Plan, contract, plan_contraction
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from blocks import Shape, make_inverse, outer_form
 
+from tests.contraction.blocks import Shape, make_inverse, outer_form
 from wherefrom.contraction import Plan
 from wherefrom.contraction import planner as planning
 from wherefrom.contraction.planner import BlockShape, make_plan

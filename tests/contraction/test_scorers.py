@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from blocks import Case, Shape, outer_case, outer_form, shapes, token_case
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.contraction.blocks import Case, Shape, outer_case, outer_form, shapes, token_case
 from wherefrom.contraction.low_rank_queries import LowRankQueryScorer, weighted_terms
 from wherefrom.contraction.scorers import BlockScorer, ExplicitScorer, ProductScorer
 from wherefrom.contraction.token_scorer import TokenScorer

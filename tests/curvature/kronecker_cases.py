@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from problems import PROBLEMS, Attention, N, Problem, labels, mlp, normal, seeded
+from tests.problems import PROBLEMS, Attention, N, Problem, labels, mlp, normal, seeded
 from wherefrom.curvature import GaussNewtonOperator, choose_curvature
 from wherefrom.curvature.kronecker import (
     KroneckerCurvature,

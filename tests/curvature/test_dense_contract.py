@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import wherefrom
-from problems import labels, normal
+from tests.problems import labels, normal
 from wherefrom.curvature import BlockwiseHeadOperator, HeadHessianOperator
 from wherefrom.curvature.of_examples import CurvatureOfExamples, WeightedExamples
 from wherefrom.interventions.edited_objective import EditedObjective

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from problems import PROBLEMS, Problem, attention_tokens, convolution, labels, mlp, normal, seeded, tanh_mlp
+from tests.problems import (
+    PROBLEMS,
+    Problem,
+    attention_tokens,
+    convolution,
+    labels,
+    mlp,
+    normal,
+    seeded,
+    tanh_mlp,
+)
 from wherefrom.curvature import GaussNewtonOperator, choose_curvature, factored_gram, gauss_newton
 from wherefrom.curvature.factored_gram import FactoredGram
 from wherefrom.errors import OutOfMemoryError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kronecker_cases import CASES, Setting, blocks_of, entries, linear_network
 from torch import nn
 
-from problems import classification, labels, linear_head, normal, seeded, tanh_mlp
-from support import as_a_user
+from tests.curvature.kronecker_cases import CASES, Setting, blocks_of, entries, linear_network
+from tests.problems import classification, labels, linear_head, normal, seeded, tanh_mlp
+from tests.support import as_a_user
 from wherefrom.errors import InputError, NonFiniteError
 from wherefrom.testing import check_operator
 

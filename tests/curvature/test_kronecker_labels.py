@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kronecker_cases import Setting, blocks_of, entries, mean_squares, summed_tokens
 from scipy import stats
 
-from problems import (
+from tests.curvature.kronecker_cases import Setting, blocks_of, entries, mean_squares, summed_tokens
+from tests.problems import (
     attention_tokens,
     binary_mlp_squeezed,
     classification,

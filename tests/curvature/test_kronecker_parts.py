@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kronecker_cases import Setting, blocks_of, summed_tokens
 
-from problems import Attention, N, convolution, seeded, tanh_mlp
+from tests.curvature.kronecker_cases import Setting, blocks_of, summed_tokens
+from tests.problems import Attention, N, convolution, seeded, tanh_mlp
 from wherefrom.curvature import GaussNewtonOperator, choose_curvature
 from wherefrom.curvature.kronecker import (
     EigenvalueSums,

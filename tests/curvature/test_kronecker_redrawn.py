@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from problems import PROBLEMS
+from tests.problems import PROBLEMS
 from wherefrom.curvature.gauss_newton import GaussNewtonOperator
 from wherefrom.curvature.kronecker import KroneckerOptions
 from wherefrom.curvature.kronecker.gather import KroneckerGathering

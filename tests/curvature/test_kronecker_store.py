@@ -9,11 +9,11 @@ import os
 
 import pytest
 import torch
-from kronecker_cases import Setting
 from safetensors import SafetensorError
 
 import wherefrom
-from problems import N, labels, normal, tanh_mlp
+from tests.curvature.kronecker_cases import Setting
+from tests.problems import N, labels, normal, tanh_mlp
 from wherefrom.curvature.kronecker import KroneckerGathering, KroneckerStore, stored
 from wherefrom.errors import InputError, StoreError
 from wherefrom.store import read_tensors, write_tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from problems import HEADS, PROBLEMS, Problem, attention_tokens, linear_head, normal, seeded, tanh_mlp
+from tests.problems import HEADS, PROBLEMS, Problem, attention_tokens, linear_head, normal, seeded, tanh_mlp
 from wherefrom.curvature import GaussNewtonOperator, HessianOperator, choose_curvature
 from wherefrom.curvature.metrics import LossHessianMetric, SampledFisherMetric
 from wherefrom.errors import InputError, UnsupportedError

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kronecker_cases import Setting, class_weights, mean_squares, normalised, summed_tokens
 
-from problems import HEADS, PROBLEMS, attention_tokens, tanh_mlp, token_head
+from tests.curvature.kronecker_cases import Setting, class_weights, mean_squares, normalised, summed_tokens
+from tests.problems import HEADS, PROBLEMS, attention_tokens, tanh_mlp, token_head
 from wherefrom.curvature import GaussNewtonOperator, choose_curvature, gauss_newton
 from wherefrom.curvature.metrics import (
     EmpiricalFisherMetric,

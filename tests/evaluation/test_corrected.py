@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support import digits, small_mlp, softmax_regression
+from tests.support import digits, small_mlp, softmax_regression
 from wherefrom import FullBatch, Influence
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import wherefrom
-from problems import labels, normal, tanh_mlp
+from tests.problems import labels, normal, tanh_mlp
 from wherefrom.errors import StoreError
 from wherefrom.evaluation import Retraining
 from wherefrom.influence import resolve_measurement

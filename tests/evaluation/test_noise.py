@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import Plain, cross_entropy, digits, softmax_regression
+from tests.support import Plain, cross_entropy, digits, softmax_regression
 from wherefrom import Influence
 from wherefrom.errors import ConvergenceError
 from wherefrom.evaluation.noise import reliability, shares_a_shift, training_spread

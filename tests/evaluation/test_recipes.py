@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import Plain, as_a_user, cross_entropy, digits, seeded, small_mlp, softmax_regression
+from tests.support import Plain, as_a_user, cross_entropy, digits, seeded, small_mlp, softmax_regression
 from wherefrom import FullBatch
 from wherefrom.errors import ConvergenceError, InputError
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from support import Plain, as_a_user, class_margin, cross_entropy, digits, seeded, softmax_regression
+from tests.support import Plain, as_a_user, class_margin, cross_entropy, digits, seeded, softmax_regression
 from wherefrom import FullBatch, Influence, Measurement
 from wherefrom.errors import ConvergenceError, InputError, NonFiniteError, StoreError
 

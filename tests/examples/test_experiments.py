@@ -5,7 +5,6 @@ import figure2
 import linear_svm
 import logistic_regression
 import numpy as np
-import oracles
 import pytest
 import smooth_hinge
 import softmax_regression as softmax
@@ -14,6 +13,7 @@ from attribution import scores
 from mnist import DataError
 
 import wherefrom
+from tests.examples import oracles
 from wherefrom.losses import Logistic, SmoothHinge
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from geometry_problems import labels, normal
 from torch import Tensor, nn
 from torch.func import jacrev
 
-from support import seeded
+from tests.geometry.geometry_problems import labels, normal
+from tests.support import seeded
 from wherefrom.geometry import gradient_bounds
 from wherefrom.task import Objective
 

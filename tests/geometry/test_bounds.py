@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 import torch
-from geometry_problems import ACTIVATIONS, dense_sides, labels, normal, random_mlp
 from torch import Tensor, nn
 
+from tests.geometry.geometry_problems import ACTIVATIONS, dense_sides, labels, normal, random_mlp
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.geometry import gradient_bounds
 from wherefrom.losses import SquaredError

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from geometry_problems import labels, margins, normal, random_mlp
 from torch import nn
 from torch.func import jacrev
 
-from support import as_a_user
+from tests.geometry.geometry_problems import labels, margins, normal, random_mlp
+from tests.support import as_a_user
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.geometry import geometric_complexity, gradient_norms
 from wherefrom.losses import SquaredError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from problems import N, Problem, normal
+from tests.problems import N, Problem, normal
 from wherefrom.gradients import GradientEngine, LayerGradients
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from problems import N, Problem, classification, labels, normal, seeded
+from tests.problems import N, Problem, classification, labels, normal, seeded
 
 
 class TokenModel(nn.Module):

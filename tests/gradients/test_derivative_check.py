@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from custom_functions import (
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+import wherefrom
+from tests.gradients.custom_functions import (
     InNumpy,
     OnceDifferentiable,
     Reversal,
@@ -15,12 +20,7 @@ from custom_functions import (
     WrongBackward,
     net,
 )
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
-
-import wherefrom
-from problems import labels, normal
+from tests.problems import labels, normal
 from wherefrom.curvature import choose_curvature
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.geometry import geometric_complexity, gradient_bounds, gradient_norms

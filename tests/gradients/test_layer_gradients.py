@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layer_checks import exact
-from layer_models import (
+from torch import Tensor, nn
+
+from tests.gradients.layer_checks import exact
+from tests.gradients.layer_models import (
     Custom,
     SequenceFirst,
     batch_first_encoder,
@@ -13,9 +15,7 @@ from layer_models import (
     residual,
     token_model,
 )
-from torch import Tensor, nn
-
-from problems import PROBLEMS, N, classification, labels, normal, seeded
+from tests.problems import PROBLEMS, N, classification, labels, normal, seeded
 from wherefrom.errors import UnsupportedError
 from wherefrom.gradients import GradientEngine, LayerGradients
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from layer_checks import exact
-from layer_models import (
+from torch import Tensor, nn
+
+from tests.gradients.layer_checks import exact
+from tests.gradients.layer_models import (
     Custom,
     TokenModel,
     plain,
     shared_whole,
     token_model,
 )
-from torch import Tensor, nn
-
-from problems import PROBLEMS, N, classification, labels, normal, seeded
+from tests.problems import PROBLEMS, N, classification, labels, normal, seeded
 from wherefrom.errors import UnsupportedError
 from wherefrom.gradients import GradientEngine, LayerGradients
 from wherefrom.gradients.proof import PROBES

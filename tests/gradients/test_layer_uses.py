@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from layer_checks import exact
-from layer_models import (
+from torch import Tensor, nn
+
+from tests.gradients.layer_checks import exact
+from tests.gradients.layer_models import (
     plain,
     shared_whole,
 )
-from torch import Tensor, nn
-
 from wherefrom.errors import UnsupportedError
 
 

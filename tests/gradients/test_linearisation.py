@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from problems import (
+from tests.problems import (
     HEADS,
     PROBLEMS,
     Problem,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import wherefrom
-from problems import labels, normal
+from tests.problems import labels, normal
 from wherefrom.errors import UnsupportedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")

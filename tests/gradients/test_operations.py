@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from problems import attention_tokens, linear_head, tanh_mlp
+from tests.problems import attention_tokens, linear_head, tanh_mlp
 from wherefrom.gradients import GradientEngine
 from wherefrom.gradients.operations import count_forward
 from wherefrom.task import Objective

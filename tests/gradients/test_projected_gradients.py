@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from problems import PROBLEMS, attention_tokens, convolution, labels, mlp, normal, seeded, tanh_mlp
+from tests.problems import PROBLEMS, attention_tokens, convolution, labels, mlp, normal, seeded, tanh_mlp
 from wherefrom.errors import InputError, NonFiniteError, OutOfMemoryError
 from wherefrom.gradients import GradientEngine, LayerGradients, projected
 from wherefrom.gradients.projected import project_gradients

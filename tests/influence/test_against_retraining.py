@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support import Plain, cross_entropy, digits, half_square, seeded, small_mlp, softmax_regression
+from tests.support import Plain, cross_entropy, digits, half_square, seeded, small_mlp, softmax_regression
 from wherefrom import Exact, Influence
 
 ALPHA = 0.05

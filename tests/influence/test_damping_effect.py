@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import wherefrom
-from support import digits
+from tests.support import digits
 from wherefrom.influence.damping_effect import damping_share, damping_words, undamped_distance
 from wherefrom.solvers import Damping
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support import seeded
+from tests.support import seeded
 from wherefrom import Influence
 from wherefrom.errors import NonFiniteError
 

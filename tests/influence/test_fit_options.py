@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from problems import labels, mlp, normal
-from support import as_a_user
+from tests.problems import labels, mlp, normal
+from tests.support import as_a_user
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.influence import FitOptions

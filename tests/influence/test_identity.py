@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import wherefrom
-from problems import labels, normal
+from tests.problems import labels, normal
 from wherefrom.errors import InputError
 
 TRAIN = (normal(20, 4), labels(20))

@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from problems import Attention, dict_with_logits, labels, normal
-from support import Plain, as_a_user, cross_entropy, digits, seeded, small_conv, small_mlp, softmax_regression
+from tests.problems import Attention, dict_with_logits, labels, normal
+from tests.support import (
+    Plain,
+    as_a_user,
+    cross_entropy,
+    digits,
+    seeded,
+    small_conv,
+    small_mlp,
+    softmax_regression,
+)
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.influence.input_influence import input_influence

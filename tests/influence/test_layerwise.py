@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import wherefrom
-from problems import PROBLEMS, N, Problem, labels, normal
+from tests.problems import PROBLEMS, N, Problem, labels, normal
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.solvers import PreparedBlocks
 

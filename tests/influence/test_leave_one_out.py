@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import Plain, as_a_user, digits, half_square, seeded, small_mlp, softmax_regression
+from tests.support import Plain, as_a_user, digits, half_square, seeded, small_mlp, softmax_regression
 from wherefrom import Influence
 from wherefrom.errors import InputError, UnsupportedError
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import Plain, cross_entropy, digits, seeded, softmax_regression
+from tests.support import Plain, cross_entropy, digits, seeded, softmax_regression
 from wherefrom import Influence
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 import wherefrom
-from problems import labels, normal
+from tests.problems import labels, normal
 from wherefrom.errors import UnsupportedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import wherefrom
-from problems import labels, normal, tanh_mlp
+from tests.problems import labels, normal, tanh_mlp
 from wherefrom import errors
 from wherefrom.errors import UnsupportedError
 

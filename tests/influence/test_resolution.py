@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support import softmax_regression
+from tests.support import softmax_regression
 from wherefrom import CrossEntropy, Influence, SmoothHinge, SquaredError
 from wherefrom.influence import Measurement, resolve_change, resolve_measurement, trust_of, worst
 from wherefrom.losses import BinaryCrossEntropy, Cosine, CustomLoss, FeatureDistance, Logistic

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import wherefrom
-from problems import PROBLEMS
+from tests.problems import PROBLEMS
 from wherefrom.influence import FitOptions, FittedInfluence, compute_scores
 
 

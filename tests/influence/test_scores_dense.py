@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support import Plain, class_margin, digits, logistic, seeded, small_conv, small_mlp, softmax_regression
+from tests.support import (
+    Plain,
+    class_margin,
+    digits,
+    logistic,
+    seeded,
+    small_conv,
+    small_mlp,
+    softmax_regression,
+)
 from wherefrom import CG, Exact, Influence, LiSSA, Measurement
 
 DAMPING = 0.05

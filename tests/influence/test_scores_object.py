@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from support import as_a_user
+from tests.support import as_a_user
 from wherefrom import Scores, SelfScores, load_scores, save_scores
 from wherefrom.errors import InputError, NonFiniteError, StoreError
 from wherefrom.store import write_tensors

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import wherefrom
-from support import digits
+from tests.support import digits
 from wherefrom.influence import trust_of
 
 

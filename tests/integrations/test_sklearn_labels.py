@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import shuffle
 
 import wherefrom
-from support import as_a_user
+from tests.support import as_a_user
 from wherefrom.errors import InputError
 from wherefrom.integrations import refit
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from support import Plain, digits, half_square, seeded, small_mlp, softmax_regression
+from tests.support import Plain, digits, half_square, seeded, small_mlp, softmax_regression
 from wherefrom import Influence
 from wherefrom.interventions import Intervention
 

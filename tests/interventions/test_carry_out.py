@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from edited_problems import KINDS, actual_change, convex, edit, fit, queries
 from torch import nn
 
-from support import as_a_user, digits, seeded
+from tests.interventions.edited_problems import KINDS, actual_change, convex, edit, fit, queries
+from tests.support import as_a_user, digits, seeded
 from wherefrom import FullBatch, Influence
 from wherefrom.errors import ConvergenceError, InputError, StoreError, UnsupportedError
 from wherefrom.interventions import edited_data
@@ -230,7 +230,7 @@ def test_changes_that_cannot_be_predicted_are_refused(call, error, message):
 
 
 def test_orders_that_do_not_exist_for_a_solver_or_a_model_are_refused():
-    from edited_problems import network
+    from tests.interventions.edited_problems import network
 
     layered = fit(network(), solver="ekfac", curvature="ggn", damping="auto").remove([1])
     with pytest.raises(UnsupportedError, match="order='newton' needs the curvature without"):

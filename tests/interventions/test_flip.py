@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import wherefrom
-from support import as_a_user
+from tests.support import as_a_user
 from wherefrom.errors import ConvergenceError, InputError, UnsupportedError
 from wherefrom.interventions import Confirmation, FlipSet, Robustness
 from wherefrom.interventions.flip_search import class_codes, greedy

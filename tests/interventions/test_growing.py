@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edited_problems import convex, fit, queries
 
+from tests.interventions.edited_problems import convex, fit, queries
 from wherefrom import FullBatch
 from wherefrom.errors import ConvergenceError, InputError
 

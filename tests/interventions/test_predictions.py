@@ -5,10 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from edited_problems import KINDS, actual_change, convex, edit, fit, network, queries, retrained, ridge
 from sklearn.linear_model import LogisticRegression
 
-from support import Plain, digits
+from tests.interventions.edited_problems import (
+    KINDS,
+    actual_change,
+    convex,
+    edit,
+    fit,
+    network,
+    queries,
+    retrained,
+    ridge,
+)
+from tests.support import Plain, digits
 from wherefrom import from_sklearn
 from wherefrom.integrations import as_examples
 from wherefrom.interventions import EditedObjective, upweight

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from circle_problem import circle_audit
 from scipy.stats import norm, rankdata
 
+from tests.labels.circle_problem import circle_audit
 from wherefrom.labels import Disagreement, average_precision
 from wherefrom.labels.combine import default_ranking, far_off_share, normal_scores
 from wherefrom.labels.disagreement import mean_confidence, most_confident

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import Plain, digits, half_square, logistic, seeded, small_mlp, softmax_regression
+from tests.support import Plain, digits, half_square, logistic, seeded, small_mlp, softmax_regression
 from wherefrom import Influence
 from wherefrom.errors import InputError, UnsupportedError
 

@@ -7,10 +7,10 @@ import functools
 import numpy as np
 import pytest
 import torch
-from label_problem import flipped_digits, signed_digits
 from scipy.stats import spearmanr
 from torch import nn
 
+from tests.labels.label_problem import flipped_digits, signed_digits
 from wherefrom import EKFAC, CrossEntropy, Influence, SquaredError
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.labels import (

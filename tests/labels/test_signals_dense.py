@@ -7,9 +7,9 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from label_problem import ALPHA, Flipped, flipped_digits, signed_digits
 from torch import Tensor
 
+from tests.labels.label_problem import ALPHA, Flipped, flipped_digits, signed_digits
 from wherefrom import CG, EKFAC, BinaryCrossEntropy, CrossEntropy, Exact, Logistic, SmoothHinge
 from wherefrom.labels import label_signals
 from wherefrom.labels.left_out import left_out_along_gradient

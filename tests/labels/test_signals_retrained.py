@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from label_problem import ALPHA, Flipped, flipped_digits
 from torch import Tensor, nn
 
+from tests.labels.label_problem import ALPHA, Flipped, flipped_digits
 from wherefrom.labels import label_signals
 
 

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from circle_problem import circle_audit
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from label_problem import flipped_digits, signed_digits
 from scipy.stats import binomtest
 
+from tests.labels.circle_problem import circle_audit
+from tests.labels.label_problem import flipped_digits, signed_digits
 from wherefrom import EKFAC, SmoothHinge
 from wherefrom.labels.wrong_count import binomial_interval
 

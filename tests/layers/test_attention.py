@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_inputs import normal, seeded
 from torch import Tensor, nn
 
+from tests.layers.layer_inputs import normal, seeded
 from wherefrom.layers import Tape, rule_for
 from wherefrom.layers.attention import MultiheadAttentionRule
 from wherefrom.testing import check_layer_rule

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_inputs import seeded
 from torch import nn
 
+from tests.layers.layer_inputs import seeded
 from wherefrom.layers import Layouts
 from wherefrom.layers.embedding import EmbeddingRule
 from wherefrom.testing import check_layer_rule

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_inputs import SELECTIONS, normal, seeded
 from torch import Tensor, nn
 
+from tests.layers.layer_inputs import SELECTIONS, normal, seeded
 from wherefrom.layers import Layouts
 from wherefrom.layers.linear import LinearRule, TransposedLinearRule
 from wherefrom.testing import check_layer_rule

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_inputs import SELECTIONS, normal, seeded
 from torch import nn
 
+from tests.layers.layer_inputs import SELECTIONS, normal, seeded
 from wherefrom.layers import rule_for
 from wherefrom.layers.norms import ChannelNormRule, LayerNormRule
 from wherefrom.testing import check_layer_rule

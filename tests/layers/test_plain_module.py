@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layer_inputs import normal, seeded
 from torch import Tensor, nn
 
+from tests.layers.layer_inputs import normal, seeded
 from wherefrom.layers import Layouts, PlainModuleRule
 from wherefrom.testing import check_layer_rule
 

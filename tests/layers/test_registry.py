@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layer_inputs import normal, seeded
 from torch import Tensor, nn
 
-from support import as_a_user
+from tests.layers.layer_inputs import normal, seeded
+from tests.support import as_a_user
 from wherefrom.errors import InputError
 from wherefrom.layers import (
     Block,

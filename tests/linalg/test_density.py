@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrices import SPECTRA, Counted, network_hessian, with_eigenvalues
-from problems import normal
-from support import as_a_user
+from tests.matrices import SPECTRA, Counted, network_hessian, with_eigenvalues
+from tests.problems import normal
+from tests.support import as_a_user
 from wherefrom.errors import InputError, NonFiniteError, NotPositiveDefiniteError
 from wherefrom.linalg import DiagonalOperator, spectral_density
 

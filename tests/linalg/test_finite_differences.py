@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import jvp
 
-from problems import normal
+from tests.problems import normal
 from wherefrom.linalg.finite_differences import SHORT_STEPS, discrepancy
 
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {

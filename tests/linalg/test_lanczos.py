@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from problems import normal
+from tests.problems import normal
 from wherefrom.linalg import DenseOperator, lanczos_spectrum
 
 sizes = st.integers(1, 40)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from problems import normal
-from support import as_a_user
+from tests.problems import normal
+from tests.support import as_a_user
 from wherefrom.errors import InputError
 from wherefrom.linalg import DenseOperator, DiagonalOperator, LinearOperator, SumOperator, split_diagonal
 from wherefrom.testing import check_operator

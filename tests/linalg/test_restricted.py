@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrices import network
-from problems import normal
-from support import as_a_user
+from tests.matrices import network
+from tests.problems import normal
+from tests.support import as_a_user
 from wherefrom.curvature import choose_curvature
 from wherefrom.errors import InputError
 from wherefrom.gradients import GradientEngine

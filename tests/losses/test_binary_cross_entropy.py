@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_contract import check_curvature, check_differentiation, check_fisher
 
+from tests.losses.loss_contract import check_curvature, check_differentiation, check_fisher
 from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
 from wherefrom.losses import BinaryCrossEntropy
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_contract import block_diagonal, check_curvature, check_differentiation, check_fisher
 from torch import Tensor
 
+from tests.losses.loss_contract import block_diagonal, check_curvature, check_differentiation, check_fisher
 from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
 from wherefrom.losses import CrossEntropy, _softmax
 from wherefrom.losses._softmax import softmax_curvature, softmax_curvature_sqrt

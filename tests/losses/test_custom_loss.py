@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_contract import check_curvature, check_differentiation
 from torch import Tensor, nn
 
+from tests.losses.loss_contract import check_curvature, check_differentiation
 from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
 from wherefrom.losses import CrossEntropy, CustomLoss
 

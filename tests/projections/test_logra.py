@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from support import as_a_user
+from tests.support import as_a_user
 from wherefrom.errors import InputError
 from wherefrom.projections import BoundLoGra, LayerProjection, LoGra, MatrixBlock, matrix_blocks
 from wherefrom.task import ParameterSet

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from support import as_a_user
+from tests.support import as_a_user
 from wherefrom.errors import InputError
 from wherefrom.projections import BoundProjection, Gaussian, Projection, Rademacher, SparseJL
 from wherefrom.projections.exact_sums import BLOCK

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import digits
+from tests.support import digits
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.linalg import Estimate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from support import digits, softmax_regression
+from tests.support import digits, softmax_regression
 from wherefrom import FullBatch, Influence
 from wherefrom.report.growth_panel import growth_panel
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from markupsafe import Markup
-from report_results import section
 
+from tests.report.report_results import section
 from wherefrom.errors import InputError
 from wherefrom.report import Panel, render_panels, render_report, write_panels
 

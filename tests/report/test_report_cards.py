@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
-from report_results import verification
 from torch import nn
 
 import wherefrom
+from tests.report.report_results import verification
 from wherefrom.errors import InputError
 from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SmoothHinge, SquaredError
 from wherefrom.report import Card, merge_card

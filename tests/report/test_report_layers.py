@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from report_results import Page, scores, section
 
+from tests.report.report_results import Page, scores, section
 from wherefrom.gradients import Coverage
 from wherefrom.report import ReportSection, render_report, verdicts
 from wherefrom.report.layers import layer_report

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from report_results import Page, minimum, scores, section, verification
 
+from tests.report.report_results import Page, minimum, scores, section, verification
 from wherefrom.errors import InputError, StoreError
 from wherefrom.report import Card, render_report, write_report
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import wherefrom
-from support import Plain, as_a_user, class_margin, digits, small_mlp, softmax_regression
+from tests.support import Plain, as_a_user, class_margin, digits, small_mlp, softmax_regression
 from wherefrom import CG, EKFAC, Exact, Influence, LiSSA
 from wherefrom.errors import InputError, OutOfMemoryError
 from wherefrom.influence import room

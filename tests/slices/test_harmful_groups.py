@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import (
+from tests.support import (
     Plain,
     as_a_user,
     cross_entropy,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_operators import gaussian, with_spectrum
 
+from tests.solvers.plain_operators import gaussian, with_spectrum
 from wherefrom.errors import NotPositiveDefiniteError
 from wherefrom.linalg import DenseOperator
 from wherefrom.solvers import Arnoldi

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_operators import Gram
 
-from problems import classification, mlp, normal, tanh_mlp
+from tests.problems import classification, mlp, normal, tanh_mlp
+from tests.solvers.plain_operators import Gram
 from wherefrom.curvature import choose_curvature, gauss_newton
 from wherefrom.gradients import GradientEngine
 from wherefrom.losses import CustomLoss

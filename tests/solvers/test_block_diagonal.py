@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import wherefrom
-from problems import PROBLEMS, attention_tokens, linear_head, tanh_mlp
-from support import as_a_user
+from tests.problems import PROBLEMS, attention_tokens, linear_head, tanh_mlp
+from tests.support import as_a_user
 from wherefrom.curvature import choose_curvature
 from wherefrom.errors import (
     InputError,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_operators import Counting, gaussian, with_spectrum
 
+from tests.solvers.plain_operators import Counting, gaussian, with_spectrum
 from wherefrom.errors import InputError, NotPositiveDefiniteError
 from wherefrom.linalg import DenseOperator, DiagonalOperator
 from wherefrom.solvers import CG

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_operators import Counting, Gram, gaussian, orthogonal, with_spectrum
 
+from tests.solvers.plain_operators import Counting, Gram, gaussian, orthogonal, with_spectrum
 from wherefrom.linalg import DenseOperator, LinearOperator
 from wherefrom.solvers import CG, Nystrom, Solution
 

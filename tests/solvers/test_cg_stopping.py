@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_operators import Counting, Gram, gaussian, with_spectrum
 
-from support import as_a_user
+from tests.solvers.plain_operators import Counting, Gram, gaussian, with_spectrum
+from tests.support import as_a_user
 from wherefrom.errors import InputError
 from wherefrom.linalg import DenseOperator, LinearOperator
 from wherefrom.solvers import CG, Exact

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_operators import Gram, gaussian, with_spectrum
 
-from support import as_a_user
+from tests.solvers.plain_operators import Gram, gaussian, with_spectrum
+from tests.support import as_a_user
 from wherefrom.errors import InputError
 from wherefrom.linalg import DenseOperator, DiagonalOperator
 from wherefrom.solvers import CG, EKFAC, DataInf, Exact, LiSSA, Nystrom, choose_damping, choose_solver

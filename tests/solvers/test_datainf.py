@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_operators import Gram, gaussian, with_spectrum
 from torch import nn
 
-from support import as_a_user
+from tests.solvers.plain_operators import Gram, gaussian, with_spectrum
+from tests.support import as_a_user
 from wherefrom.curvature import choose_curvature
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.gradients import GradientEngine

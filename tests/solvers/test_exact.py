@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_operators import Gram, gaussian, with_spectrum
 
-from problems import PROBLEMS
-from support import as_a_user
+from tests.problems import PROBLEMS
+from tests.solvers.plain_operators import Gram, gaussian, with_spectrum
+from tests.support import as_a_user
 from wherefrom.curvature import GaussNewtonOperator, choose_curvature, gauss_newton
 from wherefrom.errors import InputError, NotPositiveDefiniteError, OutOfMemoryError, UnsupportedError
 from wherefrom.gradients import GradientEngine

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import wherefrom
-from problems import PROBLEMS, N, Problem, classification, labels, linear_head, normal, seeded, tanh_mlp
-from support import as_a_user
+from tests.problems import PROBLEMS, N, Problem, classification, labels, linear_head, normal, seeded, tanh_mlp
+from tests.support import as_a_user
 from wherefrom.errors import InputError, NotPositiveDefiniteError, UnsupportedError
 from wherefrom.solvers import PreparedBlocks
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_operators import Gram, gaussian, with_spectrum
 
+from tests.solvers.plain_operators import Gram, gaussian, with_spectrum
 from wherefrom.errors import DivergenceError, InputError, NotPositiveDefiniteError
 from wherefrom.linalg import DenseOperator, DiagonalOperator, LinearOperator
 from wherefrom.solvers import LiSSA

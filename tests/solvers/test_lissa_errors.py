@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_operators import Gram, gaussian, orthogonal, with_spectrum
 
+from tests.solvers.plain_operators import Gram, gaussian, orthogonal, with_spectrum
 from wherefrom.errors import InputError
 from wherefrom.linalg import DenseOperator, LinearOperator
 from wherefrom.solvers import LiSSA, Solution

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_operators import gaussian
 from torch import nn
 
+from tests.solvers.plain_operators import gaussian
 from wherefrom.curvature import choose_curvature
 from wherefrom.gradients import ExampleGradients, GradientEngine
 from wherefrom.solvers import CG, EKFAC, Arnoldi, Astra, DataInf, Nystrom

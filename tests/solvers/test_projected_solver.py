@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
-from plain_operators import Gram, gaussian, with_spectrum
 
-from problems import labels, linear_head, mlp, normal, tanh_mlp, token_head
-from support import as_a_user
+from tests.problems import labels, linear_head, mlp, normal, tanh_mlp, token_head
+from tests.solvers.plain_operators import Gram, gaussian, with_spectrum
+from tests.support import as_a_user
 from wherefrom import Influence
 from wherefrom.curvature import GaussNewtonOperator
 from wherefrom.curvature.metrics import LossHessianMetric

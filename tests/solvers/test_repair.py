@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import wherefrom
-from problems import labels, normal
+from tests.problems import labels, normal
 from wherefrom.errors import NotPositiveDefiniteError
 from wherefrom.linalg import DenseOperator
 from wherefrom.solvers.repair import repair_damping, round_up

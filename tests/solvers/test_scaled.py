@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_operators import Gram, gaussian
 
+from tests.solvers.plain_operators import Gram, gaussian
 from wherefrom.solvers import CG, Exact, Nystrom, solve_scaled
 
 

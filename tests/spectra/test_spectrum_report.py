@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from spectral_problem import dense_gauss_newton, dense_hessian, network
 from torch import nn
 
 import wherefrom
+from tests.spectra.spectral_problem import dense_gauss_newton, dense_hessian, network
 from wherefrom.errors import InputError
 from wherefrom.spectra import HessianSplit, class_means, judge, spectrum_report, split_hessian
 

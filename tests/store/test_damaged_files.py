@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import wherefrom
-from problems import N, labels, normal, tanh_mlp
+from tests.problems import N, labels, normal, tanh_mlp
 from wherefrom import Scores, load_scores, save_scores
 from wherefrom.errors import StoreError
 from wherefrom.geometry.monitor_file import MonitorFile, read_records

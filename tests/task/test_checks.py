@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from problems import attention_tokens, labels, mlp, normal, seeded, tanh_mlp
-from support import as_a_user
+from tests.problems import attention_tokens, labels, mlp, normal, seeded, tanh_mlp
+from tests.support import as_a_user
 from wherefrom import Influence
 from wherefrom.errors import BatchDependenceError, InputError, NonFiniteError
 from wherefrom.losses import CustomLoss

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from problems import labels, normal
+from tests.problems import labels, normal
 from wherefrom.errors import InputError, NonFiniteError
 from wherefrom.task import Examples
 

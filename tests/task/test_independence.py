@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from problems import labels, normal, seeded
+from tests.problems import labels, normal, seeded
 from wherefrom import Influence
 from wherefrom.errors import BatchDependenceError
 from wherefrom.task import Objective, check_batch_independence

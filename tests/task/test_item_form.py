@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from problems import labels, normal, seeded
+from tests.problems import labels, normal, seeded
 from wherefrom import Influence
 from wherefrom.errors import InputError
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from problems import normal, seeded
+from tests.problems import normal, seeded
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.task import Examples

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from problems import labels, normal, seeded
+from tests.problems import labels, normal, seeded
 from wherefrom import CrossEntropy, Influence, SquaredError
 from wherefrom.errors import InputError
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from problems import PROBLEMS, TiedAutoencoder, mlp, normal, seeded, tanh_mlp
-from support import as_a_user
+from tests.problems import PROBLEMS, TiedAutoencoder, mlp, normal, seeded, tanh_mlp
+from tests.support import as_a_user
 from wherefrom import Influence
 from wherefrom.errors import InputError, NonFiniteError
 from wherefrom.task import ParameterSet

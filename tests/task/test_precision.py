@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from problems import labels, mlp, normal, seeded
+from tests.problems import labels, mlp, normal, seeded
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.influence import compute_scores, compute_self_scores

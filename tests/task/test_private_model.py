@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from problems import labels, normal, seeded
-from support import Plain, cross_entropy
+from tests.problems import labels, normal, seeded
+from tests.support import Plain, cross_entropy
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.task import Objective

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.func import hessian, jacrev
 
-from problems import mlp, tanh_mlp
-from support import as_a_user
+from tests.problems import mlp, tanh_mlp
+from tests.support import as_a_user
 from wherefrom.errors import InputError, NonFiniteError
 from wherefrom.task import CustomRegulariser, Objective, ParameterSet, WeightDecay
 from wherefrom.testing import check_operator

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from problems import labels, mlp, normal, seeded
+from tests.problems import labels, mlp, normal, seeded
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.task.unchanged import Unchanged

@@ -11,9 +11,8 @@ import spectral
 import torch
 from curvlinops import HessianLinearOperator, hutchinson_trace, hutchpp_trace, xtrace
 from curvlinops.papyan2020traces.spectrum import fast_lanczos
-from scipy.sparse.linalg import eigsh
-
 from problems import Problem
+from scipy.sparse.linalg import eigsh
 
 
 class _Counted(HessianLinearOperator):

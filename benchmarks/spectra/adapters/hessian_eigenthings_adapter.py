@@ -8,7 +8,6 @@ import spectral
 import torch
 from hessian_eigenthings import HessianOperator, lanczos, spectral_density, trace
 from hessian_eigenthings.loss_fns import supervised_loss
-
 from problems import Problem
 
 

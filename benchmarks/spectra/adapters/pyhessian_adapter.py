@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import spectral
 import torch
-
 from problems import Problem
 
 # The package's attribute of this name is the class.

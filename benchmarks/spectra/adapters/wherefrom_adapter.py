@@ -6,9 +6,9 @@ from typing import Any
 
 import spectral
 import torch
+from problems import Problem
 
 import wherefrom
-from problems import Problem
 from wherefrom.curvature import HessianOperator
 from wherefrom.gradients import GradientEngine
 from wherefrom.linalg import estimate_trace, extreme_eigenpairs, spectral_density
