@@ -176,7 +176,7 @@ def measure(setting: Setting) -> dict[str, Any]:
         return {**row, "refused": type(error).__name__, "why": str(error)[:200]}
     true = reference(setting, model, train, queries)
     error = (scores.values.double() - true).abs()
-    bound, estimate = scores.bound.double(), scores.estimate.double()
+    bound, estimate = scores.bound.double(), scores.error.double()
     tiny = 1e-300
     ratio = (estimate.clamp(min=tiny) / error.clamp(min=tiny)).flatten()
     return {

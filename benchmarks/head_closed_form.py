@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 import wherefrom
-from wherefrom.geometry import gradient_split, head_against_network
 from wherefrom.gradients import engine
 from wherefrom.influence import head_scores
+from wherefrom.studies.geometry import gradient_split, head_against_network
 
 # n, q, d, c
 SIZES = ((1000, 20, 32, 10), (2000, 50, 64, 10), (4000, 50, 128, 10))
@@ -222,7 +222,7 @@ def share(folder: Path | None) -> None:
                 damping=damping,
                 progress=False,
             ).fit()
-            found = head_against_network(fitted.fitted, queries)
+            found = head_against_network(fitted, queries)
             low, rank, high = found.rank_correlation.quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
             p, head = fitted.objective.p, sum(value.numel() for value in model[-1].parameters())
             overlap, signs = (100 * float(values.median()) for values in (found.overlap, found.same_sign))

@@ -83,7 +83,7 @@ def row(scores: wherefrom.Scores, true: Tensor, shown: int) -> dict[str, float]:
         pick.scatter_(1, torch.cat([order[:, :shown], order[:, -shown:]], 1), True)
     else:
         pick = torch.ones_like(error, dtype=torch.bool)
-    error, bound, estimate = error[pick], scores.bound[pick].double(), scores.estimate[pick].double()
+    error, bound, estimate = error[pick], scores.bound[pick].double(), scores.error[pick].double()
     ratio = estimate / error
     return {
         "relative_error": float(error.norm() / true[pick].norm()),

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from wherefrom.curvature import choose_curvature
-from wherefrom.geometry import input_gradient_penalty, jacobian_penalty, parameter_gradient_penalty
 from wherefrom.gradients import GradientEngine
 from wherefrom.linalg import lanczos_spectrum
+from wherefrom.studies.geometry import input_gradient_penalty, jacobian_penalty, parameter_gradient_penalty
 from wherefrom.task import Objective
 
 RATE = 0.1

@@ -15,7 +15,7 @@ import torch
 from idx_images import available
 from torch import nn
 
-from wherefrom.geometry import Monitor, plot_monitor, read_monitor
+from wherefrom.studies.geometry import Monitor, plot_monitor, read_monitor
 
 
 def train(name: str, data, out: Path, steps: int, every: int) -> None:

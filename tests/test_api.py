@@ -34,7 +34,7 @@ def test_from_model_to_scores_in_a_few_lines():
     assert (len(scores), scores.n_train) == (4, 60)
     assert influence.minimum.verdict == "minimum"
     assert len(influence.self_scores()) == 60
-    assert influence.parameters([0, 1]).shape == (2, 51)
+    assert influence.parameter_influence([0, 1]).shape == (2, 51)
 
 
 def test_fit_comes_first():

@@ -14,18 +14,17 @@ FLOORS = [
     {"plain_text", "progress", "memory", "store"},
     {"linalg", "losses"},
     {"task"},
-    {"layers", "projections"},
+    {"layers"},
     {"gradients"},
     {"curvature"},
     {"solvers"},
-    {"contraction"},
     {"influence", "integrations"},
     {"evaluation", "testing"},
     {"interventions"},
-    {"attack", "labels", "slices", "spectra", "geometry"},
+    {"studies"},
     {"report"},
     {"api"},
-    {"cli", "demo", "__main__", "__init__"},
+    {"cli", "__main__", "__init__"},
 ]
 FLOOR = {"errors": -2, "arguments": -1, "names": -1, "percentages": -1} | {
     name: number for number, names in enumerate(FLOORS) for name in names

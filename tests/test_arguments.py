@@ -107,7 +107,7 @@ METHODS = [
     ("k", (*NO_WHOLE, 0), lambda i, q, s, r, v: i.relabel_scores(q).largest(0, v)),
     ("query", (*NO_WHOLE, -1, 5), lambda i, q, s, r, v: i.relabel_scores(q).largest(v)),
     ("clusters", (2.5, True, "2", 1, 25), lambda i, q, s, r, v: i.harmful_groups(q, clusters=v)),
-    ("seed", NO_WHOLE, lambda i, q, s, r, v: i.harmful_groups(q, seed=v)),
+    ("seed", [v for v in NO_WHOLE if v is not None], lambda i, q, s, r, v: i.harmful_groups(q, seed=v)),
     ("k", (*NO_WHOLE, 0), lambda i, q, s, r, v: i.slices(q, [0] * 24).harmful(k=v)),
     ("top", (*NO_WHOLE, 0), lambda i, q, s, r, v: i.report("page.html", q, s, top=v)),
     ("top", (*NO_WHOLE, 0), lambda i, q, s, r, v: i.spectrum(top=v)),

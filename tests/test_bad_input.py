@@ -145,7 +145,7 @@ def test_an_indefinite_hessian_and_the_damping_that_repairs_it(solver):
     repaired = {**indefinite(), "damping": caught.value.damping}
     assert bool(torch.isfinite(fit(**repaired, solver=CG(rtol=1e-3)).scores(data()).values).all())
     auto = fit(**{**indefinite(), "damping": "auto"}, solver=CG(rtol=1e-3))
-    assert auto.fitted.damping.value > -caught.value.eigenvalue
+    assert auto.damping.value > -caught.value.eigenvalue
 
 
 def test_lissa_that_diverges():
@@ -175,7 +175,7 @@ def test_out_of_memory_while_solving(monkeypatch):
     def exhausted(rhs):
         return torch.empty(10**15)  # the allocator's own failure
 
-    monkeypatch.setattr(fitted.fitted.prepared, "solve", exhausted)
+    monkeypatch.setattr(fitted.prepared, "solve", exhausted)
     with pytest.raises(OutOfMemoryError, match=r"while solving for a block of queries\. Lower memory="):
         fitted.scores(data())
 
@@ -231,7 +231,7 @@ def test_questions_that_cannot_be_answered():
     with pytest.raises(InputError, match="refine=-1"):
         fitted.scores(data(), refine=-1)
     with pytest.raises(InputError, match="30 is outside the training set"):
-        fitted.parameters([30])
+        fitted.parameter_influence([30])
     regression = fit(train=(data()[0], data()[0][:, :3]), loss="squared_error")
     with pytest.raises(UnsupportedError, match=r"measurement='margin' needs class scores"):
         regression.scores((data()[0], data()[0][:, :3]), "margin")

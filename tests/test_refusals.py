@@ -52,7 +52,7 @@ def test_the_hessian_of_weight_normalisation_is_refused_and_its_ggn_is_right():
     train = (normal(20, 5), labels(20))
     with pytest.raises(UnsupportedError, match="weight normalisation"):
         Influence(model, train, loss="cross_entropy", curvature="hessian", damping=1.0).fit()
-    assert Influence(model, train, loss="cross_entropy", damping=1.0).fit().fitted.curvature.name == "ggn"
+    assert Influence(model, train, loss="cross_entropy", damping=1.0).fit().curvature.name == "ggn"
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")

@@ -64,13 +64,13 @@ def test_threads_get_what_one_thread_gets(build, solver):
     queries = [(X[i : i + 3], Y[i : i + 3]) for i in range(4)]
     expected = [made.scores(q).values for q in queries]
     own = made.self_scores().values
-    moved = made.parameters([0, 5])
+    moved = made.parameter_influence([0, 5])
     for _ in range(2):
         found = together(
             [
                 *[lambda q=q: made.scores(q).values for q in queries],
                 lambda: made.self_scores().values,
-                lambda: made.parameters([0, 5]),
+                lambda: made.parameter_influence([0, 5]),
             ]
         )
         for one, other in zip(found, [*expected, own, moved]):

@@ -18,7 +18,7 @@ import many_sets
 import numpy as np
 import torch
 
-from wherefrom.labels import LabelAudit, WrongCount, average_precision
+from wherefrom.studies.labels import LabelAudit, WrongCount, average_precision
 
 RESAMPLED = 100
 MODEL_ONLY = ("loss", "margin", "left_out_loss", "left_out_margin", "self_influence")

@@ -11,7 +11,7 @@ from noisy_labels import TASKS, LabelTask
 from torch import Tensor, nn
 
 from wherefrom import EKFAC, FullBatch, Influence
-from wherefrom.labels import LabelAudit, label_signals
+from wherefrom.studies.labels import LabelAudit, label_signals
 
 FOLDS = 5
 
@@ -110,7 +110,7 @@ def signals(setting: Setting, task: LabelTask, model: nn.Module) -> LabelAudit:
         solver=EKFAC() if setting.hidden else "exact",
         progress=False,
     ).fit()
-    return label_signals(influence.fitted, (_tensor(task.x_validation), torch.from_numpy(task.y_validation)))
+    return label_signals(influence, (_tensor(task.x_validation), torch.from_numpy(task.y_validation)))
 
 
 def _tensor(values: np.ndarray) -> Tensor:

@@ -30,9 +30,9 @@ import tables
 from noisy_labels import LabelTask
 from progress import Progress
 
-from wherefrom.labels import Disagreement, auroc, average_precision, found_fraction
-from wherefrom.labels.combine import default_ranking
-from wherefrom.labels.disagreement import mean_confidence
+from wherefrom.studies.labels import Disagreement, auroc, average_precision, found_fraction
+from wherefrom.studies.labels.combine import default_ranking
+from wherefrom.studies.labels.disagreement import mean_confidence
 
 ADAPTER = Path(__file__).with_name("cleanlab_adapter.py")
 BOOTSTRAPS = 200

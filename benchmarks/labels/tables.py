@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wherefrom.labels.evaluation import SHARES
+from wherefrom.studies.labels.evaluation import SHARES
 
 _SHARES = tuple(str(share) for share in SHARES)
 # Rankings in the order of the table; the others are in results.json.

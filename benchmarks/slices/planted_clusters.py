@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import wherefrom
-from wherefrom.slices.tree import build_tree, cut, prune
+from wherefrom.studies.slices.tree import build_tree, cut, prune
 
 SIZES, SEEDS, LANDMARKS = (12, 30, 70), (0, 1, 2, 3), 64
 # Random wrong labels, the digit planted, the label it gets, whether a network reads them.
@@ -67,13 +67,13 @@ class Case:
 
     def products(self, directions: torch.Tensor) -> np.ndarray:
         """Training gradients with these directions, `(n, k)`."""
-        train = self.influence.fitted.train_gradients
+        train = self.influence.train_gradients
         return torch.cat([inner for _, inner, _ in train.products(directions)]).double().numpy()
 
     def kernel(self) -> np.ndarray:
         """The influence of training examples on each other, as features: whitened gradients in the span of 64
         landmarks (Williams & Seeger 2001)."""
-        fitted = self.influence.fitted
+        fitted = self.influence
         landmarks = torch.arange(0, 1000, 1000 // LANDMARKS)[:LANDMARKS]
         between = self.products(fitted.solve(fitted.train_gradients.rows(landmarks).T).x)
         values, vectors = np.linalg.eigh(between[landmarks.numpy()])
@@ -88,7 +88,7 @@ class Case:
     def sketch(self) -> np.ndarray:
         """Projected gradients."""
         generator = torch.Generator().manual_seed(0)
-        p = self.influence.fitted.objective.p
+        p = self.influence.objective.p
         made = torch.randn(p, LANDMARKS, generator=generator, dtype=torch.float64)
         return self.products(made / LANDMARKS**0.5)
 

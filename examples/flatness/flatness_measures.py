@@ -8,9 +8,9 @@ import torch
 from small_images import ImageSet
 
 from wherefrom.curvature import choose_curvature
-from wherefrom.geometry import jacobian_penalty
 from wherefrom.gradients import GradientEngine
 from wherefrom.linalg import estimate_trace, extreme_eigenpairs, spectral_density
+from wherefrom.studies.geometry import jacobian_penalty
 from wherefrom.task import Objective
 
 DAMPING = 1e-3  # of the effective dimension

@@ -151,7 +151,7 @@ def rare(
     }, shown
 
 
-def _harm_ratio(table: wherefrom.slices.GroupInfluence, group: str) -> float:
+def _harm_ratio(table: wherefrom.studies.slices.GroupInfluence, group: str) -> float:
     """Harm per training example of the group's people, relative to that of all others."""
     shares = table.share_of_harm[:, 0] / table.share_of_train
     own, other = table.train.number(group), table.train.number(ELSEWHERE)

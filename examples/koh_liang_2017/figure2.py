@@ -80,8 +80,8 @@ def experiment(
         table = scores(optimum.weights, train, asked, loss="cross_entropy", alpha=ALPHA, solver=solver)
         seconds[name] = time.perf_counter() - started
         predicted[name] = np.asarray(table.values)[0] / problem.n
-        if table.estimate is not None:
-            estimates[name] = np.asarray(table.estimate)[0] / problem.n
+        if table.error is not None:
+            estimates[name] = np.asarray(table.error)[0] / problem.n
 
     removed = np.argsort(-np.abs(predicted["exact"]), kind="stable")[: settings.removals]
     say(f"retraining without each of {len(removed)} examples")

@@ -23,7 +23,7 @@ from counts import at_least
 from experiment import Row, parser, require_data, run, say, show, write
 from image_attack import Head, Method, Task, flipped_share, head_on, one_by_one, refitted, task_of, together
 
-from wherefrom.attack import PoisonedQuery
+from wherefrom.studies.attack import PoisonedQuery
 
 PAPER = {"1": 0.57, "2": 0.77, "10": 590 / 591}
 PAPER_TOGETHER = 16  # of 30

@@ -14,8 +14,8 @@ from cifar_pair import Pair
 from experiment import say
 
 import wherefrom
-from wherefrom.attack import AttackResult, Budget, PoisonedQuery, audit_poisoning
 from wherefrom.losses import Logistic
+from wherefrom.studies.attack import AttackResult, Budget, PoisonedQuery, audit_poisoning
 
 BUDGET = Budget.grey_levels(0.5)
 
@@ -94,7 +94,7 @@ def one_by_one(
                 break
             say(f"{len(left)} test images, {k} edited" + ("" if candidates is None else ", one class of two"))
             audit = audit_poisoning(
-                head.influence.fitted,
+                head.influence,
                 _data(task.pair.test.take(left)),
                 budget=BUDGET,
                 edits=(k,),

@@ -81,7 +81,7 @@ class Problem:
 
     def product_seconds(self, sizes: Sequence[int], rounds: int = 5) -> dict[int, float]:
         """CPU time of one of the library's own products with all columns, by examples in the batch."""
-        operator = self.influence.fitted.curvature.operator
+        operator = self.influence.curvature.operator
         found = {}
         for size in sizes:
             part = operator.sampled(torch.arange(self.n)[torch.arange(size) % self.n])
@@ -112,7 +112,7 @@ def prepare(
         solver=wherefrom.Exact(),
         progress=False,
     ).fit()
-    fitted = influence.fitted
+    fitted = influence
     (factored,), decay = split_diagonal(fitted.curvature.operator)
     if not isinstance(factored, FactoredOperator):
         raise TypeError(f"{name}: the curvature is a {type(factored).__name__}, which has no factors to keep")

@@ -5,8 +5,8 @@ and `verify` proves it by retraining.
 """
 
 from wherefrom.api import Influence, from_sklearn
-from wherefrom.attack import Budget
 from wherefrom.evaluation import FullBatch, Verification
+from wherefrom.gradients.projections import Gaussian, LoGra, Rademacher, SparseJL
 from wherefrom.influence import Measurement, MinimumCheck, Scores, SelfScores, load_scores, save_scores
 from wherefrom.interventions import Change, Intervention, Outcome
 from wherefrom.losses import (
@@ -20,7 +20,6 @@ from wherefrom.losses import (
     SmoothHinge,
     SquaredError,
 )
-from wherefrom.projections import Gaussian, LoGra, Rademacher, SparseJL
 from wherefrom.solvers import (
     CG,
     EKFAC,
@@ -37,6 +36,7 @@ from wherefrom.solvers import (
     Projected,
     RelativeDamping,
 )
+from wherefrom.studies.attack import Budget
 
 __version__ = "0.1.0"
 __all__ = [

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import as_a_user
-from wherefrom.attack import Budget
 from wherefrom.errors import InputError
+from wherefrom.studies.attack import Budget
 
 NORMS = st.sampled_from(["linf", "l2"])
 SEEDS = st.integers(0, 10_000)

@@ -9,16 +9,16 @@ from torch import nn
 from tests.attack.attack_problems import data, head, plain_head
 from tests.support import Plain, half_square, logistic, seeded
 from wherefrom import Influence
-from wherefrom.attack.budget import Budget
-from wherefrom.attack.choose import choose_examples
-from wherefrom.attack.features import FeatureReader
-from wherefrom.attack.head import Edited, HeadProblem, empty_edits, head_obstacle
-from wherefrom.attack.head_attack import HeadAttack
-from wherefrom.attack.newton import has_optimum, refit, solve_damped
 from wherefrom.errors import ConvergenceError, UnsupportedError
 from wherefrom.influence import input_influence
 from wherefrom.influence.continuous_input import find_input
 from wherefrom.linalg import batched_cg
+from wherefrom.studies.attack.budget import Budget
+from wherefrom.studies.attack.choose import choose_examples
+from wherefrom.studies.attack.features import FeatureReader
+from wherefrom.studies.attack.head import Edited, HeadProblem, empty_edits, head_obstacle
+from wherefrom.studies.attack.head_attack import HeadAttack
+from wherefrom.studies.attack.newton import has_optimum, refit, solve_damped
 
 
 def some_edits(problem: HeadProblem, seed: int = 0) -> tuple[Edited, list[torch.Tensor]]:
@@ -37,7 +37,7 @@ def some_edits(problem: HeadProblem, seed: int = 0) -> tuple[Edited, list[torch.
 
 
 def test_objective_gradient_and_products_equal_the_dense_ones():
-    problem = HeadProblem(head().fitted)
+    problem = HeadProblem(head())
     edited, inputs = some_edits(problem)
     generator = torch.Generator().manual_seed(1)
     columns = torch.randn(75, 3, generator=generator, dtype=torch.float64)
@@ -55,7 +55,7 @@ def test_objective_gradient_and_products_equal_the_dense_ones():
 
 
 def test_refitted_heads_are_the_optima_of_the_edited_training_sets():
-    problem = HeadProblem(head().fitted)
+    problem = HeadProblem(head())
     edited, inputs = some_edits(problem)
     for start in (problem.start.expand(3, -1, -1), torch.zeros(3, *problem.start.shape).double()):
         fit = refit(problem, start, edited, tolerance=1e-8)
@@ -75,7 +75,7 @@ def test_damped_systems_are_solved_each_with_its_own_matrix():
         damping=0.05,
         progress=False,
     ).fit()
-    problem = HeadProblem(influence.fitted)
+    problem = HeadProblem(influence)
     edited, inputs = some_edits(problem)
     heads = problem.start.expand(3, -1, -1)
     rhs = torch.randn(3, *problem.start.shape, generator=torch.Generator().manual_seed(2)).double()
@@ -93,7 +93,7 @@ def test_a_solver_that_cannot_precondition_is_done_without():
     influence = Influence(
         head().objective.model, data(60), loss="cross_entropy", weight_decay=1e-3, solver="cg", progress=False
     ).fit()
-    problem = HeadProblem(influence.fitted)
+    problem = HeadProblem(influence)
     edited, inputs = some_edits(problem)
     fit = refit(problem, problem.start.expand(3, -1, -1), edited, tolerance=1e-6)
     assert bool(fit.converged.all())
@@ -113,7 +113,7 @@ def test_other_losses_and_heads(kind, bias):
         (2.0 * (y > 0) - 1).double() if kind == "logistic" else torch.stack([y == 0, y == 1], 1).double()
     )
     influence = Influence(model, (x, targets), loss=kind, weight_decay=0.01, progress=False).fit()
-    problem = HeadProblem(influence.fitted)
+    problem = HeadProblem(influence)
     changed = x.clone()
     changed[[2, 9]] *= 0.5
     reader = FeatureReader(problem, find_input(problem.objective))
@@ -135,7 +135,7 @@ def test_separable_classes_without_weight_decay_do_not_converge():
     x, y = data(40)
     model = seeded(lambda: nn.Linear(64, 3))
     influence = Influence(model, (x, y), loss="cross_entropy", damping=0.1, progress=False).fit()
-    problem = HeadProblem(influence.fitted)
+    problem = HeadProblem(influence)
     none = empty_edits(problem, 1)
     fit = refit(problem, problem.start[None], none, tolerance=1e-3)
     assert not bool(has_optimum(problem, fit.heads, none)[0])
@@ -150,7 +150,7 @@ def test_squared_error_has_an_optimum_without_weight_decay():
     influence = Influence(
         model, (x[:, 20:26], targets), loss="squared_error", damping=1e-3, progress=False
     ).fit()
-    problem = HeadProblem(influence.fitted)
+    problem = HeadProblem(influence)
     none = empty_edits(problem, 1)
     fit = refit(problem, problem.start[None], none, tolerance=1e-6)
     assert bool(fit.converged[0] & has_optimum(problem, fit.heads, none)[0])
@@ -170,10 +170,10 @@ def test_conjugate_gradients_stop_at_a_direction_without_curvature():
 @pytest.mark.parametrize("budget", [Budget(0.1), Budget(0.1, "l2")], ids=["linf", "l2"])
 def test_the_chosen_examples_are_those_of_largest_input_influence(budget, shortlist):
     influence = head()
-    problem = HeadProblem(influence.fitted)
+    problem = HeadProblem(influence)
     reader = FeatureReader(problem, find_input(problem.objective))
     queries = data(4, start=200)
-    found = input_influence(influence.fitted, queries, mean=False)
+    found = input_influence(influence, queries, mean=False)
     heads = problem.start.expand(4, -1, -1)
     gradients = plain_head().gradients((frozen_features(queries[0]), queries[1]))
     solved = problem.to_heads(torch.linalg.solve(plain_head().hessian(), gradients.T))
@@ -214,20 +214,16 @@ def test_what_is_no_head_is_named():
     x, y = data(30)
     network = seeded(lambda: nn.Sequential(nn.Linear(64, 4), nn.Tanh(), nn.Linear(4, 3)))
     options = {"damping": 0.1, "curvature": "ggn", "progress": False}
-    fitted = Influence(network, (x, y), loss="cross_entropy", **options).fit().fitted
+    fitted = Influence(network, (x, y), loss="cross_entropy", **options).fit()
     assert "not those of one final linear layer" in head_obstacle(fitted)
     with pytest.raises(UnsupportedError, match="no linear head to attack"):
         HeadProblem(fitted)
-    fitted = (
-        Influence(
-            network,
-            (x, y),
-            loss="cross_entropy",
-            parameters="2",
-            regulariser=lambda p: sum(v.square().sum() for v in p.values()),
-            **options,
-        )
-        .fit()
-        .fitted
-    )
+    fitted = Influence(
+        network,
+        (x, y),
+        loss="cross_entropy",
+        parameters="2",
+        regulariser=lambda p: sum(v.square().sum() for v in p.values()),
+        **options,
+    ).fit()
     assert "regulariser" in head_obstacle(fitted)

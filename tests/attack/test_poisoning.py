@@ -11,8 +11,8 @@ import torch
 
 from tests.attack.attack_problems import data, head, plain_head
 from tests.support import as_a_user
-from wherefrom.attack import Budget, PoisoningAudit, audit_poisoning, run_attack
 from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.studies.attack import Budget, PoisoningAudit, audit_poisoning, run_attack
 
 BUDGET = Budget(0.25, low=0.0, high=1.0)
 
@@ -23,7 +23,7 @@ def queries():
 
 @functools.lru_cache
 def audited() -> PoisoningAudit:
-    return audit_poisoning(head().fitted, queries(), budget=BUDGET, edits=(4, 1), steps=6, shortlist=None)
+    return audit_poisoning(head(), queries(), budget=BUDGET, edits=(4, 1), steps=6, shortlist=None)
 
 
 def test_more_edits_flip_more_and_the_shares_add_up():
@@ -66,15 +66,15 @@ def test_attacks_together_are_the_attacks_one_by_one():
     audit = audited()
     for entry in audit.queries[:4]:
         single = tuple(part[entry.query : entry.query + 1] for part in queries())
-        alone = run_attack(head().fitted, data(60), single, budget=BUDGET, edits=entry.edits, steps=6)
+        alone = run_attack(head(), single, budget=BUDGET, edits=entry.edits, steps=6)
         assert alone.index.tolist() == entry.index
         assert bool(alone.flips) == entry.flipped
 
 
 def test_small_blocks_change_nothing(monkeypatch):
-    monkeypatch.setattr("wherefrom.attack.head_attack._MOST_ATTACKS", 3)
+    monkeypatch.setattr("wherefrom.studies.attack.head_attack._MOST_ATTACKS", 3)
     first = tuple(part[:10] for part in queries())
-    again = audit_poisoning(head().fitted, first, budget=BUDGET, edits=(1,), steps=6, shortlist=None)
+    again = audit_poisoning(head(), first, budget=BUDGET, edits=(1,), steps=6, shortlist=None)
     known = {entry.query: entry for entry in audited().queries}
     for entry in again.queries:
         whole = known[entry.query]
@@ -84,15 +84,13 @@ def test_small_blocks_change_nothing(monkeypatch):
 
 
 def test_a_shortlist_finds_what_all_candidates_do():
-    short = audit_poisoning(
-        head().fitted, queries(), budget=BUDGET, edits=(1, 4), steps=6, shortlist=8, keep=0
-    )
+    short = audit_poisoning(head(), queries(), budget=BUDGET, edits=(1, 4), steps=6, shortlist=8, keep=0)
     assert abs(short.share(4) - audited().share(4)) <= 0.1
     assert all(entry.original is None for entry in short.queries)
 
 
 def test_retrainings_that_do_not_converge_are_left_out(monkeypatch):
-    from wherefrom.attack import head_attack
+    from wherefrom.studies.attack import head_attack
 
     real = head_attack.refit
 
@@ -103,7 +101,7 @@ def test_retrainings_that_do_not_converge_are_left_out(monkeypatch):
         return fit
 
     monkeypatch.setattr(head_attack, "refit", refit)
-    audit = audit_poisoning(head().fitted, queries(), budget=BUDGET, edits=(1,), steps=2, shortlist=None)
+    audit = audit_poisoning(head(), queries(), budget=BUDGET, edits=(1,), steps=2, shortlist=None)
     assert audit.not_converged == [audit.attacked[0]]
     assert audit.share(1) == len(audit.flipped(1)) / (len(audit.attacked) - 1)
     assert "1 retraining did not converge" in audit.words
@@ -120,7 +118,7 @@ def test_bad_requests_are_refused():
             ({"budget": 0}, "radius=0"),
         ]:
             with pytest.raises(InputError, match=message):
-                audit_poisoning(head().fitted, queries(), **{"budget": BUDGET, **options})
+                audit_poisoning(head(), queries(), **{"budget": BUDGET, **options})
         with pytest.raises(InputError, match="edits=2: expected one of 1, 4"):
             audited().share(2)
 
@@ -129,10 +127,10 @@ def test_only_heads_are_audited():
     from test_run_attack import network
 
     with pytest.raises(UnsupportedError, match="no linear head to attack"):
-        audit_poisoning(network()[0].fitted, queries(), budget=BUDGET)
+        audit_poisoning(network()[0], queries(), budget=BUDGET)
 
 
 def test_nothing_flipped_is_said():
-    audit = audit_poisoning(head().fitted, queries(), budget=1e-9, edits=(1,), steps=1)
+    audit = audit_poisoning(head(), queries(), budget=1e-9, edits=(1,), steps=1)
     assert audit.share(1) == 0 and math.isnan(audit.others_changed)
     assert "flip 0 % with 1" in audit.words

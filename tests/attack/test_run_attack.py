@@ -13,9 +13,9 @@ from torch.utils.data import Dataset, TensorDataset
 from tests.attack.attack_problems import ALPHA, OPTIONS, data, frozen_network, head, plain_head, recipe
 from tests.support import as_a_user, seeded
 from wherefrom import FullBatch, Influence
-from wherefrom.attack import AttackResult, Budget, run_attack
 from wherefrom.errors import ConvergenceError, InputError, UnsupportedError
 from wherefrom.influence import input_influence
+from wherefrom.studies.attack import AttackResult, Budget, run_attack
 
 BUDGET = Budget(0.25, low=0.0, high=1.0)
 
@@ -37,7 +37,7 @@ def undecided() -> tuple[Tensor, Tensor]:
 def attack(queries=None, **options) -> AttackResult:
     influence = options.pop("influence", None) or head()
     options = {"budget": BUDGET, "steps": 6, **options}
-    return run_attack(influence.fitted, options.pop("train", data(60)), queries or undecided(), **options)
+    return run_attack(influence, queries or undecided(), **options)
 
 
 def test_one_edited_example_flips_a_query_and_retraining_from_scratch_agrees():
@@ -71,7 +71,7 @@ def test_one_edited_example_flips_a_query_and_retraining_from_scratch_agrees():
 def test_the_loss_rises_step_by_step_and_the_first_step_follows_the_input_influence():
     found = attack(steps=1, step_size=0.01, edits=2)
     queries = (undecided()[0][:4], undecided()[1][:4])
-    influence = input_influence(head().fitted, queries)
+    influence = input_influence(head(), queries)
     index = influence.top(2, order=1)
     assert found.index.tolist() == index
     original = data(60)[0][index]
@@ -150,7 +150,7 @@ def test_the_edited_training_set_keeps_the_users_form(form):
     train = forms[form]
     queries = undecided() if form != "dict" else {"input": undecided()[0], "labels": undecided()[1]}
     influence = Influence(model, train, progress=False, **OPTIONS).fit()
-    found = run_attack(influence.fitted, train, queries, budget=BUDGET, edits=3, steps=3)
+    found = run_attack(influence, queries, budget=BUDGET, edits=3, steps=3)
     i = int(found.index[0])
     if form == "dict":
         stored = found.train["input"][i]
@@ -180,7 +180,6 @@ def test_a_network_is_attacked_with_its_recipe(refit_every):
     found = attack(
         undecided(),
         influence=influence,
-        train=data(40),
         recipe=own,
         edits=4,
         steps=4,
@@ -224,13 +223,14 @@ def test_a_retraining_that_does_not_converge_is_reported_and_counts_nowhere():
 def test_a_head_whose_optimum_is_out_of_reach_is_reported(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
-            "wherefrom.attack.retrain.has_optimum", lambda problem, heads, edited: heads[:, 0, 0] > 1e9
+            "wherefrom.studies.attack.retrain.has_optimum",
+            lambda problem, heads, edited: heads[:, 0, 0] > 1e9,
         )
         found = attack(steps=1)
     assert found.seeds == () and "no optimum of the head was found" in found.failed[0]
-    monkeypatch.setattr("wherefrom.attack.newton._MOST_NEWTON", 0)
-    monkeypatch.setattr("wherefrom.attack.head_attack.TOLERANCE", 1e-12)
-    monkeypatch.setattr("wherefrom.attack.newton._ROUNDING", 0.0)
+    monkeypatch.setattr("wherefrom.studies.attack.newton._MOST_NEWTON", 0)
+    monkeypatch.setattr("wherefrom.studies.attack.head_attack.TOLERANCE", 1e-12)
+    monkeypatch.setattr("wherefrom.studies.attack.newton._ROUNDING", 0.0)
     with pytest.raises(ConvergenceError, match="no optimum of the head"):
         attack(steps=1)
 
@@ -270,7 +270,7 @@ def test_queries_that_are_all_mispredicted_are_refused():
 
 def test_a_network_without_a_recipe_is_refused():
     with pytest.raises(InputError, match=r"recipe= is needed.*not those of one final linear layer"):
-        attack(influence=network()[0], train=data(40))
+        attack(influence=network()[0])
 
 
 def test_tokens_are_not_continuous():
@@ -279,7 +279,7 @@ def test_tokens_are_not_continuous():
     train = tokens, torch.randint(3, (30,), generator=torch.Generator().manual_seed(1))
     influence = Influence(model, train, parameters="2", progress=False, **OPTIONS).fit()
     with pytest.raises(InputError, match="no continuous input"):
-        run_attack(influence.fitted, train, train, budget=0.1)
+        run_attack(influence, train, budget=0.1)
 
 
 def test_regression_has_no_class_to_flip():
@@ -292,7 +292,7 @@ def test_regression_has_no_class_to_flip():
         progress=False,
     ).fit()
     with pytest.raises(UnsupportedError, match="predicts no single class"):
-        run_attack(influence.fitted, (x, x[:, :1]), (x[:2], x[:2, :1]), budget=0.1)
+        run_attack(influence, (x[:2], x[:2, :1]), budget=0.1)
 
 
 def test_what_a_collate_function_computes_cannot_be_written_back():
@@ -306,12 +306,12 @@ def test_what_a_collate_function_computes_cannot_be_written_back():
     influence = Influence(model, train, collate=halved, progress=False, **OPTIONS).fit()
     queries = (0.5 * undecided()[0], undecided()[1])
     with pytest.raises(InputError, match="move what the collate function computes into the data set"):
-        run_attack(influence.fitted, train, queries, budget=BUDGET, steps=1)
+        run_attack(influence, queries, budget=BUDGET, steps=1)
 
 
 def test_a_recipe_of_another_architecture_is_refused():
     influence, _ = network()
     with pytest.raises(InputError, match="another architecture"):
-        attack(influence=influence, train=data(40), recipe=lambda train, seed: nn.Linear(64, 3), steps=1)
+        attack(influence=influence, recipe=lambda train, seed: nn.Linear(64, 3), steps=1)
     with pytest.raises(InputError, match="returned a str"):
-        attack(influence=influence, train=data(40), recipe=lambda train, seed: "model", steps=1)
+        attack(influence=influence, recipe=lambda train, seed: "model", steps=1)

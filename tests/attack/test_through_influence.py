@@ -10,8 +10,8 @@ from torch import nn
 
 from tests.attack.attack_problems import OPTIONS, data, frozen_network, recipe
 from wherefrom import FullBatch, Influence
-from wherefrom.attack import Budget
 from wherefrom.influence import input_influence
+from wherefrom.studies.attack import Budget
 
 BUDGET = Budget(0.25, low=0.0, high=1.0)
 
@@ -37,7 +37,7 @@ def test_finished_retrainings_are_kept(tmp_path):
 def test_inputs_and_tokens():
     influence = Influence(frozen_network(), data(60), progress=False, **OPTIONS).fit()
     found = influence.input_influence(right(), examples=[4])
-    torch.testing.assert_close(found.values, input_influence(influence.fitted, right(), examples=[4]).values)
+    torch.testing.assert_close(found.values, input_influence(influence, right(), examples=[4]).values)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Embedding(6, 3), nn.Flatten(), nn.Linear(6, 2)).double()

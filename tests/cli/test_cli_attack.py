@@ -85,7 +85,9 @@ def test_the_default_budget_keeps_the_picture_and_may_flip_nothing(tmp_path):
 
 
 def test_a_norm_beside_a_whole_budget_is_refused(tmp_path):
-    text = HEAD + "from wherefrom.attack import Budget\nattack = {'budget': Budget(0.1), 'steps': 2}\n"
+    text = (
+        HEAD + "from wherefrom.studies.attack import Budget\nattack = {'budget': Budget(0.1), 'steps': 2}\n"
+    )
     result = attack(tmp_path, text, "--norm", "l2")
     assert result.exit_code == 2
     assert "beside it norm would be ignored" in " ".join(result.stderr.replace("│", " ").split())
@@ -180,7 +182,8 @@ def test_bad_options_are_refused(tmp_path, options, message):
         (HEAD + 'attack = {"levels": "many"}\n', "levels='many': expected a whole number"),
         (HEAD + 'attack = {"step_size": "small"}\n', "step_size='small': expected a number above 0"),
         (
-            HEAD + 'from wherefrom.attack import Budget\nattack = {"budget": Budget(0.1), "low": 0.0}\n',
+            HEAD
+            + 'from wherefrom.studies.attack import Budget\nattack = {"budget": Budget(0.1), "low": 0.0}\n',
             "beside it low would be ignored",
         ),
         (NETWORK + "recipe = None\n", "recipe= is needed to retrain this model for an attack"),

@@ -195,7 +195,7 @@ def test_everything_goes_through_the_one_console_and_the_one_table_writer():
                 r"(?<!Plain)Console\((?!Console\))|typer\.echo\(f?.*error|\bprint\(", _code(text)
             ), name
         assert "to_csv" not in text and "csv.writer" not in text, name
-        if name not in ("store/files.py", "geometry/monitor_file.py"):
+        if name not in ("store/files.py", "studies/geometry/monitor_file.py"):
             assert not re.search(r"\.write_(text|bytes)\(|open\([^)]*[\"'][wax]b?[\"']", text), name
 
 

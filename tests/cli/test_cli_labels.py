@@ -14,7 +14,7 @@ from wherefrom.cli.labels import LabelsOptions, run_labels
 from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
-from wherefrom.labels import PROPOSALS_RIGHT
+from wherefrom.studies.labels import PROPOSALS_RIGHT
 
 FLIPPED = (
     TABLE.replace(

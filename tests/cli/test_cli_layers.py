@@ -89,7 +89,7 @@ def test_the_scores_are_those_of_the_library(audited):
 def test_a_bound_that_is_not_known_is_an_empty_cell(audited):
     out, _ = audited
     rows = table(out / "scores.csv")
-    assert rows and all(row["bound"] == "" and float(row["estimate"]) >= 0 for row in rows)
+    assert rows and all(row["bound"] == "" and float(row["error"]) >= 0 for row in rows)
 
 
 def test_retrainings_are_kept_for_any_solver(audited):
@@ -118,7 +118,7 @@ def test_without_probes_the_error_reads_as_not_measured(tmp_path):
     said = audit(file, "--out", tmp_path / "out", "--remove", 0, "--queries", 2)
     assert "Not measured" in said and "unknown" in said and "∞" not in said
     assert summary(tmp_path / "out")["scores"]["distance"] is None
-    assert {row["estimate"] for row in table(tmp_path / "out" / "scores.csv")} == {""}
+    assert {row["error"] for row in table(tmp_path / "out" / "scores.csv")} == {""}
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "± unknown" in html and "∞" not in html
 

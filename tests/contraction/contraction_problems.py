@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.contraction.blocks import matrix
-from wherefrom.contraction import GradientSource
 from wherefrom.curvature import choose_curvature
 from wherefrom.curvature.kronecker import (
     BlockInverse,
@@ -22,6 +21,7 @@ from wherefrom.curvature.kronecker import (
 )
 from wherefrom.gradients import GradientEngine, LayerGradients
 from wherefrom.losses import CrossEntropy
+from wherefrom.solvers.contraction import GradientSource
 from wherefrom.solvers.kronecker import data_term
 from wherefrom.task import Objective
 

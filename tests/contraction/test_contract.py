@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import wherefrom.contraction.run as running
+import wherefrom.solvers.contraction.run as running
 from tests.contraction.contraction_problems import NETWORKS, Contraction, contraction
-from wherefrom.contraction import BlockPlan, Plan, contract, plan_contraction
+from wherefrom.solvers.contraction import BlockPlan, Plan, contract, plan_contraction
 
 
 def run(case: Contraction, plan: Plan) -> Tensor:
@@ -94,7 +94,7 @@ def test_a_plan_that_misses_is_made_again_or_given_up(monkeypatch: pytest.Monkey
     def missed(plan: Plan, *_: object) -> Plan:
         return plan.measured(torch.tensor([1.0]), (1, 1))
 
-    monkeypatch.setattr("wherefrom.contraction.planner._EXPANSION_SECONDS", 0.0)
+    monkeypatch.setattr("wherefrom.solvers.contraction.planner._EXPANSION_SECONDS", 0.0)
     monkeypatch.setattr(running, "make_plan", recorded)
     monkeypatch.setattr(running, "_measured", missed)
     assert plan_of(case, 0.3).exact

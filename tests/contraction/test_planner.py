@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.contraction.blocks import Shape, make_inverse, outer_form
-from wherefrom.contraction import Plan
-from wherefrom.contraction import planner as planning
-from wherefrom.contraction.planner import BlockShape, make_plan
 from wherefrom.curvature.kronecker import BlockInverse
+from wherefrom.solvers.contraction import Plan
+from wherefrom.solvers.contraction import planner as planning
+from wherefrom.solvers.contraction.planner import BlockShape, make_plan
 
 
 def an_inverse(

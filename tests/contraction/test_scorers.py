@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.contraction.blocks import Case, Shape, outer_case, outer_form, shapes, token_case
-from wherefrom.contraction.low_rank_queries import LowRankQueryScorer, weighted_terms
-from wherefrom.contraction.scorers import BlockScorer, ExplicitScorer, ProductScorer
-from wherefrom.contraction.token_scorer import TokenScorer
 from wherefrom.layers.outer_products import rows_form
 from wherefrom.linalg import expand_inverse
+from wherefrom.solvers.contraction.low_rank_queries import LowRankQueryScorer, weighted_terms
+from wherefrom.solvers.contraction.scorers import BlockScorer, ExplicitScorer, ProductScorer
+from wherefrom.solvers.contraction.token_scorer import TokenScorer
 
 
 def scores(scorer: BlockScorer, case: Case, split: int) -> torch.Tensor:
@@ -50,7 +50,7 @@ def test_tokens(shape: Shape, split: int) -> None:
 
 
 def test_tokens_of_many_queries_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wherefrom.contraction.token_scorer.PIECE", 200)
+    monkeypatch.setattr("wherefrom.solvers.contraction.token_scorer.PIECE", 200)
     case = token_case(Shape(1, 5, 4, 6, 6, 20, 30, True, 0))
     close(scores(TokenScorer(case.inverse), case, 7), case.dense())
 

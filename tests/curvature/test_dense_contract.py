@@ -19,7 +19,7 @@ from wherefrom.linalg import DenseOperator, DiagonalOperator, LinearOperator, Re
 from wherefrom.solvers import InverseOperator
 from wherefrom.solvers.exact import _Inverse
 from wherefrom.solvers.low_rank import SplitOperator
-from wherefrom.task import TrainingData
+from wherefrom.task import Data
 
 N, LAMBDA = 12, 0.5
 
@@ -37,7 +37,7 @@ def small(dtype: torch.dtype) -> DenseOperator:
 
 
 def curvature(dtype: torch.dtype, name: str = "ggn") -> LinearOperator:
-    return fit(dtype, curvature=name, damping=5.0).fitted.curvature.data
+    return fit(dtype, curvature=name, damping=5.0).curvature.data
 
 
 def of_examples(dtype: torch.dtype) -> LinearOperator:
@@ -51,12 +51,12 @@ def regularised(dtype: torch.dtype) -> LinearOperator:
 
 
 def kronecker(dtype: torch.dtype) -> LinearOperator:
-    return fit(dtype, solver="ekfac").fitted.prepared.curvature.operator()
+    return fit(dtype, solver="ekfac").prepared.curvature.operator()
 
 
 def edited(dtype: torch.dtype) -> LinearOperator:
     made = fit(dtype)
-    return EditedObjective(made.fitted, TrainingData(made.train), remove([1, 2], N), "sum").curvature()
+    return EditedObjective(made, Data(made.train), remove([1, 2], N), "sum").curvature()
 
 
 TABLE: dict[str, Callable[[torch.dtype], LinearOperator]] = {

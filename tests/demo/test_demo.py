@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-import wherefrom.demo
+import wherefrom.cli.demo
+from wherefrom.cli.demo import digits_tasks
 from wherefrom.cli.main import app, run_demo
-from wherefrom.demo import digits_tasks
 
 SMALL = {"n_train": 300, "n_queries": 2, "hidden": 8, "softmax_removals": 4, "mlp_removals": 3}
 
@@ -56,7 +56,7 @@ def test_the_queries_are_misread_and_the_models_at_a_minimum():
 
 def test_the_command_keeps_the_threads_as_they_were(tmp_path, monkeypatch):
     small = digits_tasks(**SMALL)
-    monkeypatch.setattr(wherefrom.demo, "digits_tasks", lambda: small)
+    monkeypatch.setattr(wherefrom.cli.demo, "digits_tasks", lambda: small)
     before = torch.get_num_threads()
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output

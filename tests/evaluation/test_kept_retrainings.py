@@ -26,7 +26,7 @@ from wherefrom.influence import resolve_measurement
 def test_what_is_no_measurement_of_these_queries_is_refused(tmp_path, record, message):
     problem = tanh_mlp()
     options = {"damping": 1.0, "curvature": "ggn", "progress": False}
-    fitted = wherefrom.Influence(problem.model, problem.data, loss="cross_entropy", **options).fit().fitted
+    fitted = wherefrom.Influence(problem.model, problem.data, loss="cross_entropy", **options).fit()
     objective = fitted.objective
     examples = objective.read((normal(3, 4, seed=20), labels(3)), role="queries")
     measured = resolve_measurement("loss", objective.loss)
@@ -35,7 +35,7 @@ def test_what_is_no_measurement_of_these_queries_is_refused(tmp_path, record, me
         return problem.model
 
     def kept() -> Retraining:
-        return Retraining(fitted, recipe, examples, measured, tmp_path)
+        return Retraining(fitted.objective, recipe, examples, measured, tmp_path)
 
     expected = kept().baseline(problem.data, 0)
     assert np.array_equal(kept().baseline(problem.data, 0), expected)

@@ -79,8 +79,8 @@ def test_replicas_are_what_training_them_one_by_one_gives(kind):
     for _ in range(3):
         loss = (
             cross_entropy(model(x), y)
-            + 0.1 * wherefrom.geometry.parameter_gradient_penalty(model, "cross_entropy", x, y)
-            + 0.05 * wherefrom.geometry.input_gradient_penalty(model, "cross_entropy", x, y)
+            + 0.1 * wherefrom.studies.geometry.parameter_gradient_penalty(model, "cross_entropy", x, y)
+            + 0.05 * wherefrom.studies.geometry.input_gradient_penalty(model, "cross_entropy", x, y)
         )
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():

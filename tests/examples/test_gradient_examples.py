@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 import gradient_penalties
 import training_monitor
 
-from wherefrom.geometry import read_monitor
+from wherefrom.studies.geometry import read_monitor
 
 
 @pytest.fixture(autouse=True)

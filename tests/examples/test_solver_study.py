@@ -27,7 +27,7 @@ def problem() -> study_problems.Problem:
 
 
 def test_kept_rows_are_the_library_s_curvature(problem):
-    operator = problem.influence.fitted.curvature.operator
+    operator = problem.influence.curvature.operator
     torch.testing.assert_close(problem.curvature.to_dense(), operator.to_dense(), rtol=1e-9, atol=1e-10)
     indices = torch.tensor([3, 3, 17, 40])
     torch.testing.assert_close(

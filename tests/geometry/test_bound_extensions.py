@@ -10,7 +10,7 @@ from torch.func import jacrev
 
 from tests.geometry.geometry_problems import labels, normal
 from tests.support import seeded
-from wherefrom.geometry import gradient_bounds
+from wherefrom.studies.geometry import gradient_bounds
 from wherefrom.task import Objective
 
 ROUNDING = 1 + 1e-9

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tests.geometry.geometry_problems import ACTIVATIONS, dense_sides, labels, normal, random_mlp
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.geometry import gradient_bounds
 from wherefrom.losses import SquaredError
+from wherefrom.studies.geometry import gradient_bounds
 from wherefrom.task import Objective
 
 ROUNDING = 1 + 1e-9
@@ -107,7 +107,7 @@ def test_batches_do_not_matter_and_starts_hardly(monkeypatch):
     net = random_mlp([6, 9, 4], "gelu", seed=2)
     x, y = normal(10, 6), labels(10, 4)
     together = gradient_bounds(objective(net, x, y))
-    monkeypatch.setattr("wherefrom.geometry.bounds._MOST_EXAMPLES", 3)
+    monkeypatch.setattr("wherefrom.studies.geometry.bounds._MOST_EXAMPLES", 3)
     apart = gradient_bounds(objective(net, x, y), seed=7)
     torch.testing.assert_close(together.left, apart.left, rtol=1e-8, atol=0)
     torch.testing.assert_close(together.right, apart.right)

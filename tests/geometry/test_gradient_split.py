@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.geometry.gradient_split import gradient_split
 from wherefrom.losses import FeatureDistance
+from wherefrom.studies.geometry.gradient_split import gradient_split
 from wherefrom.task import Objective
 
 N = 7

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from wherefrom import Influence
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.geometry.head_share import compare_scores, head_against_network
 from wherefrom.influence import FitOptions
+from wherefrom.studies.geometry.head_share import compare_scores, head_against_network
 
 N, Q = 40, 5
 
@@ -37,7 +37,7 @@ QUERIES = (normal(Q, 4, seed=1), torch.arange(Q) % 3)
 def test_both_sets_of_scores_are_those_of_influence():
     model = network()
     whole = fitted(model)
-    found = head_against_network(whole.fitted, QUERIES, k=4)
+    found = head_against_network(whole, QUERIES, k=4)
     head = fitted(model, parameters="2")
     torch.testing.assert_close(found.network.values, whole.scores(QUERIES).values)
     torch.testing.assert_close(found.head.values, head.scores(QUERIES).values)
@@ -77,22 +77,22 @@ def test_opposite_rankings_are_said_to_be_no_stand_in():
 
 def test_the_heads_options_can_be_given_and_default_to_the_networks_damping():
     whole = fitted(network())
-    assert head_against_network(whole.fitted, QUERIES).head.settings["damping"] == 0.1
+    assert head_against_network(whole, QUERIES).head.settings["damping"] == 0.1
     options = FitOptions(damping=0.7, progress=False)
-    assert head_against_network(whole.fitted, QUERIES, options=options).head.settings["damping"] == 0.7
+    assert head_against_network(whole, QUERIES, options=options).head.settings["damping"] == 0.7
     layers = fitted(network(), damping="auto", solver="ekfac")
-    assert head_against_network(layers.fitted, QUERIES).head.settings["damping_reason"] != "as given"
+    assert head_against_network(layers, QUERIES).head.settings["damping_reason"] != "as given"
 
 
 def test_refusals():
     whole = fitted(network())
     for k in (0, N + 1):
         with pytest.raises(InputError, match=f"k={k}: expected 1 … {N}"):
-            head_against_network(whole.fitted, QUERIES, k=k)
+            head_against_network(whole, QUERIES, k=k)
     with pytest.raises(InputError, match="studies the head only"):
-        head_against_network(fitted(network(), parameters="2").fitted, QUERIES)
+        head_against_network(fitted(network(), parameters="2"), QUERIES)
     with pytest.raises(UnsupportedError, match="does not end in a linear layer"):
-        head_against_network(fitted(network().append(nn.Tanh())).fitted, QUERIES)
+        head_against_network(fitted(network().append(nn.Tanh())), QUERIES)
     scores = whole.scores(QUERIES)
     with pytest.raises(InputError, match="expected the same queries"):
         compare_scores(whole.scores((QUERIES[0][:2], QUERIES[1][:2])), scores)

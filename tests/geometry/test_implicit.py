@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wherefrom.errors import DivergenceError, InputError
-from wherefrom.geometry import (
+from wherefrom.studies.geometry import (
     flow_errors,
     gradient_descent,
     gradient_flow,

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from wherefrom.errors import UnsupportedError
-from wherefrom.geometry import lightning_monitor
-from wherefrom.geometry.monitor_file import read_records
+from wherefrom.studies.geometry import lightning_monitor
+from wherefrom.studies.geometry.monitor_file import read_records
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from wherefrom.errors import InputError, StoreError
-from wherefrom.geometry import Monitor, plot_monitor, read_monitor
-from wherefrom.geometry.monitor import _random_states_kept
 from wherefrom.store.sealed import seal
+from wherefrom.studies.geometry import Monitor, plot_monitor, read_monitor
+from wherefrom.studies.geometry.monitor import _random_states_kept
 
 pytest.importorskip("pandas")
 

@@ -12,8 +12,8 @@ from torch.func import jacrev
 from tests.geometry.geometry_problems import labels, margins, normal, random_mlp
 from tests.support import as_a_user
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.geometry import geometric_complexity, gradient_norms
 from wherefrom.losses import SquaredError
+from wherefrom.studies.geometry import geometric_complexity, gradient_norms
 from wherefrom.task import Objective
 
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, grad, jacrev, vmap
 
 from wherefrom.errors import BatchDependenceError, InputError, NonFiniteError, UnsupportedError
-from wherefrom.geometry import (
+from wherefrom.studies.geometry import (
     input_gradient_penalty,
     jacobian_penalty,
     modified_loss,

@@ -23,9 +23,9 @@ from tests.gradients.custom_functions import (
 from tests.problems import labels, normal
 from wherefrom.curvature import choose_curvature
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.geometry import geometric_complexity, gradient_bounds, gradient_norms
 from wherefrom.gradients import ExampleGradients, GradientEngine
 from wherefrom.losses import CustomLoss
+from wherefrom.studies.geometry import geometric_complexity, gradient_bounds, gradient_norms
 from wherefrom.task import Objective
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
@@ -437,7 +437,7 @@ def test_straight_through_layers_may_lie_before_what_is_studied():
     train = (normal(N, 4), labels(N))
     model = nn.Sequential(*seeded(lambda: net(StraightThrough.apply)), nn.Tanh(), nn.Linear(3, 3)).double()
     arguments = {"loss": "cross_entropy", "damping": 0.5, "progress": False}
-    assert wherefrom.Influence(model, train, parameters=["2.*", "4.*"], **arguments).fit().fitted.engine
+    assert wherefrom.Influence(model, train, parameters=["2.*", "4.*"], **arguments).fit().engine
 
 
 def detached_weight(f: Tensor, y: Tensor) -> Tensor:

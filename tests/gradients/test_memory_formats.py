@@ -162,7 +162,7 @@ def test_what_is_built_on_scores_takes_channels_last_images():
     close(
         other.geometric_complexity().value * torch.ones(1), plain.geometric_complexity().value * torch.ones(1)
     )
-    close(other.parameters([0, 3]), plain.parameters([0, 3]))
+    close(other.parameter_influence([0, 3]), plain.parameter_influence([0, 3]))
     x, y = normal(N, 3, 4, 4), labels(N)
     plain, other = (
         fit("images", x, y, "exact"),
@@ -188,9 +188,9 @@ def test_penalties_take_channels_last_images():
         torch.manual_seed(0)
         model = images().double().eval().to(memory_format=form)
         penalties = [
-            wherefrom.geometry.input_gradient_penalty(model, "cross_entropy", z, y),
-            wherefrom.geometry.parameter_gradient_penalty(model, "cross_entropy", z, y),
-            wherefrom.geometry.jacobian_penalty(model, z, None),
+            wherefrom.studies.geometry.input_gradient_penalty(model, "cross_entropy", z, y),
+            wherefrom.studies.geometry.parameter_gradient_penalty(model, "cross_entropy", z, y),
+            wherefrom.studies.geometry.jacobian_penalty(model, z, None),
         ]
         sum(penalties).backward()
         slopes = torch.cat([value.grad.reshape(-1) for value in model.parameters()])

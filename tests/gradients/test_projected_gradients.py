@@ -10,7 +10,7 @@ from tests.problems import PROBLEMS, attention_tokens, convolution, labels, mlp,
 from wherefrom.errors import InputError, NonFiniteError, OutOfMemoryError
 from wherefrom.gradients import GradientEngine, LayerGradients, projected
 from wherefrom.gradients.projected import project_gradients
-from wherefrom.projections import Gaussian, LoGra, Rademacher, SparseJL
+from wherefrom.gradients.projections import Gaussian, LoGra, Rademacher, SparseJL
 from wherefrom.task import Objective
 
 TOLERANCE = {"atol": 1e-11, "rtol": 1e-9}

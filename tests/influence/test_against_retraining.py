@@ -59,7 +59,7 @@ def test_the_upweighting_derivative_is_minus_the_score():
 def test_parameters_move_as_predicted():
     plain = convex()
     influence = fit(plain, damping=0.0)
-    rows = influence.parameters([7, 3])
+    rows = influence.parameter_influence([7, 3])
     assert rows.shape == (2, plain.p)
     weights = torch.full((plain.n,), 1 / plain.n, dtype=torch.float64)
     epsilon = 1e-5
@@ -71,16 +71,16 @@ def test_parameters_move_as_predicted():
 def test_parameters_take_indices_of_any_kind_and_examples_of_any_form():
     plain = convex()
     influence = fit(plain)
-    rows = influence.parameters([7, 3])
+    rows = influence.parameter_influence([7, 3])
     for same in (
         torch.tensor([7, 3]),
         np.array([7, 3]),
         [np.int64(7), np.int64(3)],
         (plain.x[[7, 3]], plain.y[[7, 3]]),
     ):
-        torch.testing.assert_close(influence.parameters(same), rows)
-    torch.testing.assert_close(influence.parameters(7), rows[:1])
-    torch.testing.assert_close(influence.parameters(np.int64(3)), rows[1:])
+        torch.testing.assert_close(influence.parameter_influence(same), rows)
+    torch.testing.assert_close(influence.parameter_influence(7), rows[:1])
+    torch.testing.assert_close(influence.parameter_influence(np.int64(3)), rows[1:])
 
 
 def test_leave_one_out_of_ridge_regression_with_the_leverage():
@@ -146,5 +146,5 @@ def test_the_gauss_newton_influence_is_the_linear_response_of_the_proximal_bregm
     derivative = (response(1) - response(-1)) / (2 * epsilon)
     influence = fit(plain, curvature="ggn", damping=damping, weight_decay=0.0)
     torch.testing.assert_close(
-        influence.parameters([i])[0], derivative, rtol=0, atol=1e-5 * float(derivative.norm())
+        influence.parameter_influence([i])[0], derivative, rtol=0, atol=1e-5 * float(derivative.norm())
     )

@@ -97,11 +97,11 @@ def test_a_token_damping_is_part_of_the_error(solver):
     scores = fitted.scores(tuple(part[:20] for part in data))
     error = (scores.values - rows[:20] @ torch.linalg.solve(hessian, rows.T)).abs()
     assert bool((error <= scores.bound).all())
-    assert 0.2 < float((scores.estimate / error.clamp(min=1e-300)).median()) < 5
+    assert 0.2 < float((scores.error / error.clamp(min=1e-300)).median()) < 5
     own = fitted.self_scores()
     missed = (own.values - (rows * torch.linalg.solve(hessian, rows.T).T).sum(1)).abs()
     assert bool((missed <= own.bound).all())
-    assert 0.2 < float((own.estimate / missed.clamp(min=1e-300)).median()) < 5
+    assert 0.2 < float((own.error / missed.clamp(min=1e-300)).median()) < 5
 
 
 @pytest.mark.parametrize("damping", [1e-3, 0.1, 10.0])

@@ -60,7 +60,7 @@ def test_a_well_fitted_softmax_regression(dtype):
     scores, true = fitted_well(dtype)
     error = (scores.values.double() - true).abs()
     assert bool((error <= scores.bound).all()) and scores.bound_proven
-    assert 1 / 5 < float((scores.estimate / error.clamp(min=1e-300)).median()) < 5
+    assert 1 / 5 < float((scores.error / error.clamp(min=1e-300)).median()) < 5
     assert float(error.norm() / true.norm()) < 300 * torch.finfo(dtype).eps
 
 

@@ -66,7 +66,7 @@ def test_rows_equal_the_dense_mixed_derivative(build):
     damping = 0.01
     influence = fit(plain, curvature=curvature, damping=damping, solver="exact")
     matrix = (plain.ggn() if build is not convex else plain.hessian()) + damping * torch.eye(plain.p).double()
-    found = input_influence(influence.fitted, data, examples=[7, 0, 21], mean=False, batch_size=2)
+    found = input_influence(influence, data, examples=[7, 0, 21], mean=False, batch_size=2)
     assert found.values.shape == (4, 3, *plain.x.shape[1:]) and found.converged
     for column, i in enumerate((7, 0, 21)):
         torch.testing.assert_close(
@@ -76,8 +76,8 @@ def test_rows_equal_the_dense_mixed_derivative(build):
 
 def test_the_mean_over_queries_is_the_mean_of_the_rows():
     influence = fit(convex())
-    rows = input_influence(influence.fitted, queries(), mean=False)
-    mean = input_influence(influence.fitted, queries())
+    rows = input_influence(influence, queries(), mean=False)
+    mean = input_influence(influence, queries())
     assert mean.values.shape == (1, 80, 16)
     torch.testing.assert_close(mean.values[0], rows.values.mean(0), rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(mean.norm(1)[0], mean.values[0].abs().sum(1))
@@ -89,12 +89,12 @@ def test_it_is_the_derivative_of_minus_the_score():
     example."""
     plain = convex()
     influence = fit(plain)
-    found = input_influence(influence.fitted, queries(), examples=[3], mean=False)
+    found = input_influence(influence, queries(), examples=[3], mean=False)
     step = 1e-5 * normal(16)
     ends = []
     for sign in (1, -1):
         # The gradient of an edited example, by asking for its parameters' influence −C⁻¹g.
-        moved = influence.parameters((plain.x[3:4] + sign * step, plain.y[3:4]))[0]
+        moved = influence.parameter_influence((plain.x[3:4] + sign * step, plain.y[3:4]))[0]
         ends.append(-plain.gradients(queries()) @ -moved)
     torch.testing.assert_close((ends[0] - ends[1]) / 2, found.values[:, 0] @ step, rtol=1e-6, atol=1e-12)
 
@@ -102,7 +102,7 @@ def test_it_is_the_derivative_of_minus_the_score():
 def test_retraining_with_an_edited_example_changes_the_loss_as_predicted():
     plain = convex()
     influence = fit(plain)
-    found = input_influence(influence.fitted, queries(), mean=False)
+    found = input_influence(influence, queries(), mean=False)
     i = found.top(1)[0]
     before = plain.losses(plain.theta, queries())
     errors = []
@@ -132,7 +132,7 @@ def test_a_head_on_frozen_features_is_differentiated_through_the_whole_model():
     influence = Influence(
         model, data, loss="cross_entropy", weight_decay=0.02, damping=0.0, progress=False
     ).fit()
-    found = input_influence(influence.fitted, queries(), examples=[5], mean=False)
+    found = input_influence(influence, queries(), examples=[5], mean=False)
     step = 1e-5 * normal(16)
     solved = torch.linalg.solve(
         frozen.hessian(), frozen.gradients((model[:2](queries()[0]).detach(), queries()[1])).T
@@ -148,13 +148,13 @@ def test_one_of_several_inputs_is_chosen_by_its_key():
     problem = dict_with_logits()
     objective = Influence(problem.model, problem.data, loss=problem.loss, damping=0.1, progress=False).fit()
     with pytest.raises(InputError, match=r"2 floating-point inputs.*input="):
-        input_influence(objective.fitted, problem.data)
-    found = input_influence(objective.fitted, problem.data, input="shift", examples=[0, 1])
+        input_influence(objective, problem.data)
+    found = input_influence(objective, problem.data, input="shift", examples=[0, 1])
     assert found.values.shape == (1, 2, 3)
     with pytest.raises(InputError, match="input='colour' names nothing"):
-        input_influence(objective.fitted, problem.data, input="colour")
+        input_influence(objective, problem.data, input="colour")
     with pytest.raises(InputError, match="input='labels' is int64"):
-        input_influence(objective.fitted, problem.data, input="labels")
+        input_influence(objective, problem.data, input="labels")
 
 
 class Bag(nn.Module):
@@ -178,23 +178,23 @@ def sentences() -> tuple[nn.Module, tuple[Tensor, Tensor], Influence]:
 
 def test_embeddings_stand_in_for_tokens():
     model, data, influence = sentences()
-    found = input_influence(influence.fitted, data, embedding="embed", examples=[2, 3], mean=False)
+    found = input_influence(influence, data, embedding="embed", examples=[2, 3], mean=False)
     assert found.values.shape == (20, 2, 5, 4)
-    by_module = input_influence(influence.fitted, data, embedding=model.embed, examples=[2, 3], mean=False)
+    by_module = input_influence(influence, data, embedding=model.embed, examples=[2, 3], mean=False)
     torch.testing.assert_close(found.values, by_module.values)
     # Differences of −sᵀg with the embeddings' output moved by hand.
     step = 1e-5 * normal(5, 4)
-    solved = -influence.parameters(data)  # C⁻¹ g of every example, its loss the measurement
+    solved = -influence.parameter_influence(data)  # C⁻¹ g of every example, its loss the measurement
 
     def products(sign: float) -> Tensor:
         # The copy that runs: hooks on the user's own model come too late to change a score.
         own = influence.objective.model.embed
         handle = own.register_forward_hook(lambda _, __, made: made + sign * step)
         try:
-            moved = influence.parameters((data[0][2:3], data[1][2:3]))[0]
+            moved = influence.parameter_influence((data[0][2:3], data[1][2:3]))[0]
         finally:
             handle.remove()
-        operator = influence.fitted.prepared.operator
+        operator = influence.prepared.operator
         return solved @ operator.matmat(moved[:, None])[:, 0]
 
     torch.testing.assert_close(
@@ -205,10 +205,10 @@ def test_embeddings_stand_in_for_tokens():
 def test_token_replacements_are_scored_exactly():
     _, data, influence = sentences()
     asked = (data[0][:3], data[1][:3])
-    found = token_replacements(influence.fitted, 6, asked, embedding="embed", top=4, rescore=1000)
+    found = token_replacements(influence, 6, asked, embedding="embed", top=4, rescore=1000)
     assert found.considered == 5 * 7 and len(found) == 4  # 8 words, one of them in place
-    operator = influence.fitted.prepared.operator
-    gradient = -operator.matmat(influence.parameters(asked).T).mean(1)
+    operator = influence.prepared.operator
+    gradient = -operator.matmat(influence.parameter_influence(asked).T).mean(1)
     every = []
     for position in range(5):
         for token in range(1, 9):
@@ -217,15 +217,15 @@ def test_token_replacements_are_scored_exactly():
             edited = data[0][6:7].clone()
             edited[0, position] = token
             pair = torch.cat([edited, data[0][6:7]]), data[1][6:7].repeat(2)
-            moved = influence.parameters(pair)  # −C⁻¹g
+            moved = influence.parameter_influence(pair)  # −C⁻¹g
             every.append((float(gradient @ (moved[0] - moved[1])) / 20, position, token))
     every.sort(key=lambda entry: -abs(entry[0]))
     for row, (value, position, token) in zip(found, every):
         assert (row["position"], row["token"]) == (position, token)
         assert row["exact"] == pytest.approx(value, rel=1e-6)
         assert row["original"] == int(data[0][6, position])
-    raised = token_replacements(influence.fitted, 6, asked, embedding="embed", direction="raise", top=1)
-    lowered = token_replacements(influence.fitted, 6, asked, embedding="embed", direction="lower", top=1)
+    raised = token_replacements(influence, 6, asked, embedding="embed", direction="raise", top=1)
+    lowered = token_replacements(influence, 6, asked, embedding="embed", direction="lower", top=1)
     assert float(raised.exact[0]) == pytest.approx(max(value for value, _, _ in every), rel=1e-6)
     assert float(lowered.exact[0]) == pytest.approx(min(value for value, _, _ in every), rel=1e-6)
 
@@ -241,19 +241,17 @@ def test_first_order_is_exact_for_a_loss_linear_in_the_embedding():
     ).fit()
     example = int((data[0] == 6).any(1).nonzero()[0, 0])
     at = int((data[0][example] == 6).nonzero()[0, 0])
-    found = token_replacements(
-        influence.fitted, example, data, embedding="embed", candidates=[5], positions=[at]
-    )
+    found = token_replacements(influence, example, data, embedding="embed", candidates=[5], positions=[at])
     assert float(found.first_order[0]) == pytest.approx(float(found.exact[0]), rel=1e-4)
 
 
 def test_bad_requests_are_refused():
     plain = convex()
-    influence = fit(plain).fitted
+    influence = fit(plain)
     _, data, sentence = sentences()
     with as_a_user():
         with pytest.raises(InputError, match=r"no continuous input.*int64.*embedding="):
-            input_influence(sentence.fitted, data)
+            input_influence(sentence, data)
         with pytest.raises(InputError, match="80 is outside"):
             input_influence(influence, queries(), examples=[80])
         with pytest.raises(InputError, match="indices is empty"):
@@ -265,9 +263,9 @@ def test_bad_requests_are_refused():
         with pytest.raises(InputError, match="both input= and embedding="):
             input_influence(influence, queries(), input=0, embedding="embed")
         with pytest.raises(InputError, match="no module of the model"):
-            input_influence(sentence.fitted, data, embedding="words")
+            input_influence(sentence, data, embedding="words")
         with pytest.raises(InputError, match="not part of the model"):
-            input_influence(sentence.fitted, data, embedding=nn.Embedding(9, 4))
+            input_influence(sentence, data, embedding=nn.Embedding(9, 4))
         with pytest.raises(InputError, match=r"change has shape \(2, 16\)"):
             input_influence(influence, queries(), examples=[1]).predicted_change(torch.zeros(2, 16).double())
 
@@ -286,7 +284,7 @@ def test_bad_requests_are_refused():
 def test_bad_token_requests_are_refused(options, message):
     _, data, influence = sentences()
     with as_a_user(), pytest.raises(InputError, match=message):
-        token_replacements(influence.fitted, 0, data, **{"embedding": "embed", **options})
+        token_replacements(influence, 0, data, **{"embedding": "embed", **options})
 
 
 def test_attention_is_differentiated_twice():
@@ -296,5 +294,5 @@ def test_attention_is_differentiated_twice():
     influence = Influence(
         model, data, loss="cross_entropy", curvature="ggn", damping=0.1, progress=False
     ).fit()
-    found = input_influence(influence.fitted, data, embedding="embed")
+    found = input_influence(influence, data, embedding="embed")
     assert found.values.shape == (1, 6, 3, 4) and bool(torch.isfinite(found.values).all())

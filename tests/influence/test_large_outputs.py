@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import wherefrom
 from wherefrom.errors import OutOfMemoryError
-from wherefrom.projections import Rademacher
+from wherefrom.gradients.projections import Rademacher
 from wherefrom.solvers import Projected
 
 VOCABULARY, TOKENS, N = 150, 10, 16

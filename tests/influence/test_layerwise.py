@@ -109,7 +109,7 @@ def test_distance_is_that_from_the_full_curvature() -> None:
     assert scores.distance is not None
     assert 0.5 * true <= scores.distance <= 2 * true and true > 0.01
     # An expected error in proportion to each score, and a fiftieth of a typical one at least.
-    estimate, error = torch.as_tensor(scores.estimate), (values - full).abs()
+    estimate, error = torch.as_tensor(scores.error), (values - full).abs()
     assert float((error <= 3 * estimate).double().mean()) > 0.8
     assert 0.2 < float((estimate / error).median()) < 5
     sizes = values.square().mean(1, keepdim=True).sqrt()
@@ -128,18 +128,18 @@ def test_one_linear_layer_is_close_to_the_full_curvature() -> None:
     far = fitted(problem, wherefrom.Identity()).scores(problem.data)
     assert near is not None and near < 0.3
     # The identity is a baseline, not an approximation: nothing is said of its error.
-    assert bool(torch.isinf(torch.as_tensor(far.estimate)).all())
+    assert bool(torch.isinf(torch.as_tensor(far.error)).all())
 
 
 def test_without_probes_nothing_is_said() -> None:
     scores = fitted(network(), SOLVERS["ekfac"]()).scores(queries())
-    assert bool(torch.isinf(torch.as_tensor(scores.estimate)).all())
+    assert bool(torch.isinf(torch.as_tensor(scores.error)).all())
     assert bool(torch.isnan(torch.as_tensor(scores.relative_residual)).all())
 
 
 def test_an_approximate_contraction_is_part_of_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     # On a network of this size an expansion saves less than it takes to fit.
-    monkeypatch.setattr("wherefrom.contraction.planner._EXPANSION_SECONDS", 0.0)
+    monkeypatch.setattr("wherefrom.solvers.contraction.planner._EXPANSION_SECONDS", 0.0)
     model = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 3)).double()
     x, y = normal(300, 40), labels(300)
     problem = Problem(model, (x, y), "cross_entropy", lambda m: m(x), lambda f: f.sum(1))
@@ -152,7 +152,7 @@ def test_an_approximate_contraction_is_part_of_the_estimate(monkeypatch: pytest.
     distance = rough.settings["distance"]
     even = math.hypot(0.02 * distance, plan["measured_error"])
     expected = torch.hypot(distance * values.abs(), even * sizes)
-    torch.testing.assert_close(torch.as_tensor(rough.estimate), expected, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(torch.as_tensor(rough.error), expected, rtol=1e-6, atol=0.0)
     off = torch.as_tensor(rough.values) - torch.as_tensor(exact.values)
     errors = off.norm(dim=1) / torch.as_tensor(exact.values).norm(dim=1)
     assert float(errors.square().mean().sqrt()) <= 0.3
@@ -250,7 +250,7 @@ def test_exact_blocks_have_a_coverage_but_no_plan() -> None:
 
 
 def _prepared(influence: wherefrom.Influence) -> PreparedBlocks:
-    prepared = influence.fitted.prepared
+    prepared = influence.prepared
     assert isinstance(prepared, PreparedBlocks)
     return prepared
 

@@ -84,12 +84,12 @@ def fit(shift: float = 0.0, **options):
 
 
 def test_trust_is_the_worst_of_what_is_known():
-    good = trust_of(fit().fitted)
+    good = trust_of(fit())
     assert good.level == "good" and good.minimum == "minimum" and "nothing was retrained" in good.words
-    layered = trust_of(fit(solver="ekfac").fitted)
+    layered = trust_of(fit(solver="ekfac"))
     assert layered.level == "fair" and "each layer" in layered.words
-    assert trust_of(fit(solver="identity").fitted).level == "poor"
-    assert trust_of(fit().fitted, converged=False).level == "poor"
+    assert trust_of(fit(solver="identity")).level == "poor"
+    assert trust_of(fit(), converged=False).level == "poor"
     assert worst("good", "poor", "fair") == "poor"
 
 
@@ -103,7 +103,7 @@ def test_trust_is_the_worst_of_what_is_known():
     ],
 )
 def test_retraining_decides_where_it_was_done(verdict, level, said):
-    found = trust_of(fit().fitted, retraining=verdict)
+    found = trust_of(fit(), retraining=verdict)
     assert found.level == level and said in found.words and found.as_dict()["retraining"] == verdict
 
 
@@ -116,7 +116,7 @@ def test_a_fit_that_is_no_minimum_bounds_every_sentence():
     influence = Influence(
         plain.model, (plain.x, plain.y), loss="cross_entropy", weight_decay=0.05, progress=False
     ).fit()
-    trust = trust_of(influence.fitted)
+    trust = trust_of(influence)
     assert trust.minimum == "not a minimum" and trust.level == "poor"
     change = influence.remove([3]).change((plain.x[:4], plain.y[:4]), order="first")
     assert change.trust == trust and change.level == "poor"

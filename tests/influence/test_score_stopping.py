@@ -7,7 +7,7 @@ import torch
 
 import wherefrom
 from tests.problems import PROBLEMS
-from wherefrom.influence import FitOptions, FittedInfluence, compute_scores
+from wherefrom.influence import Fit, FitOptions, compute_scores
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_scores_that_settled_are_as_near_as_their_errors_say(preconditioner):
 
     def scores(solver: wherefrom.solvers.Solver) -> wherefrom.Scores:
         options = FitOptions(curvature="ggn", solver=solver, damping=0.05, progress=False)
-        return compute_scores(FittedInfluence(problem.objective(), options), queries)
+        return compute_scores(Fit(problem.objective(), options).fit(), queries)
 
     exact = scores(wherefrom.Exact())
     settled = scores(

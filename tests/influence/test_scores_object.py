@@ -20,7 +20,7 @@ VALUES = torch.tensor([[1.0, -2.0, 1.0, 0.5], [0.0, 3.0, -1.0, 3.0]])
 def scores(**changes) -> Scores:
     fields = {
         "values": VALUES,
-        "estimate": 0.01 * VALUES.abs(),
+        "error": 0.01 * VALUES.abs(),
         "bound": 0.1 * VALUES.abs(),
         "bound_proven": True,
         "converged": torch.tensor([True, True]),
@@ -81,7 +81,7 @@ def test_exports_hold_the_same_numbers():
     made = scores()
     np.testing.assert_array_equal(made.to_numpy(), VALUES.numpy())
     table = made.to_pandas()
-    assert list(table.columns) == ["query", "train", "score", "estimate", "bound", "predicted_change"]
+    assert list(table.columns) == ["query", "train", "score", "error", "bound", "predicted_change"]
     assert len(table) == 8
     assert float(table[(table["query"] == 1) & (table["train"] == 2)]["score"].iloc[0]) == -1.0
     cube = made.to_xarray()
@@ -106,7 +106,7 @@ INFINITE = torch.full_like(VALUES, float("inf"))
 
 def test_scores_without_a_bound_do_not_boast_of_convergence():
     probed = scores(
-        estimate=0.25 * VALUES.abs(),
+        error=0.25 * VALUES.abs(),
         bound=INFINITE,
         relative_residual=torch.tensor([22.0, 22.0]),
         settings={"solver": "ekfac", "distance": 0.25},
@@ -117,14 +117,14 @@ def test_scores_without_a_bound_do_not_boast_of_convergence():
 
 
 def test_a_large_expected_error_is_said_beside_the_residual():
-    rough = scores(estimate=0.3 * VALUES.abs(), relative_residual=torch.tensor([0.5, 3.8]))
+    rough = scores(error=0.3 * VALUES.abs(), relative_residual=torch.tensor([0.5, 3.8]))
     assert "expected error 30 % of the scores, worst relative residual 3.8e+00" in repr(rough)
     assert "converged" not in repr(rough)
 
 
 def test_errors_that_were_not_measured_read_so():
     made = scores(
-        estimate=INFINITE,
+        error=INFINITE,
         bound=INFINITE,
         relative_residual=torch.full((2,), float("nan")),
         settings={"solver": "identity", "distance": float("inf")},
@@ -137,14 +137,14 @@ def test_errors_that_were_not_measured_read_so():
     own = SelfScores(
         index=torch.arange(4),
         values=VALUES[0],
-        estimate=INFINITE[0],
+        error=INFINITE[0],
         bound=INFINITE[0],
         converged=torch.ones(4, dtype=torch.bool),
         reason="",
         settings={"solver": "identity"},
     )
     for frame in (made.to_pandas(), made.helpful(2).to_pandas(), own.to_pandas(), made.to_xarray()):
-        assert frame["estimate"].isnull().all() and frame["bound"].isnull().all()
+        assert frame["error"].isnull().all() and frame["bound"].isnull().all()
     assert ",inf" not in made.to_pandas().to_csv()
     assert "error not measured" in repr(own) and "converged" not in repr(own)
 
@@ -165,7 +165,7 @@ def test_scores_survive_a_file(tmp_path):
     made = scores(settings={"solver": "cg", "damping": 0.1, "solver_notes": {"scale": 2.0}})
     save_scores(made, tmp_path / "scores.safetensors")
     again = load_scores(tmp_path / "scores.safetensors")
-    for name in ("values", "estimate", "bound", "converged", "relative_residual"):
+    for name in ("values", "error", "bound", "converged", "relative_residual"):
         assert torch.equal(getattr(again, name), getattr(made, name))
     for name in ("bound_proven", "reason", "measurement", "higher_is_better", "settings"):
         assert getattr(again, name) == getattr(made, name)
@@ -190,8 +190,7 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path):
 def test_whole_files_that_hold_no_scores_are_refused(tmp_path):
     made = scores()
     tensors = {
-        name: getattr(made, name)
-        for name in ("values", "estimate", "bound", "converged", "relative_residual")
+        name: getattr(made, name) for name in ("values", "error", "bound", "converged", "relative_residual")
     }
     words = {"kind": "wherefrom-scores-2", "scores": json.dumps({"bound_proven": True, "reason": ""})}
     for change, kind, message in (
@@ -199,7 +198,7 @@ def test_whole_files_that_hold_no_scores_are_refused(tmp_path):
         ({"values": VALUES[0]}, None, "values is no matrix"),
         ({"bound": VALUES[:1]}, None, "bound has not the shape"),
         ({"converged": VALUES[:, 0]}, None, "converged is of dtype"),
-        ({"estimate": VALUES * float("nan")}, None, "estimate holds NaN"),
+        ({"error": VALUES * float("nan")}, None, "error holds NaN"),
         ({"values": INFINITE}, None, "values holds infinity"),
         ({}, None, "measurement is missing"),
     ):

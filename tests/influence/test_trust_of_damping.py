@@ -33,7 +33,7 @@ def _fitted(damping):
 def test_an_undamped_minimum_is_trusted():
     fitted = _fitted("auto")
     assert fitted.minimum.verdict == "minimum" and "damping" not in fitted.minimum.words
-    trust = trust_of(fitted.fitted)
+    trust = trust_of(fitted)
     assert trust.level == "good" and "damping" not in trust.words
 
 
@@ -42,5 +42,5 @@ def test_a_damped_one_is_trusted_less_and_says_so(damping):
     fitted = _fitted(damping)
     assert fitted.minimum.verdict == "minimum"
     assert f"less curvature than the damping {damping:.3g} held back" in fitted.minimum.words
-    trust = trust_of(fitted.fitted)
+    trust = trust_of(fitted)
     assert trust.level == "fair" and f"a damping of {damping:.2g} holds back" in trust.words

@@ -104,7 +104,7 @@ def test_ridge_is_exact_up_to_the_leverage():
         kept = np.arange(40) != i
         again = Ridge(alpha=2.0).fit(X[kept], y[kept])
         change = np.append(again.coef_ - fitted.coef_, again.intercept_ - fitted.intercept_)
-        predicted = -influence.parameters([i])[0].numpy() / 40
+        predicted = -influence.parameter_influence([i])[0].numpy() / 40
         np.testing.assert_allclose(predicted / (1 - leverage), change, rtol=1e-6, atol=1e-12)
 
 

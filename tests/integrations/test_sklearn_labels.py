@@ -84,7 +84,10 @@ def test_scores_and_changes_are_those_of_the_class_numbers(kind):
     for queries in forms(*at(data, QUERIES)):
         torch.testing.assert_close(influence.scores(queries).values, expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(
-        influence.parameters(at(data, QUERIES)), plain.parameters(at(numbers, QUERIES)), rtol=1e-9, atol=1e-12
+        influence.parameter_influence(at(data, QUERIES)),
+        plain.parameter_influence(at(numbers, QUERIES)),
+        rtol=1e-9,
+        atol=1e-12,
     )
     i, other = 3, next(int(j) for j in range(40) if data[1][j] != data[1][3])
     label, number = data[1][other], numbers[1][other]

@@ -13,8 +13,8 @@ from tests.interventions.edited_problems import KINDS, actual_change, convex, ed
 from tests.support import as_a_user, digits, seeded
 from wherefrom import FullBatch, Influence
 from wherefrom.errors import ConvergenceError, InputError, StoreError, UnsupportedError
-from wherefrom.interventions import edited_data
-from wherefrom.task import TrainingData
+from wherefrom.interventions import Intervention, edited_data
+from wherefrom.task import Data
 
 
 def recipe(reduction: str = "mean", **options) -> FullBatch:
@@ -132,7 +132,7 @@ def test_weights_of_the_ready_made_recipe():
     weights = torch.ones(plain.n, dtype=torch.float64)
     weights[4] = 0
     model = recipe()(train, 0, weights=weights)
-    left = recipe()(TrainingData(train).edited(drop=[4]), 0)
+    left = recipe()(Data(train).edited(drop=[4]), 0)
     torch.testing.assert_close(model.weight, left.weight, rtol=0, atol=1e-6)
     for bad, message in (
         (torch.ones(3), r"weights has shape \(3,\); expected \(90,\)"),
@@ -203,7 +203,7 @@ def test_edits_that_make_no_sense_are_refused(call, message):
     "call, error, message",
     [
         (lambda i: i.relabel([1], 3).change(queries()), InputError, r"edited examples.*3"),
-        (lambda i: i._intervention().change(queries()), InputError, "the intervention is empty"),
+        (lambda i: Intervention(i).change(queries()), InputError, "the intervention is empty"),
         (
             lambda i: i.remove((convex().y == 1).nonzero()[:, 0]).change(queries()),
             InputError,
@@ -250,7 +250,7 @@ def test_tokens_are_not_perturbed():
 def test_edited_data_keeps_weights_where_they_can_be_handed_on():
     plain = convex()
     made = fit(plain).upweight([2], 0.5).remove([0])
-    data, weights = edited_data(TrainingData((plain.x, plain.y)), made.edits, weighted=True)
+    data, weights = edited_data(Data((plain.x, plain.y)), made.edits, weighted=True)
     assert len(data[1]) == 89 and weights is not None and float(weights[1]) == 0.5
 
 

@@ -147,7 +147,7 @@ def test_newton_needs_no_more_than_first_order():
 def test_refits_are_the_optima_without_each_set(reduction):
     model, train, _, loss = linear_case("softmax")
     influence, _ = fitted(model, train, loss, reduction=reduction)
-    refits = LinearRefits(influence.fitted, reduction)
+    refits = LinearRefits(influence, reduction)
     kept = torch.ones(3, 70, dtype=torch.bool)
     for row, gone in enumerate([[0], [3, 5, 9], list(range(10, 30))]):
         kept[row, gone] = False

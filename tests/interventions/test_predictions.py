@@ -21,8 +21,9 @@ from tests.interventions.edited_problems import (
 from tests.support import Plain, digits
 from wherefrom import from_sklearn
 from wherefrom.integrations import as_examples
-from wherefrom.interventions import EditedObjective, upweight
-from wherefrom.task import TrainingData
+from wherefrom.interventions import EditedObjective
+from wherefrom.interventions.edits import upweight
+from wherefrom.task import Data
 
 BOTH = ["mean", "sum"]
 
@@ -131,9 +132,7 @@ def test_the_edited_gradient_and_curvature_are_those_of_dense_autograd():
         for reduction in BOTH:
             total = float(weights.sum()) if reduction == "mean" else plain.n
             changed = Plain(plain.model, plain.loss, (x, y), plain.decay)
-            objective = EditedObjective(
-                influence.fitted, TrainingData((plain.x, plain.y)), made.edits, reduction
-            )
+            objective = EditedObjective(influence, Data((plain.x, plain.y)), made.edits, reduction)
             dense = changed.hessian(weights=weights / total)
             torch.testing.assert_close(objective.curvature().to_dense(), dense, rtol=1e-8, atol=1e-10)
             for theta in (plain.theta, plain.theta + 0.1):
@@ -152,9 +151,9 @@ def test_the_curvature_left_of_the_removed_is_that_of_the_rest(curvature):
     plain = network()
     whole = fit(plain, curvature=curvature, damping=0.1)
     gone = list(range(50, 60))
-    made = EditedObjective(whole.fitted, TrainingData((plain.x, plain.y)), whole.remove(gone).edits, "mean")
+    made = EditedObjective(whole, Data((plain.x, plain.y)), whole.remove(gone).edits, "mean")
     rest = Plain(plain.model, plain.loss, (plain.x[:50], plain.y[:50]), plain.decay)
-    left = fit(rest, curvature=curvature, damping=0.1).fitted
+    left = fit(rest, curvature=curvature, damping=0.1)
     expected = left.damping.add_to(left.curvature.operator).to_dense()
     torch.testing.assert_close(made.curvature().to_dense(), expected, rtol=1e-7, atol=1e-10)
 

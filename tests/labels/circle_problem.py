@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wherefrom import FullBatch, Influence
-from wherefrom.labels import LabelAudit
+from wherefrom.studies.labels import LabelAudit
 
 CLASSES = 6
 

@@ -9,9 +9,9 @@ import torch
 from scipy.stats import norm, rankdata
 
 from tests.labels.circle_problem import circle_audit
-from wherefrom.labels import Disagreement, average_precision
-from wherefrom.labels.combine import default_ranking, far_off_share, normal_scores
-from wherefrom.labels.disagreement import mean_confidence, most_confident
+from wherefrom.studies.labels import Disagreement, average_precision
+from wherefrom.studies.labels.combine import default_ranking, far_off_share, normal_scores
+from wherefrom.studies.labels.disagreement import mean_confidence, most_confident
 
 SINGLE = ("loss", "margin", "left_out_loss", "left_out_margin", "self_influence")
 

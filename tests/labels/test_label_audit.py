@@ -13,7 +13,7 @@ from torch import nn
 from tests.labels.label_problem import flipped_digits, signed_digits
 from wherefrom import EKFAC, CrossEntropy, Influence, SquaredError
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.labels import (
+from wherefrom.studies.labels import (
     LabelAudit,
     auroc,
     average_precision,
@@ -22,7 +22,7 @@ from wherefrom.labels import (
     has_class_labels,
     label_signals,
 )
-from wherefrom.labels.agreement import agreement
+from wherefrom.studies.labels.agreement import agreement
 
 
 @functools.lru_cache
@@ -110,7 +110,7 @@ def test_agreement_is_spearmans_and_the_overlap_of_the_top():
 
 
 def test_without_validation_the_signs_that_need_it_are_left_out():
-    audit = label_signals(planted().influence().fitted)
+    audit = label_signals(planted().influence())
     assert not {"harm", "relative_harm", "relabel"} & set(audit.signals)
     assert audit.relabel_change is None and audit.most_helpful is None
     assert audit.settings["validation"] == 0
@@ -138,7 +138,7 @@ def test_an_example_without_a_gradient_does_no_relative_harm():
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[2000.0, 0.0], [-2000.0, 0.0]]))
         model.bias.zero_()
-    fitted = Influence(model, (x, y), loss="cross_entropy", weight_decay=0.1, progress=False).fit().fitted
+    fitted = Influence(model, (x, y), loss="cross_entropy", weight_decay=0.1, progress=False).fit()
     audit = label_signals(fitted, (x, y))
     assert torch.equal(audit.signals["relative_harm"], torch.zeros(6, dtype=torch.float64))
     torch.testing.assert_close(audit.signals["left_out_loss"], audit.signals["loss"])
@@ -157,7 +157,7 @@ def test_an_example_without_a_gradient_does_no_relative_harm():
 )
 def test_arguments_that_cannot_be_used(change, message):
     with pytest.raises(InputError, match=message):
-        label_signals(planted().influence().fitted, **change)
+        label_signals(planted().influence(), **change)
 
 
 def test_validation_labels_outside_the_classes():
@@ -165,7 +165,7 @@ def test_validation_labels_outside_the_classes():
     labels = given.y_validation.clone()
     labels[7] = 4
     with pytest.raises(InputError, match="4"):
-        label_signals(given.influence().fitted, (given.x_validation, labels))
+        label_signals(given.influence(), (given.x_validation, labels))
 
 
 def test_ignored_labels_are_no_classes():
@@ -173,7 +173,7 @@ def test_ignored_labels_are_no_classes():
     y = given.y.clone()
     y[11] = -100
     loss = CrossEntropy()
-    fitted = Influence(given.model, (given.x, y), loss=loss, weight_decay=0.02, progress=False).fit().fitted
+    fitted = Influence(given.model, (given.x, y), loss=loss, weight_decay=0.02, progress=False).fit()
     with pytest.raises(InputError, match="train: the label of example 11 is -100, outside the classes 0 … 3"):
         label_signals(fitted)
     assert not has_class_labels(fitted.objective)
@@ -185,7 +185,7 @@ def test_losses_without_classes():
     model = nn.Linear(3, 2).double()
 
     def fitted(y, loss):
-        return Influence(model, (x, y), loss=loss, weight_decay=0.1, progress=False).fit().fitted
+        return Influence(model, (x, y), loss=loss, weight_decay=0.1, progress=False).fit()
 
     with pytest.raises(UnsupportedError, match="has no classes"):
         label_signals(fitted(torch.zeros(12, 2, dtype=torch.float64), SquaredError()))
@@ -198,7 +198,7 @@ def test_losses_without_classes():
 
 def test_an_exact_step_is_not_taken_with_an_approximate_curvature():
     with pytest.raises(InputError, match="approximates the curvature"):
-        label_signals(planted().influence(solver=EKFAC()).fitted, left_out="exact")
+        label_signals(planted().influence(solver=EKFAC()), left_out="exact")
 
 
 def test_tables_refuse_what_they_cannot_show():
@@ -231,7 +231,7 @@ def test_combinations_that_mean_nothing(weights, message):
 
 def test_signed_labels_keep_their_names():
     given = signed_digits("logistic")
-    audit = label_signals(given.influence().fitted, given.validation)
+    audit = label_signals(given.influence(), given.validation)
     assert audit.class_names == ("-1", "1")
     top = audit.top(4)
     assert len({row.train for row in top} & {0, 1, 2, 3}) >= 3  # the planted ones

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tests.labels.label_problem import ALPHA, Flipped, flipped_digits, signed_digits
 from wherefrom import CG, EKFAC, BinaryCrossEntropy, CrossEntropy, Exact, Logistic, SmoothHinge
-from wherefrom.labels import label_signals
-from wherefrom.labels.left_out import left_out_along_gradient
+from wherefrom.studies.labels import label_signals
+from wherefrom.studies.labels.left_out import left_out_along_gradient
 from wherefrom.testing import DenseProblem
 
 
@@ -46,7 +46,7 @@ def inverse(given: Flipped, curvature: Tensor) -> Tensor:
 def test_signals_equal_the_dense_formulas(hidden, solver):
     given = problem(hidden)
     n = len(given.y)
-    audit = label_signals(given.influence(solver=solver, damping=0.0).fitted, given.validation)
+    audit = label_signals(given.influence(solver=solver, damping=0.0), given.validation)
     full = dense(given)
     inverted = inverse(given, full.ggn())
     g = full.gradients()
@@ -79,7 +79,7 @@ def test_left_out_outputs_are_the_newton_step_without_the_example():
     """`K` and the removed curvature written out: `θ̂_{−i} = θ̂ + (H − ∇²ℓ_i/n)⁻¹ g_i/n`."""
     given = problem()
     n = len(given.y)
-    audit = label_signals(given.influence().fitted, left_out="exact")
+    audit = label_signals(given.influence(), left_out="exact")
     full = dense(given)
     j, curved, g = full.jacobian(), full.output_hessians(), full.gradients()
     h = full.ggn() + ALPHA * torch.eye(full.p, dtype=torch.float64)
@@ -93,13 +93,13 @@ def test_left_out_outputs_are_the_newton_step_without_the_example():
 @pytest.mark.parametrize("loss", [Logistic(), SmoothHinge(0.5)], ids=["logistic", "hinge"])
 def test_with_one_output_the_cheap_left_out_prediction_is_the_exact_one(loss):
     given = signed_digits(loss)
-    fitted = given.influence().fitted
+    fitted = given.influence()
     cheap, exact = (label_signals(fitted, left_out=kind) for kind in ("gradient", "exact"))
     torch.testing.assert_close(cheap.signals["left_out_loss"], exact.signals["left_out_loss"])
 
 
 def test_with_two_classes_too():
-    fitted = flipped_digits(classes=2).influence().fitted
+    fitted = flipped_digits(classes=2).influence()
     cheap, exact = (label_signals(fitted, left_out=kind) for kind in ("gradient", "exact"))
     torch.testing.assert_close(cheap.left_out_confidence, exact.left_out_confidence)
 
@@ -128,7 +128,7 @@ def test_binary_losses_agree_with_one_another():
             "loss": BinaryCrossEntropy(),
         }
     )
-    a, b = (label_signals(one.influence().fitted, one.validation) for one in (signed, same))
+    a, b = (label_signals(one.influence(), one.validation) for one in (signed, same))
     for name in a.signals:
         torch.testing.assert_close(a.signals[name], b.signals[name], rtol=1e-8, atol=1e-12, msg=name)
     assert a.class_names == ("-1", "1") and b.class_names == ("0", "1")
@@ -137,7 +137,7 @@ def test_binary_losses_agree_with_one_another():
 
 def test_a_margin_without_probabilities_is_that_of_the_scores():
     given = signed_digits(SmoothHinge(0.5))
-    audit = label_signals(given.influence().fitted, given.validation)
+    audit = label_signals(given.influence(), given.validation)
     torch.testing.assert_close(audit.signals["margin"], -(given.y * given.model(given.x)).detach())
     assert audit.settings["probabilities"] is False
 
@@ -147,10 +147,8 @@ def test_a_loss_of_ones_own_on_class_scores():
         return F.cross_entropy(outputs, targets, reduction="none")
 
     given = problem()
-    own = label_signals(
-        given.influence(loss=plain, curvature="hessian", damping=0.0).fitted, given.validation
-    )
-    known = label_signals(given.influence(damping=0.0).fitted, given.validation)
+    own = label_signals(given.influence(loss=plain, curvature="hessian", damping=0.0), given.validation)
+    known = label_signals(given.influence(damping=0.0), given.validation)
     for name in ("loss", "left_out_loss", "self_influence", "harm", "relabel"):
         torch.testing.assert_close(own.signals[name], known.signals[name], rtol=1e-7, atol=1e-11, msg=name)
     assert own.settings["probabilities"] is False
@@ -158,8 +156,8 @@ def test_a_loss_of_ones_own_on_class_scores():
 
 def test_ekfac_ranks_much_like_the_full_curvature():
     given = problem(5)
-    full = label_signals(given.influence(solver=Exact(), damping=0.02).fitted, given.validation)
-    layers = label_signals(given.influence(solver=EKFAC()).fitted, given.validation)
+    full = label_signals(given.influence(solver=Exact(), damping=0.02), given.validation)
+    layers = label_signals(given.influence(solver=EKFAC()), given.validation)
     assert set(full.signals) == set(layers.signals)
     for name in ("self_influence", "harm", "left_out_loss"):
         both = torch.stack([full.signals[name], layers.signals[name]])
@@ -168,7 +166,7 @@ def test_ekfac_ranks_much_like_the_full_curvature():
 
 def test_a_subset_has_the_signals_of_the_whole():
     given = problem()
-    fitted = given.influence().fitted
+    fitted = given.influence()
     every = label_signals(fitted, given.validation)
     some = label_signals(fitted, given.validation, indices=[5, 2])
     assert some.index.tolist() == [5, 2] and len(some) == 2 and some.n == len(given.y)
@@ -178,8 +176,8 @@ def test_a_subset_has_the_signals_of_the_whole():
 
 def test_expected_errors_cover_a_loose_solver():
     given = problem()
-    exact = label_signals(given.influence(solver=Exact()).fitted, given.validation)
-    loose = label_signals(given.influence(solver=CG(rtol=1e-3, stop="residual")).fitted, given.validation)
+    exact = label_signals(given.influence(solver=Exact()), given.validation)
+    loose = label_signals(given.influence(solver=CG(rtol=1e-3, stop="residual")), given.validation)
     for name in ("self_influence", "harm", "relabel"):
         error = (loose.signals[name] - exact.signals[name]).norm()
         assert bool(torch.isfinite(loose.errors[name]).all())

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.labels.label_problem import ALPHA, Flipped, flipped_digits
-from wherefrom.labels import label_signals
+from wherefrom.studies.labels import label_signals
 
 
 def optimum(given: Flipped, weights: Tensor, other: Tensor | None = None, share: float = 0.0) -> nn.Module:
@@ -50,7 +50,7 @@ def ones(given: Flipped) -> Tensor:
 def test_harm_is_the_derivative_of_the_validation_loss():
     """Down-weighting by `ε` lowers it by `ε` times the predicted fall, up to `ε²`."""
     given = flipped_digits()
-    audit = label_signals(given.influence().fitted, given.validation)
+    audit = label_signals(given.influence(), given.validation)
     start = mean_loss(optimum(given, ones(given)), given.validation)
     for i in (int(audit.order("harm")[0]), int(audit.order("harm")[-1])):
         for share, rtol in ((1e-2, 5e-3), (1e-3, 5e-4)):
@@ -64,7 +64,7 @@ def test_harm_is_the_derivative_of_the_validation_loss():
 def test_relabel_influence_is_the_derivative_of_the_validation_loss():
     """A share `ε` of the label moved to another class changes it by `ε` times the prediction, up to `ε²`."""
     given = flipped_digits()
-    audit = label_signals(given.influence().fitted, given.validation)
+    audit = label_signals(given.influence(), given.validation)
     assert audit.relabel_change is not None
     start = mean_loss(optimum(given, ones(given)), given.validation)
     for i in (3, 11, int(given.wrong.nonzero()[0, 0])):
@@ -83,7 +83,7 @@ def test_relabel_influence_is_the_derivative_of_the_validation_loss():
 
 def test_whole_relabellings_are_predicted_to_the_order_of_one_over_n():
     given = flipped_digits(n=120, wrong=12)
-    audit = label_signals(given.influence().fitted, given.validation)
+    audit = label_signals(given.influence(), given.validation)
     assert audit.relabel_change is not None
     start = mean_loss(optimum(given, ones(given)), given.validation)
     predicted, actual = [], []
@@ -97,7 +97,7 @@ def test_whole_relabellings_are_predicted_to_the_order_of_one_over_n():
 
 def test_left_out_losses_are_those_of_retraining_without_the_example():
     given = flipped_digits()
-    fitted = given.influence().fitted
+    fitted = given.influence()
     exact = label_signals(fitted, left_out="exact").signals["left_out_loss"]
     cheap = label_signals(fitted).signals["left_out_loss"]
     plain = label_signals(fitted).signals["loss"]
@@ -117,7 +117,7 @@ def test_left_out_losses_are_those_of_retraining_without_the_example():
 def test_newton_steps_without_an_example_are_better_than_first_order():
     """The leverage matters: dividing by what is left of the curvature beats the plain derivative."""
     given = flipped_digits(n=40, wrong=4)
-    fitted = given.influence().fitted
+    fitted = given.influence()
     audit = label_signals(fitted, left_out="exact")
     first = audit.signals["loss"] + audit.signals["self_influence"] / len(given.y)
     worst = int(audit.order("self_influence")[0])

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from tests.labels.circle_problem import circle_audit
 from tests.labels.label_problem import flipped_digits, signed_digits
 from wherefrom import EKFAC, SmoothHinge
-from wherefrom.labels.wrong_count import binomial_interval
+from wherefrom.studies.labels.wrong_count import binomial_interval
 
 
 @pytest.mark.parametrize("noise", ["spread", "neighbour"])

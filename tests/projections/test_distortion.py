@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wherefrom.errors import InputError
-from wherefrom.projections import Rademacher, measure_distortion
+from wherefrom.gradients.projections import Rademacher, measure_distortion
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.support import as_a_user
 from wherefrom.errors import InputError
-from wherefrom.projections import BoundLoGra, LayerProjection, LoGra, MatrixBlock, matrix_blocks
+from wherefrom.gradients.projections import BoundLoGra, LayerProjection, LoGra, MatrixBlock, matrix_blocks
 from wherefrom.task import ParameterSet
 
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from tests.support import as_a_user
 from wherefrom.errors import InputError
-from wherefrom.projections import BoundProjection, Gaussian, Projection, Rademacher, SparseJL
-from wherefrom.projections.exact_sums import BLOCK
-from wherefrom.projections.tiled import COMPONENTS
+from wherefrom.gradients.projections import BoundProjection, Gaussian, Projection, Rademacher, SparseJL
+from wherefrom.gradients.projections.exact_sums import BLOCK
+from wherefrom.gradients.projections.tiled import COMPONENTS
 from wherefrom.task import ParameterSet
 
 KINDS = (Rademacher, Gaussian, SparseJL)

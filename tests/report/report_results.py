@@ -20,7 +20,7 @@ def scores(values: list[list[float]], *, error: float = 0.5, **changed: Any) -> 
     q = len(matrix)
     fields: dict[str, Any] = {
         "values": matrix,
-        "estimate": torch.full_like(matrix, error),
+        "error": torch.full_like(matrix, error),
         "bound": torch.full_like(matrix, 2 * error),
         "bound_proven": True,
         "converged": torch.ones(q, dtype=torch.bool),
@@ -64,7 +64,7 @@ def self_scores() -> SelfScores:
     return SelfScores(
         index=torch.arange(4),
         values=values,
-        estimate=torch.zeros_like(values),
+        error=torch.zeros_like(values),
         bound=torch.zeros_like(values),
         converged=torch.ones(4, dtype=torch.bool),
         reason="",

@@ -7,9 +7,9 @@ import re
 import pytest
 import torch
 
-from wherefrom.attack import AttackResult, Budget, Controls, EditSize, PoisonedQuery, PoisoningAudit
 from wherefrom.report import Card, write_panels
 from wherefrom.report.poisoning_panel import attack_panel, flip_names, poisoning_panel
+from wherefrom.studies.attack import AttackResult, Budget, Controls, EditSize, PoisonedQuery, PoisoningAudit
 
 SIZE = EditSize(0.002, 0.05, 0.5, True)
 

@@ -20,9 +20,10 @@ from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, SmoothH
 from wherefrom.report import Card, merge_card
 from wherefrom.report.cards import guess_content, is_image
 from wherefrom.report.charts import histogram, nice_ticks, scatter
-from wherefrom.report.describe import label_text, prediction, raw_inputs
+from wherefrom.report.describe import label_text, prediction
 from wherefrom.report.images import data_uri, to_rgb
 from wherefrom.report.numbers import number, percent, shown_error
+from wherefrom.task import Data
 
 
 @pytest.mark.parametrize(
@@ -91,10 +92,10 @@ def test_a_described_card_wins_field_by_field():
 
 def test_raw_inputs_leave_the_target_out():
     x, y = torch.arange(6.0).reshape(3, 2), torch.arange(3)
-    assert raw_inputs((x, y), 1).tolist() == [2.0, 3.0]
-    assert raw_inputs({"x": x, "label": y}, 1)["x"].tolist() == [2.0, 3.0]
-    assert raw_inputs([("a", 0), ("b", 1)], 1) == "b"
-    assert raw_inputs([{"text": "a", "label": 0}], 0) == {"text": "a"}
+    assert Data((x, y)).inputs(1).tolist() == [2.0, 3.0]
+    assert Data({"x": x, "label": y}).inputs(1)["x"].tolist() == [2.0, 3.0]
+    assert Data([("a", 0), ("b", 1)]).inputs(1) == "b"
+    assert Data([{"text": "a", "label": 0}]).inputs(0) == {"text": "a"}
 
 
 def test_labels_and_predictions_by_loss():

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from wherefrom.errors import InputError
-from wherefrom.labels import LabelAudit
 from wherefrom.report import Card, render_panels
 from wherefrom.report.labels_panel import labels_panel
+from wherefrom.studies.labels import LabelAudit
 
 
 def audit(**changes) -> LabelAudit:

@@ -60,12 +60,11 @@ def layered(distance: float | None = 0.25, *, estimate: float = 0.5, **changed: 
         "plan": plan(),
         **changed.pop("settings", {}),
     }
-    made = scores(VALUES, error=estimate, settings=settings)
     made = scores(
         VALUES,
+        error=estimate,
         settings=settings,
-        estimate=made.estimate,
-        bound=torch.full_like(made.values, float("inf")),
+        bound=torch.full((len(VALUES), len(VALUES[0])), float("inf"), dtype=torch.float64),
         bound_proven=False,
         relative_residual=torch.full((2,), 22.0, dtype=torch.float64),
     )

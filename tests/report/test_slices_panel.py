@@ -11,7 +11,7 @@ import torch
 from wherefrom.influence import resolve_change
 from wherefrom.report import Card
 from wherefrom.report.slices_panel import MOST_COLUMNS, MOST_ROWS, harmful_panel, shown_groups, slices_panel
-from wherefrom.slices import GroupInfluence, Groups, HarmfulCluster, HarmfulGroups
+from wherefrom.studies.slices import GroupInfluence, Groups, HarmfulCluster, HarmfulGroups
 
 
 def card(index: int) -> Card:
@@ -29,10 +29,10 @@ def table(t: int, q: int, n: int = 60, **options) -> GroupInfluence:
     )
     values = {
         "measured": torch.arange(q, dtype=torch.float64),
-        "estimate": torch.full((t, q), 1e-9, dtype=torch.float64),
+        "error": torch.full((t, q), 1e-9, dtype=torch.float64),
         "standard_error": torch.zeros(t, q, dtype=torch.float64),
         "bound": torch.full((t, q), math.inf, dtype=torch.float64),
-        "score_estimate": torch.full((n, q), 1e-9, dtype=torch.float64),
+        "score_error": torch.full((n, q), 1e-9, dtype=torch.float64),
         "converged": torch.ones(q, dtype=torch.bool),
         "settings": {"dtype": "float64"},
         **options,

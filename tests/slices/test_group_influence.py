@@ -16,7 +16,7 @@ from tests.support import Plain, as_a_user, class_margin, digits, small_mlp, sof
 from wherefrom import CG, EKFAC, Exact, Influence, LiSSA
 from wherefrom.errors import InputError, OutOfMemoryError
 from wherefrom.influence import room
-from wherefrom.slices import ALL_QUERIES, group_influence
+from wherefrom.studies.slices import ALL_QUERIES, group_influence
 
 DAMPING = 0.05
 
@@ -37,7 +37,7 @@ def queries(count: int = 9) -> tuple[Tensor, Tensor]:
 
 def fitted(plain: Plain, **options):
     options = {"loss": "cross_entropy", "weight_decay": float(plain.decay[0]), **options}
-    return Influence(plain.model, (plain.x, plain.y), progress=False, **options).fit().fitted
+    return Influence(plain.model, (plain.x, plain.y), progress=False, **options).fit()
 
 
 def train_names(plain: Plain) -> list[str]:
@@ -90,7 +90,7 @@ def test_scores_of_single_examples_add_up_and_agree_with_the_matrix_of_scores():
     influence = Influence(
         plain.model, (plain.x, plain.y), loss="cross_entropy", weight_decay=0.05, progress=False
     ).fit()
-    table = group_influence(influence.fitted, queries(), train_names(plain), query_names())
+    table = group_influence(influence, queries(), train_names(plain), query_names())
     scores = influence.scores(queries()).values
     odd = torch.tensor([name == "odd" for name in query_names()])
     torch.testing.assert_close(table.scores[:, 1], scores[odd].mean(0), rtol=1e-9, atol=1e-13)
@@ -161,21 +161,21 @@ def test_ekfac_gives_the_sum_of_its_own_scores_with_an_error_that_covers_the_ful
         solver=EKFAC("exact", score_rtol=0.0),
         progress=False,
     ).fit()
-    table = group_influence(influence.fitted, queries(), train_names(plain), query_names())
+    table = group_influence(influence, queries(), train_names(plain), query_names())
     scores = influence.scores(queries()).values
     even = torch.tensor([name == "even" for name in query_names()])
     torch.testing.assert_close(table.scores[:, 0], scores[even].mean(0), rtol=1e-7, atol=1e-9)
     full = dense_table(plain, plain.ggn(), DAMPING)
     missed = (table.change - full).abs()
     assert float(missed.max()) > 0 and not torch.isfinite(table.bound).any()
-    assert float((table.estimate - missed).norm()) < 0.5 * float(missed.norm())
+    assert float((table.error - missed).norm()) < 0.5 * float(missed.norm())
 
 
 def test_without_probes_the_error_is_unknown_and_said_to_be():
     plain = network()
     model = fitted(plain, curvature="ggn", damping=DAMPING, solver=EKFAC("exact", probes=0))
     table = group_influence(model, queries(), train_names(plain))
-    assert torch.isinf(table.estimate).all()
+    assert torch.isinf(table.error).all()
     assert "unknown" in repr(table.harmful(k=2))
 
 
@@ -186,8 +186,8 @@ def test_the_spread_of_lissa_is_carried_to_the_groups():
     table = group_influence(model, queries(), train_names(plain), query_names())
     truth = dense_table(plain, plain.hessian(), DAMPING)
     error = (table.change - truth).abs()
-    assert float((error / table.estimate).square().mean().sqrt()) < 4
-    assert float(table.estimate.min()) > 0
+    assert float((error / table.error).square().mean().sqrt()) < 4
+    assert float(table.error.min()) > 0
 
 
 def test_many_query_groups_are_solved_in_blocks(monkeypatch):
@@ -262,7 +262,7 @@ def test_queries_without_a_gradient_are_harmed_by_nobody():
 
     table = group_influence(model, queries(), train_names(plain), measurement=nothing)
     assert float(table.change.abs().max()) == 0.0 and float(table.share_of_harm.abs().max()) == 0.0
-    assert not math.isnan(float(table.estimate.sum()))
+    assert not math.isnan(float(table.error.sum()))
 
 
 def test_a_change_that_would_make_a_loss_negative_is_not_resolved():
@@ -280,7 +280,7 @@ def test_a_change_that_would_make_a_loss_negative_is_not_resolved():
     impossible = [row for row in rows if row["measured"] + row["change"] < 0]
     assert impossible and all("negative loss" in row["reason"] for row in impossible)
     for row in rows:
-        enough = abs(row["change"]) > row["estimate"] + 2 * row["standard_error"]
+        enough = abs(row["change"]) > row["error"] + 2 * row["standard_error"]
         possible = row["measured"] + row["change"] >= 0 and abs(row["change"]) <= row["measured"]
         assert row["resolved"] == (enough and possible) == (row["reason"] == "")
     assert set(table.to_pandas()["resolved"]) == {row["resolved"] for row in rows}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wherefrom.errors import InputError
-from wherefrom.slices import resolve_groups
+from wherefrom.studies.slices import resolve_groups
 
 
 def members(groups) -> dict[str, list[int]]:

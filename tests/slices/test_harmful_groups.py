@@ -22,8 +22,8 @@ from tests.support import (
 )
 from wherefrom import EKFAC, Influence
 from wherefrom.errors import InputError
-from wherefrom.slices import harmful_groups, label_words, share_words
-from wherefrom.slices.clusters import HarmfulCluster
+from wherefrom.studies.slices import harmful_groups, label_words, share_words
+from wherefrom.studies.slices.clusters import HarmfulCluster
 
 SOURCE, TARGET, PLANTED = 3, 1, 25
 
@@ -52,7 +52,7 @@ def validation():
 
 def fitted(plain: Plain, **options):
     options = {"loss": "cross_entropy", "weight_decay": float(plain.decay[0]), **options}
-    return Influence(plain.model, (plain.x, plain.y), progress=False, **options).fit().fitted
+    return Influence(plain.model, (plain.x, plain.y), progress=False, **options).fit()
 
 
 @functools.lru_cache
@@ -121,7 +121,7 @@ def test_a_margin_and_layers_apart():
     groups = harmful_groups(model, queries, measurement="margin", clusters=4)
     assert groups.higher_is_better and len(groups) == 4
     assert all(cluster.harm == cluster.change for cluster in groups)
-    assert all(math.isinf(cluster.bound) and math.isfinite(cluster.estimate) for cluster in groups)
+    assert all(math.isinf(cluster.bound) and math.isfinite(cluster.error) for cluster in groups)
     top = groups[0]
     assert all(top.changes[i] > 0 for i in top.hurts())
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from wherefrom.slices.tree import Tree, build_tree, cut, prune
+from wherefrom.studies.slices.tree import Tree, build_tree, cut, prune
 
 
 def same_parts(a: np.ndarray, b: np.ndarray) -> bool:

@@ -44,7 +44,7 @@ def block_matrix(problem, diagonal: Tensor) -> Tensor:
 def test_scores_are_those_of_the_dense_blocks(name):
     problem = PROBLEMS[name]()
     influence = fitted(problem, weight_decay=0.01)
-    diagonal = influence.fitted.damping.diagonal + 0.01
+    diagonal = influence.damping.diagonal + 0.01
     gradients = problem.dense().gradients().detach()
     expected = gradients @ torch.linalg.solve(block_matrix(problem, diagonal), gradients.T)
     found = influence.scores(problem.data)

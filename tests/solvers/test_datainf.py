@@ -15,9 +15,9 @@ from tests.support import as_a_user
 from wherefrom.curvature import choose_curvature
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.gradients import GradientEngine
+from wherefrom.gradients.projections import Gaussian
 from wherefrom.linalg import DenseOperator, DiagonalOperator, split_diagonal
 from wherefrom.losses import CustomLoss
-from wherefrom.projections import Gaussian
 from wherefrom.solvers import CG, DataInf, Nystrom, Projected
 from wherefrom.task import Objective
 

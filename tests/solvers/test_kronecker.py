@@ -38,7 +38,7 @@ def fitted(problem: Problem, solver, **options) -> wherefrom.Influence:
 
 def damped_matrix(influence: wherefrom.Influence) -> Tensor:
     """The approximation and its damping, dense."""
-    prepared = influence.fitted.prepared
+    prepared = influence.prepared
     assert isinstance(prepared, PreparedBlocks) and prepared.curvature is not None
     matrix = prepared.curvature.operator().to_dense()
     for block in prepared.layers.blocks:
@@ -65,7 +65,7 @@ def test_damping_is_a_tenth_of_each_layers_mean_eigenvalue(name):
     ggn = problem.dense().ggn().detach().diagonal()
     for damping in ("auto", wherefrom.RelativeDamping(0.1)):
         influence = fitted(problem, wherefrom.EKFAC(), damping=damping, weight_decay=0.03)
-        prepared, chosen = influence.fitted.prepared, influence.fitted.damping
+        prepared, chosen = influence.prepared, influence.damping
         assert chosen.per_block is not None and "0.1 times the mean eigenvalue" in chosen.reason
         for block in prepared.layers.blocks:
             mean = float(ggn[block.index.reshape(-1)].mean())
@@ -80,9 +80,9 @@ def test_damping_is_a_tenth_of_each_layers_mean_eigenvalue(name):
 def test_another_share_and_an_absolute_damping():
     problem = tanh_mlp()
     mean = float(problem.dense().ggn().detach().diagonal()[:25].mean())
-    half = fitted(problem, wherefrom.EKFAC(), damping=wherefrom.RelativeDamping(0.5)).fitted
+    half = fitted(problem, wherefrom.EKFAC(), damping=wherefrom.RelativeDamping(0.5))
     assert half.damping.per_block["0"] == pytest.approx(0.5 * mean, rel=1e-9)
-    absolute = fitted(problem, wherefrom.EKFAC(), damping=0.02, weight_decay=0.01).fitted
+    absolute = fitted(problem, wherefrom.EKFAC(), damping=0.02, weight_decay=0.01)
     assert absolute.damping.per_block is None and absolute.damping.value == 0.02
     assert absolute.prepared.damping == pytest.approx({"0": 0.03, "2": 0.03})
 
@@ -92,9 +92,9 @@ def test_damping_of_conjugate_gradients_comes_from_its_preconditioner():
     solver = wherefrom.CG(preconditioner=wherefrom.EKFAC())
     influence = fitted(problem, solver, damping=wherefrom.RelativeDamping())
     direct = fitted(problem, wherefrom.EKFAC())
-    assert influence.fitted.damping.per_block == direct.fitted.damping.per_block
+    assert influence.damping.per_block == direct.damping.per_block
     gradients = problem.dense().gradients().detach()
-    full = problem.dense().ggn().detach() + torch.diag(influence.fitted.damping.diagonal)
+    full = problem.dense().ggn().detach() + torch.diag(influence.damping.diagonal)
     found = influence.scores(problem.data)
     expected = gradients @ torch.linalg.solve(full, gradients.T)
     assert (found.values - expected).norm() <= 1e-3 * expected.norm()

@@ -15,8 +15,8 @@ from wherefrom.curvature import GaussNewtonOperator
 from wherefrom.curvature.metrics import LossHessianMetric
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.gradients import GradientEngine
+from wherefrom.gradients.projections import Gaussian, LoGra, Rademacher, SparseJL
 from wherefrom.linalg import DenseOperator, DiagonalOperator, FactoredOperator
-from wherefrom.projections import Gaussian, LoGra, Rademacher, SparseJL
 from wherefrom.solvers import Solution
 from wherefrom.solvers.projected import Projected
 

@@ -12,7 +12,7 @@ from torch import nn
 import wherefrom
 from tests.spectra.spectral_problem import dense_gauss_newton, dense_hessian, network
 from wherefrom.errors import InputError
-from wherefrom.spectra import HessianSplit, class_means, judge, spectrum_report, split_hessian
+from wherefrom.studies.spectra import HessianSplit, class_means, judge, spectrum_report, split_hessian
 
 DECAY = 0.02
 
@@ -64,7 +64,7 @@ def test_groups_named_by_the_user(influence):
 
 def test_hessian_is_split_into_gauss_newton_and_rest(influence):
     hessian, gauss_newton = dense_hessian(influence), dense_gauss_newton(influence)
-    split = split_hessian(influence.fitted.engine, probes=400, tolerance=1e-8)
+    split = split_hessian(influence.engine, probes=400, tolerance=1e-8)
     assert isinstance(split, HessianSplit)
     values = torch.linalg.eigvalsh(hessian + DECAY * torch.eye(43, dtype=torch.float64))
     assert split.largest == pytest.approx(float(values[-1]), rel=1e-6)
@@ -81,7 +81,7 @@ def test_rest_of_a_linear_model_is_exactly_zero():
     influence = wherefrom.Influence(
         model, (x, y), loss="cross_entropy", weight_decay=0.1, progress=False
     ).fit()
-    split = split_hessian(influence.fitted.engine)
+    split = split_hessian(influence.engine)
     assert isinstance(split, HessianSplit)
     assert split.rest_norm == 0.0 and split.rest_trace.value == 0.0
 
@@ -121,12 +121,12 @@ def test_class_means_need_class_scores():
     ).fit()
     report = influence.spectrum(top=2, steps=4, starts=2)
     assert isinstance(report.classes, str)
-    words = class_means(influence.fitted.engine, torch.zeros(20, dtype=torch.long), report.top)
+    words = class_means(influence.engine, torch.zeros(20, dtype=torch.long), report.top)
     assert isinstance(words, str) and "cross-entropy" in words
 
 
 def test_a_saddle_is_not_trusted_and_the_damping_makes_it_definite(influence):
-    split = split_hessian(influence.fitted.engine, tolerance=1e-8)
+    split = split_hessian(influence.engine, tolerance=1e-8)
     assert isinstance(split, HessianSplit)
     made = {**vars(split), "smallest": -0.5 * split.largest, "smallest_residual": 0.0}
     verdict = judge(influence.minimum, HessianSplit(**made), 1e-4, "as given", curvature_is_hessian=False)
@@ -136,7 +136,7 @@ def test_a_saddle_is_not_trusted_and_the_damping_makes_it_definite(influence):
 
 
 def test_a_smallest_eigenvalue_that_did_not_settle_vouches_for_nothing(influence):
-    split = split_hessian(influence.fitted.engine, tolerance=1e-8)
+    split = split_hessian(influence.engine, tolerance=1e-8)
     assert isinstance(split, HessianSplit)
     made = {**vars(split), "smallest": 0.01 * split.largest, "smallest_residual": 0.1 * split.largest}
     verdict = judge(influence.minimum, HessianSplit(**made), 1e-4, "as given", curvature_is_hessian=True)
@@ -144,13 +144,13 @@ def test_a_smallest_eigenvalue_that_did_not_settle_vouches_for_nothing(influence
 
 
 def test_a_hessian_of_zero_has_no_negative_part(influence):
-    split = split_hessian(influence.fitted.engine)
+    split = split_hessian(influence.engine)
     assert isinstance(split, HessianSplit)
     assert HessianSplit(**{**vars(split), "smallest": 0.0, "largest": 0.0}).negative_share == 0
 
 
 def test_a_damped_matrix_definite_by_rounding_only_has_no_log_determinant(influence, report):
-    fitted, smallest = influence.fitted, report.density.smallest
+    fitted, smallest = influence, report.density.smallest
     nearly = replace(fitted.damping, value=0.5 * report.density.rounding - smallest)
     made = copy.copy(fitted)
     made.__dict__["damping"] = nearly
@@ -168,7 +168,7 @@ def test_sharpness_is_compared_with_the_learning_rate(influence):
 
 
 def test_a_minimum_of_a_convex_objective_is_trusted():
-    task = __import__("wherefrom.demo", fromlist=["digits_tasks"]).digits_tasks(n_train=200)[0]
+    task = __import__("wherefrom.cli.demo", fromlist=["digits_tasks"]).digits_tasks(n_train=200)[0]
     influence = wherefrom.Influence(
         task["model"], task["train"], loss="cross_entropy", weight_decay=0.01, dtype=torch.float64,
         progress=False,
@@ -191,18 +191,18 @@ def test_a_minimum_of_a_convex_objective_is_trusted():
 )
 def test_refused(influence, given, words):
     with pytest.raises(InputError, match=words):
-        spectrum_report(influence.fitted, **given)
+        spectrum_report(influence, **given)
 
 
 def test_class_means_beyond_the_memory_are_left_out_with_the_reason():
     fit = network(memory=int(2e6))
     pairs = fit.spectrum(top=2, steps=4, starts=2)
     assert not isinstance(pairs.classes, str)
-    object.__setattr__(fit.fitted.engine.objective, "memory", 1000)
-    words = class_means(fit.fitted.engine, fit.train[1], pairs.top)
+    object.__setattr__(fit.engine.objective, "memory", 1000)
+    words = class_means(fit.engine, fit.train[1], pairs.top)
     assert isinstance(words, str) and "memory budget" in words
 
 
 def test_one_probe_has_no_standard_error(influence):
     with pytest.raises(InputError, match="probes=1: expected a whole number of at least 2"):
-        split_hessian(influence.fitted.engine, probes=1)
+        split_hessian(influence.engine, probes=1)

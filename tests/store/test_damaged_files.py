@@ -19,8 +19,8 @@ import wherefrom
 from tests.problems import N, labels, normal, tanh_mlp
 from wherefrom import Scores, load_scores, save_scores
 from wherefrom.errors import StoreError
-from wherefrom.geometry.monitor_file import MonitorFile, read_records
 from wherefrom.store import RunDirectory, read_tensors
+from wherefrom.studies.geometry.monitor_file import MonitorFile, read_records
 
 FLIPS = 120
 

@@ -89,7 +89,7 @@ def test_what_is_too_large_to_copy_is_refused_when_it_changes(change):
     for use in (
         lambda: made.scores(QUERIES),
         made.self_scores,
-        lambda: made.parameters([1]),
+        lambda: made.parameter_influence([1]),
         lambda: made.minimum,
         lambda: made.labels(),
         lambda: made.remove([1]),

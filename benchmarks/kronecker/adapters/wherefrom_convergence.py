@@ -40,7 +40,7 @@ def main() -> None:
         progress=False,
     ).fit()
     gradients = harness.per_example_gradients(problem, queries.Xq, queries.yq)
-    solution = influence.fitted.prepared.solve(torch.cat([g.flatten(1) for g in gradients], dim=1).T)
+    solution = influence.prepared.solve(torch.cat([g.flatten(1) for g in gradients], dim=1).T)
     residuals = solution.residual_norm / solution.rhs_norm
     iterations = solution.iterations.double()
     print(

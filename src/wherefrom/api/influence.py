@@ -1,41 +1,39 @@
-"""`Influence`: the one class most users meet. It holds what they gave and hands it down; no mathematics
-here."""
+"""`Influence`: the class most users meet. Its methods are the functions of the floors below."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from wherefrom.api.findings import Findings
-from wherefrom.api.inputs import Inputs
-from wherefrom.api.shape import Shape
-from wherefrom.api.what_if import WhatIf
-from wherefrom.evaluation import Recipe, Verification, verify_removals
-from wherefrom.gradients import Coverage, HvpMode
+from wherefrom.evaluation import verify_removals
+from wherefrom.gradients import HvpMode
 from wherefrom.influence import (
+    Fit,
     FitOptions,
-    FittedInfluence,
-    Measurement,
-    MinimumCheck,
-    Scores,
-    SelfScores,
-    compute_scores,
-    compute_self_scores,
     explain_scores,
+    input_influence,
     layer_coverage,
+    leave_one_out,
     parameter_influence,
     score_parts,
+    token_replacements,
 )
+from wherefrom.interventions import Editable, Edits, Intervention, find_flips, removal_curve
+from wherefrom.report import write_page
 from wherefrom.solvers import RelativeDamping, Solver
-from wherefrom.task import DataForm, Objective
+from wherefrom.studies.attack import audit_poisoning, run_attack
+from wherefrom.studies.geometry import geometric_complexity, gradient_bounds, gradient_norms
+from wherefrom.studies.labels import label_signals, relabel_scores
+from wherefrom.studies.slices import group_influence, harmful_groups
+from wherefrom.studies.spectra import spectrum_report
+from wherefrom.task import Data, DataForm, Objective
 
 
-class Influence(WhatIf, Inputs, Findings, Shape):
+class Influence(Fit, Editable):
     """Which training examples made a trained model predict what it predicts.
 
     Args:
@@ -71,6 +69,8 @@ class Influence(WhatIf, Inputs, Findings, Shape):
         form: how examples and labels are written where that is not what the model reads; given by
             `from_sklearn`.
 
+    Call `fit()` before anything else; `Influence(…).fit()` is the fitted object.
+
     Scores are `∇mᵀ C_λ⁻¹ g_i`: positive means helpful when `m` is a loss, and `score / n` predicts the change
     on removal.
 
@@ -103,8 +103,7 @@ class Influence(WhatIf, Inputs, Findings, Shape):
         progress: bool = True,
         form: DataForm | None = None,
     ):
-        self._train = train
-        self.objective = Objective(
+        objective = Objective(
             model,
             train,
             loss=loss,
@@ -118,135 +117,42 @@ class Influence(WhatIf, Inputs, Findings, Shape):
             memory=memory,
             form=form,
         )
-        self._run_dir = None if run_dir is None else Path(run_dir)
-        self._options = FitOptions(
-            curvature, solver, damping, batch_size, hvp_mode, fisher_draws, seed, progress, self._run_dir
+        directory = None if run_dir is None else Path(run_dir)
+        options = FitOptions(
+            curvature, solver, damping, batch_size, hvp_mode, fisher_draws, seed, progress, directory
         )
-        self._fitted: FittedInfluence | None = None
+        super().__init__(objective, options)
 
-    def fit(self) -> Influence:
-        """Check model and data, build the curvature, choose damping and solver, factorise what is factorised
-        once."""
-        self._fitted = FittedInfluence(self.objective, self._options)
-        return self
+    # Scores, and what goes with them.
+    score_parts = score_parts
+    explain = explain_scores
+    coverage = layer_coverage
+    parameter_influence = parameter_influence
+    leave_one_out = leave_one_out
+    input_influence = input_influence
+    token_replacements = token_replacements
+    verify = verify_removals
+    report = write_page
+
+    # What if the training data were changed? Single edits are those of `Editable`.
+    flip = find_flips
+    removal_curve = removal_curve
+
+    # What is in the training data, and in the model?
+    labels = label_signals
+    relabel_scores = relabel_scores
+    slices = group_influence
+    harmful_groups = harmful_groups
+    attack = run_attack
+    poisoning = audit_poisoning
+    spectrum = spectrum_report
+    gradient_norms = gradient_norms
+    gradient_bounds = gradient_bounds
+    geometric_complexity = geometric_complexity
 
     @property
-    def minimum(self) -> MinimumCheck:
-        """Whether the trained parameters are a minimum of the objective, with a verdict in plain words."""
-        return self.fitted.minimum
+    def _source(self) -> Data:
+        return self.data
 
-    def settings(self) -> dict[str, Any]:
-        """Everything that defines the scores, chosen or given, as JSON values."""
-        return self.fitted.settings()
-
-    def scores(
-        self,
-        queries: Any,
-        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
-        *,
-        refine: int = 0,
-    ) -> Scores:
-        """Scores of all training examples for all queries, each with its error; see `compute_scores`."""
-        return compute_scores(self.fitted, queries, measurement, refine=refine)
-
-    def score_parts(
-        self,
-        queries: Any,
-        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
-        *,
-        refine: int = 0,
-    ) -> Iterator[tuple[range, Scores]]:
-        """Scores of as many queries at a time as results of fit the memory budget, one part after the other;
-        see `wherefrom.influence.score_parts`."""
-        return score_parts(self.fitted, queries, measurement, refine=refine)
-
-    def explain(
-        self,
-        queries: Any,
-        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
-    ) -> str:
-        """How scores of these queries would be computed and what that is predicted to cost, as text; see
-        `wherefrom.contraction.Plan`.
-
-        Raises:
-            UnsupportedError: the solver in use does not treat layers apart (EK-FAC and its kin do).
-        """
-        return explain_scores(self.fitted, queries, measurement)
-
-    def coverage(self) -> list[Coverage]:
-        """Which layer rule attributes which parameters, one row per block; for solvers that treat layers
-        apart.
-
-        Raises:
-            UnsupportedError: the solver in use does not.
-        """
-        return layer_coverage(self.fitted)
-
-    def self_scores(self, indices: Sequence[int] | Tensor | None = None) -> SelfScores:
-        """Self-influence of training examples; see `compute_self_scores`."""
-        return compute_self_scores(self.fitted, indices)
-
-    def parameters(self, examples: Any) -> Float[Tensor, "k p"]:
-        """Influence on the parameters, `−C_λ⁻¹ g_z`, of training indices or of any examples; see
-        `parameter_influence`."""
-        return parameter_influence(self.fitted, examples)
-
-    def verify(
-        self,
-        queries: Any,
-        recipe: Recipe,
-        *,
-        remove: int = 20,
-        seeds: Sequence[int] = (0,),
-        reduction: Literal["mean", "sum"] = "mean",
-        measurement: str | Measurement | Callable[[Tensor, Any], Tensor] | None = None,
-        scores: Scores | None = None,
-    ) -> Verification:
-        """Leave examples out one by one, retrain with `recipe`, and compare with what the scores predicted;
-        see `verify_removals`."""
-        return verify_removals(
-            self.fitted,
-            self.train,
-            queries,
-            recipe,
-            remove=remove,
-            seeds=seeds,
-            reduction=reduction,
-            measurement=measurement,
-            scores=scores,
-            run_dir=self._run_dir,
-        )
-
-    def report(
-        self,
-        path: str | Path,
-        queries: Any,
-        scores: Scores,
-        *,
-        name: str | None = None,
-        verification: Verification | None = None,
-        self_scores: SelfScores | None = None,
-        describe_train: Callable[[int], Any] | None = None,
-        describe_query: Callable[[int], Any] | None = None,
-        class_names: Sequence[str] | None = None,
-        top: int = 5,
-    ) -> Path:
-        """Write one self-contained page about these scores and return its path; see
-        `wherefrom.report.build_section`, and `wherefrom.report.write_report`, which takes several models."""
-        # Imported when a page is wanted: pictures and templates take long to load.
-        from wherefrom.report import build_section, write_report
-
-        section = build_section(
-            self.fitted,
-            self.train,
-            queries,
-            scores,
-            name=name,
-            verification=verification,
-            self_scores=self_scores,
-            describe_train=describe_train,
-            describe_query=describe_query,
-            class_names=class_names,
-            top=top,
-        )
-        return write_report(path, [section])
+    def _with(self, edits: Edits) -> Intervention:
+        return Intervention(self, edits)

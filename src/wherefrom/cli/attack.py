@@ -11,9 +11,6 @@ from typing import Any
 import torch
 
 from wherefrom.api import Influence
-from wherefrom.attack import AttackResult, PoisoningAudit, audit_poisoning, run_attack
-from wherefrom.attack.edited_data import edited_training_set
-from wherefrom.attack.head import head_obstacle
 from wherefrom.cli.attack_options import AttackOptions, make_budget, settled
 from wherefrom.cli.files import write_table
 from wherefrom.cli.task_cards import query_cards, train_cards
@@ -26,7 +23,10 @@ from wherefrom.report.poisoning_panel import attack_panel, poisoning_panel
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
 from wherefrom.store.tensors import write_tensors
-from wherefrom.task import TrainingData, check_examples
+from wherefrom.studies.attack import AttackResult, PoisoningAudit, audit_poisoning, run_attack
+from wherefrom.studies.attack.edited_data import edited_training_set
+from wherefrom.studies.attack.head import head_obstacle
+from wherefrom.task import Data, check_examples
 
 TITLE = "Could somebody poison this model?"
 LEAD = (
@@ -74,13 +74,13 @@ def find_attack(
     """
     where = require_attackable(task, influence, options)
     options = settled(task, options)
-    fitted, objective = influence.fitted, influence.objective
+    fitted, objective = influence, influence.objective
     budget, remark = make_budget(objective, where, options)
     examples = objective.read(task.queries, role="queries")
     check_examples(objective, examples, batch_size=_BATCH, progress=False)
     assert options.queries is not None and options.edits is not None and options.steps is not None
     numbers = examples.spread(min(options.queries, len(examples)))
-    data = TrainingData(task.queries, len(examples))
+    data = Data(task.queries, len(examples))
     queries = data.stack([data.item(i) for i in numbers])
     obstacle = head_obstacle(fitted)
     cards = (train_cards(task, influence), query_cards(task, influence, queries, numbers))
@@ -104,7 +104,6 @@ def find_attack(
         shared["refit_every"] = options.more.get("refit_every", max(1, options.steps // 4))
     result = run_attack(
         fitted,
-        task.train,
         queries,
         edits=max(options.edits),
         controls=controls,
@@ -136,10 +135,8 @@ def require_attackable(task: AuditTask, influence: Influence, options: AttackOpt
     objective = influence.objective
     where = find_input(objective)
     first = torch.tensor([0])
-    edited_training_set(
-        objective, task.train, where, first, where.read(objective.examples.batch(first)).detach()
-    )
-    obstacle = head_obstacle(influence.fitted)
+    edited_training_set(objective, where, first, where.read(objective.examples.batch(first)).detach())
+    obstacle = head_obstacle(influence)
     if obstacle is not None and task.recipe is None:
         raise InputError(
             f"recipe= is needed to retrain this model for an attack: {obstacle}. Define recipe(train, "

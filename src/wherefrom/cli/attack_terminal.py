@@ -9,11 +9,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.attack import AttackResult, PoisoningAudit
 from wherefrom.cli.attack import AttackReport
 from wherefrom.cli.console import short
 from wherefrom.report.numbers import percent
 from wherefrom.report.poisoning_panel import flip_names
+from wherefrom.studies.attack import AttackResult, PoisoningAudit
 
 _BAR = 24
 _SHOWN = 8

@@ -18,9 +18,9 @@ from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.evaluation import Verification
 from wherefrom.influence import Scores, SelfScores
-from wherefrom.labels import has_class_labels
 from wherefrom.report import DEFAULT_TITLE, ReportSection, build_section, write_report
 from wherefrom.solvers import PreparedBlocks
+from wherefrom.studies.labels import has_class_labels
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _audit(
     queries, numbers = choose_queries(influence, task.queries, options.queries)
     on_stage(f"{task.name}: scoring {influence.objective.n:,} training examples for {len(numbers)} queries")
     # Scores of an approximate curvature cannot be corrected one by one.
-    refine = 0 if isinstance(influence.fitted.prepared, PreparedBlocks) else options.top
+    refine = 0 if isinstance(influence.prepared, PreparedBlocks) else options.top
     scores = influence.scores(queries, task.measurement, refine=refine)
     self_scores = None
     if options.review:
@@ -162,8 +162,7 @@ def _audit(
     if options.shape:
         panels += shape_panels(task, influence, folder, on_stage)
     section = build_section(
-        influence.fitted,
-        task.train,
+        influence,
         queries,
         scores,
         name=task.name,

@@ -142,8 +142,8 @@ def run_change(
     if not (options.remove or options.relabel or options.upweight or task.change is not None):
         raise InputError(_NOTHING)
     on_stage(f"{task.name}: checking model and data, fitting the curvature")
-    influence = task.fit(solver=options.solver, progress=options.progress)
-    intervention, edited = _edits(task, influence, options, out / "run")
+    influence = task.fit(solver=options.solver, progress=options.progress, run_dir=out / "run")
+    intervention, edited = _edits(task, influence, options)
     if not edited and not intervention.edits.added:
         raise InputError(_NOTHING)
     queries, numbers = choose_queries(influence, task.queries, options.queries)
@@ -158,7 +158,7 @@ def run_change(
         change = outcome.change
     else:
         outcome, change = None, intervention.change(queries, task.measurement, **how)
-    curve = _curve(task, influence, options, queries, out / "run", how, on_stage)
+    curve = _curve(task, influence, options, queries, how, on_stage)
     result = ChangeResult(
         task,
         change,
@@ -170,7 +170,7 @@ def run_change(
         edited,
         curve,
         trust_of(
-            influence.fitted,
+            influence,
             converged=change.converged,
             retraining=None if outcome is None else outcome.verdict,
         ),
@@ -195,9 +195,9 @@ _CARDS = 12
 
 
 def _edits(
-    task: AuditTask, influence: Influence, options: ChangeOptions, run_dir: Path
+    task: AuditTask, influence: Influence, options: ChangeOptions
 ) -> tuple[Intervention, list[Edited]]:
-    made = Intervention(influence.fitted, task.train, run_dir=run_dir)
+    made = Intervention(influence)
     edited: list[Edited] = []
     for text in options.remove:
         indices = parse_indices(text, "--remove")
@@ -240,7 +240,6 @@ def _curve(
     influence: Influence,
     options: ChangeOptions,
     queries: Any,
-    run_dir: Path,
     how: dict[str, Any],
     on_stage: Callable[[str], None],
 ) -> RemovalCurve | None:
@@ -250,8 +249,7 @@ def _curve(
         return None
     on_stage(f"{task.name}: removing the first {', '.join(map(str, sizes))}")
     return removal_curve(
-        influence.fitted,
-        task.train,
+        influence,
         ranking,
         sizes,
         queries,
@@ -260,7 +258,6 @@ def _curve(
         prediction=how["order"],
         reduction=how["reduction"],
         seeds=task.seeds,
-        run_dir=run_dir,
     )
 
 

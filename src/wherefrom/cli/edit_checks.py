@@ -10,7 +10,7 @@ from wherefrom.errors import InputError
 from wherefrom.influence import check_indices
 from wherefrom.interventions.edits import Edits, relabel, remove, upweight
 from wherefrom.losses import CrossEntropy, Logistic, SmoothHinge, resolve_loss
-from wherefrom.task import TrainingData
+from wherefrom.task import Data
 
 
 def check_edits(
@@ -26,7 +26,7 @@ def check_edits(
         InputError: text that is no edit, an index outside the training set or named twice, an unknown label,
             one that the examples cannot hold, two edits of one example.
     """
-    loss, data = resolve_loss(task.loss), TrainingData(task.train)
+    loss, data = resolve_loss(task.loss), Data(task.train)
     made = Edits()
     for text in removed:
         made = made.and_then(

@@ -127,7 +127,7 @@ def run_flips(
         query_cards(task, influence, queries, numbers),
         numbers,
         options.top,
-        trust_of(influence.fitted, retrained=_RETRAINED) if confirm else trust_of(influence.fitted),
+        trust_of(influence, retrained=_RETRAINED) if confirm else trust_of(influence),
     )
     on_stage("writing the page")
     _write(result, out)

@@ -16,9 +16,7 @@ from wherefrom.cli.selection import spread_queries
 from wherefrom.cli.task_cards import train_cards
 from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.geometry import GradientBounds, GradientNorms
 from wherefrom.influence import trust_without_fit
-from wherefrom.labels import has_class_labels
 from wherefrom.linalg import Estimate
 from wherefrom.report import Card, Panel, write_panels
 from wherefrom.report.describe import prediction
@@ -26,6 +24,8 @@ from wherefrom.report.geometry_layers import layer_rows, quantiles, violations
 from wherefrom.report.geometry_panel import geometry_panel, steepest_first, tied
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
+from wherefrom.studies.geometry import GradientBounds, GradientNorms
+from wherefrom.studies.labels import has_class_labels
 from wherefrom.task import check_examples
 
 PAGE_TITLE = "How steep is this model, and where?"

@@ -7,12 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from wherefrom.cli.geometry import GeometryResult
-from wherefrom.geometry import GradientBounds
 from wherefrom.plain_text import one_line
 from wherefrom.report.geometry_layers import layer_rows, quantiles, violations
 from wherefrom.report.geometry_panel import steepest_first, tied
 from wherefrom.report.geometry_words import share_text, short_name
 from wherefrom.report.numbers import number
+from wherefrom.studies.geometry import GradientBounds
 
 _STEEPEST = 5
 _BAR = 14

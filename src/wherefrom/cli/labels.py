@@ -15,11 +15,11 @@ from wherefrom.cli.task_cards import train_cards
 from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.influence import SelfScores, Trust, trust_of
-from wherefrom.labels import COMBINED, PROPOSALS_RIGHT, LabelAudit
 from wherefrom.report import Card, Panel, write_panels
 from wherefrom.report.labels_panel import labels_panel
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
+from wherefrom.studies.labels import COMBINED, PROPOSALS_RIGHT, LabelAudit
 
 TITLE = "Which of these labels are wrong?"
 LEAD = (
@@ -78,7 +78,7 @@ def find_labels(
     """The signs for a fitted task, with the task's validation set if it has one.
 
     Raises:
-        InputError: as `wherefrom.labels.label_signals`.
+        InputError: as `wherefrom.studies.labels.label_signals`.
     """
     objective = influence.objective
     indices = None
@@ -89,7 +89,7 @@ def find_labels(
     )
     audit.suspicion(options.by)  # an unknown sign is refused before anything is written
     card = train_cards(task, influence)
-    return LabelsResult(task, audit, card, options.top, options.by, trust_of(influence.fitted))
+    return LabelsResult(task, audit, card, options.top, options.by, trust_of(influence))
 
 
 def run_labels(

@@ -9,9 +9,9 @@ from rich.text import Text
 from wherefrom.cli.console import short
 from wherefrom.cli.labels import LabelsResult
 from wherefrom.cli.terminal import picture
-from wherefrom.labels import PROPOSALS_RIGHT, Suspect
 from wherefrom.report.labels_panel import ranked_by
 from wherefrom.report.numbers import number
+from wherefrom.studies.labels import PROPOSALS_RIGHT, Suspect
 
 # Signs with a column of their own; the files have all.
 _COLUMNS = {

@@ -137,11 +137,11 @@ app.command("spectrum")(spectrum)
 
 def run_demo(console: Console, out: Path, *, solver: str | None = None, **sizes: int) -> None:
     """The demonstration, with another solver where one is named; `sizes` are those of
-    `wherefrom.demo.digits_tasks`."""
+    `wherefrom.cli.demo.digits_tasks`."""
     from wherefrom.cli.audit import AuditOptions, run_audits
+    from wherefrom.cli.demo import digits_tasks
     from wherefrom.cli.task_file import task_from
     from wherefrom.cli.terminal import print_result
-    from wherefrom.demo import digits_tasks
 
     with one_thread(), stages(console) as on_stage:
         on_stage("training two digit readers on scikit-learn's digits")

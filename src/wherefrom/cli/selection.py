@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from wherefrom.api import Influence
-from wherefrom.task import Examples, TrainingData, check_examples
+from wherefrom.task import Data, Examples, check_examples
 
 _BATCH = 256
 
@@ -21,7 +21,7 @@ def choose_queries(influence: Influence, queries: Any, count: int) -> tuple[Any,
         return queries, list(range(len(examples)))
     chosen = largest_losses(influence, examples, count)
     others = sorted(set(range(len(examples))) - set(chosen))
-    return TrainingData(queries, len(examples)).edited(drop=others), chosen
+    return Data(queries, len(examples)).edited(drop=others), chosen
 
 
 def largest_losses(influence: Influence, examples: Examples, count: int) -> list[int]:
@@ -43,4 +43,4 @@ def spread_queries(influence: Influence, queries: Any, count: int) -> tuple[Any,
         return queries, list(range(len(examples)))
     chosen = examples.spread(count)
     others = sorted(set(range(len(examples))) - set(chosen))
-    return TrainingData(queries, len(examples)).edited(drop=others), chosen
+    return Data(queries, len(examples)).edited(drop=others), chosen

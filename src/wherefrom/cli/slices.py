@@ -15,9 +15,9 @@ from wherefrom.errors import InputError
 from wherefrom.influence import Trust, trust_of
 from wherefrom.report import Card, Panel, write_panels
 from wherefrom.report.slices_panel import harmful_panel, slices_panel
-from wherefrom.slices import CLUSTER_COLUMNS, COLUMNS, GroupInfluence, HarmfulGroups
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
+from wherefrom.studies.slices import CLUSTER_COLUMNS, COLUMNS, GroupInfluence, HarmfulGroups
 
 TITLE = "Who carries whose error?"
 LEAD = (
@@ -97,7 +97,7 @@ def find_slices(
             task.validation, clusters=options.clusters or "auto", measurement=task.measurement
         )
     solved = (table is None or bool(table.converged.all())) and (clusters is None or clusters.converged)
-    trust = trust_of(influence.fitted, converged=solved)
+    trust = trust_of(influence, converged=solved)
     return SlicesResult(task, table, clusters, train_cards(task, influence), options.top, trust)
 
 
@@ -142,7 +142,7 @@ def write_slices(result: SlicesResult, out: Path) -> None:
         write_table(out / "slices.csv", COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
         write_table(
             out / "carriers.csv",
-            ("query_group", "rank", "train", "train_group", "score", "estimate", "change"),
+            ("query_group", "rank", "train", "train_group", "score", "error", "change"),
             (
                 (name, rank, *row.values())
                 for name in table.queries.names

@@ -15,7 +15,7 @@ from wherefrom.cli.slices import SlicesResult
 from wherefrom.plain_text import one_line
 from wherefrom.report.numbers import number, percent
 from wherefrom.report.slices_panel import named_labels
-from wherefrom.slices import LARGE_SHARE, GroupInfluence, HarmfulGroups, label_words, share_words
+from wherefrom.studies.slices import LARGE_SHARE, GroupInfluence, HarmfulGroups, label_words, share_words
 
 # Query groups, training groups of each, single examples of each, and clusters listed; the files have all.
 _QUERY_GROUPS, _TRAIN_GROUPS, _EXAMPLES, _CLUSTERS = 4, 8, 3, 5
@@ -76,7 +76,7 @@ def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType
             Text(f"{len(table.train.members[t]):,}{mark}"),
             Text(number(change, 3, sign=True) + ("" if found.resolved else "?"), style=style),
             Text(_error(float(table.standard_error[t, q]))),
-            Text(_error(float(table.estimate[t, q]))),
+            Text(_error(float(table.error[t, q]))),
             Text(percent(share)),
             Text("█" * round(_BAR * share), style="yellow"),
         )
@@ -127,7 +127,7 @@ def _clusters(groups: HarmfulGroups, result: SlicesResult) -> RenderableType:
             Text(f"{len(cluster):,}"),
             Text(number(cluster.change, 3, sign=True) + ("" if known else "?"), style=style),
             Text(_error(cluster.standard_error)),
-            Text(_error(cluster.estimate)),
+            Text(_error(cluster.error)),
             Text(percent(cluster.share_of_harm)),
             Text(one_line(labels)),
             Text(one_line(falls) if cluster.harm > 0 else ""),

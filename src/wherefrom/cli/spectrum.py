@@ -13,9 +13,9 @@ from wherefrom.cli.task_file import AuditTask
 from wherefrom.influence import Trust, trust_of
 from wherefrom.report import Panel, write_panels
 from wherefrom.report.spectrum_panel import spectrum_panel
-from wherefrom.spectra import ClassMeans, SpectrumReport
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
+from wherefrom.studies.spectra import ClassMeans, SpectrumReport
 
 TITLE = "What is the loss like here?"
 LEAD = (
@@ -29,8 +29,7 @@ class SpectrumOptions:
     """What the command line chooses.
 
     Attributes:
-        top, steps, starts, learning_rate: as for `wherefrom.spectra.spectrum_report`; the learning rate is
-            the task's unless given.
+        top, steps, starts, learning_rate: as for `spectrum_report`; the last is the task's if not given.
         curvature: which matrix, instead of the task's.
         solver: name of a solver, instead of the task's.
         progress: show progress bars.
@@ -62,13 +61,13 @@ def find_spectrum(task: AuditTask, influence: Influence, options: SpectrumOption
     """The report of a fitted task.
 
     Raises:
-        InputError: as `wherefrom.spectra.spectrum_report`.
+        InputError: as `wherefrom.studies.spectra.spectrum_report`.
     """
     rate = task.learning_rate if options.learning_rate is None else options.learning_rate
     report = influence.spectrum(
         top=options.top, steps=options.steps, starts=options.starts, learning_rate=rate
     )
-    return SpectrumResult(task, report, trust_of(influence.fitted))
+    return SpectrumResult(task, report, trust_of(influence))
 
 
 def run_spectrum(

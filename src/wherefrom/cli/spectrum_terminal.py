@@ -9,7 +9,7 @@ from rich.text import Text
 from wherefrom.cli.spectrum import SpectrumResult
 from wherefrom.report.numbers import number, percent
 from wherefrom.report.spectrum_panel import MATRICES, chance_text, estimate_text
-from wherefrom.spectra import ClassMeans, SpectrumReport
+from wherefrom.studies.spectra import ClassMeans, SpectrumReport
 
 _STYLE = {"good": "bold green", "fair": "bold yellow", "poor": "bold red"}
 _LAYERS = 12

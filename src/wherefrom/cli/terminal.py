@@ -141,7 +141,7 @@ def _add_ranking(table: Table, result: AuditResult, q: int, ranking: Ranking, st
             Text(one_line(card.title)),
             Text(one_line(card.label or "")),
             Text(number(row["score"], sign=True), style=style),
-            Text(_error(shown_error(row["estimate"], row["bound"], row["score"], fine))),
+            Text(_error(shown_error(row["error"], row["bound"], row["score"], fine))),
             Text(
                 number(row["predicted_change"], 3, sign=True) + ("" if known else "?"),
                 style="" if known else "dim",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from wherefrom.evaluation.retraining import Retraining
-from wherefrom.task import TrainingData
+from wherefrom.task import Data
 
 # A shift of a query that all removals share counts as such where it is so many times what they differ by.
 _SHARED = 3.0
@@ -23,7 +23,7 @@ _DOUBT = 0.05
 
 
 def another_full_run(
-    retraining: Retraining, data: TrainingData, seeds: Sequence[int]
+    retraining: Retraining, data: Data, seeds: Sequence[int]
 ) -> Float[np.ndarray, "q ..."] | None:
     """The measurement after one more training on all the data, with a seed that was not given and the
     examples in the reverse order; `None` if it did not converge.

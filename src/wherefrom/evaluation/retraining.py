@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from wherefrom.errors import ConvergenceError, InputError, NonFiniteError
-from wherefrom.influence import FittedInfluence
 from wherefrom.influence.measurements import Measurement
 from wherefrom.store import RunDirectory, fingerprint
-from wherefrom.task import Examples, check_model
+from wherefrom.task import Examples, Objective, check_model
+
+# Examples of a forward pass.
+_BATCH = 256
 
 Recipe = Callable[..., nn.Module]  # (training data, seed) -> trained model
 
@@ -26,7 +28,7 @@ class Retraining:
     there is one.
 
     Args:
-        fitted: the fitted influence function, whose model's architecture the recipe must return.
+        objective: of the given model, whose architecture the recipe must return.
         recipe: `recipe(train, seed) -> model`; it may raise `ConvergenceError`. One that also takes `weights`
             can train on examples that count more or less than once.
         examples: the queries.
@@ -41,7 +43,7 @@ class Retraining:
 
     def __init__(
         self,
-        fitted: FittedInfluence,
+        objective: Objective,
         recipe: Recipe,
         examples: Examples,
         measured: Measurement,
@@ -51,12 +53,12 @@ class Retraining:
             raise InputError(
                 f"recipe={recipe!r}: expected a function recipe(train, seed) that returns the trained model"
             )
-        self._fitted, self._recipe, self._examples, self._measured = fitted, recipe, examples, measured
+        self._objective, self._recipe, self._examples, self._measured = objective, recipe, examples, measured
         self._known: dict[str, np.ndarray | str] = {}
         self._directory: RunDirectory | None = None
         if run_dir is not None:
             identity = {
-                **fitted.objective.identity(),
+                **objective.identity(),
                 "queries": examples.fingerprint(),
                 "recipe": fingerprint(recipe),
                 "measurement": {"name": measured.name, "function": fingerprint(measured.function)},
@@ -73,7 +75,7 @@ class Retraining:
 
     def given(self) -> np.ndarray:
         """The measurement under the model as it was given, `(q,)`."""
-        return _measure(self._fitted, self._fitted.objective.model, self._examples, self._measured)
+        return _measure(self._objective, self._objective.model, self._examples, self._measured)
 
     def baseline(self, train: Any, seed: int) -> np.ndarray:
         """The measurement after training on all the data, `(q,)`.
@@ -148,8 +150,8 @@ class Retraining:
             model = self._recipe(train, seed, **options)
         except ConvergenceError as error:
             return str(error)
-        check_architecture(self._fitted.objective.model, model)
-        return _measure(self._fitted, model, self._examples, self._measured)
+        check_architecture(self._objective.model, model)
+        return _measure(self._objective, model, self._examples, self._measured)
 
 
 def check_architecture(given: nn.Module, made: Any) -> None:
@@ -173,16 +175,13 @@ def check_architecture(given: nn.Module, made: Any) -> None:
     check_model(made)
 
 
-def _measure(
-    fitted: FittedInfluence, model: nn.Module, examples: Examples, measured: Measurement
-) -> np.ndarray:
+def _measure(objective: Objective, model: nn.Module, examples: Examples, measured: Measurement) -> np.ndarray:
     """`m` of every query under another model's parameters and buffers, in the wider of its dtype and the
     computation's.
 
     A recipe that trains in float64 is measured in float64: the effect of one example may be smaller than
     float32 resolves.
     """
-    objective = fitted.objective
     named = [*model.named_parameters(), *model.named_buffers()]
     dtype = objective.dtype
     for _, tensor in named:
@@ -197,7 +196,7 @@ def _measure(
     values = {name: cast(tensor) for name, tensor in named}
     parts = []
     with torch.no_grad():
-        for _, batch in examples.batches(max(fitted.engine.batch_size, 256)):
+        for _, batch in examples.batches(_BATCH):
             wide = tree_map(cast, batch)
             parts.append(
                 measured.function(objective.outputs(values, wide, everything=True), objective.targets(wide))

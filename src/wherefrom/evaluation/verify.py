@@ -10,30 +10,27 @@ import numpy as np
 from torch import Tensor
 
 from wherefrom.arguments import seeds_of, whole
-from wherefrom.curvature import HessianOperator
 from wherefrom.errors import InputError
 from wherefrom.evaluation.noise import another_full_run, noise_of_mean, training_spread
 from wherefrom.evaluation.retraining import Recipe, Retraining
 from wherefrom.evaluation.verification import Verification
 from wherefrom.influence import (
-    FittedInfluence,
+    Attributor,
+    Fit,
     Scores,
-    compute_scores,
+    has_closed_form,
     leave_one_out,
     resolve_measurement,
 )
 from wherefrom.influence.identity import identity_of, require_same, same_measurement
 from wherefrom.influence.measurements import Measurement
 from wherefrom.progress import progress_bar
-from wherefrom.solvers import Exact
-from wherefrom.task import TrainingData
 
 _NAMED = ("loss", "margin", "logit")
 
 
 def verify_removals(
-    fitted: FittedInfluence,
-    train: Any,
+    attributor: Attributor,
     queries: Any,
     recipe: Recipe,
     *,
@@ -56,12 +53,10 @@ def verify_removals(
     `Δm ≈ score_i / n`.
 
     Args:
-        fitted: the fitted influence function.
-        train: the training data as the user gave it; the recipe gets the same kind of object with one example
-            fewer.
+        attributor: whose scores are verified.
         queries: where the change is measured.
-        recipe: `recipe(train, seed) -> model`, trains from data; it may raise `ConvergenceError`, and that
-            run is then left out and reported.
+        recipe: `recipe(train, seed) -> model`, trains from data of the kind that was given, with one example
+            fewer; it may raise `ConvergenceError`, and that run is then left out and reported.
         remove: how many examples are removed, each alone.
         seeds: every retraining is done once per seed, and compared with the full-data run of the same seed;
             `len(seeds) · (1 + remove) + 1` trainings in all.
@@ -70,10 +65,11 @@ def verify_removals(
         measurement: what is compared. By default that of `scores`, where it is `"loss"`, `"margin"` or
             `"logit"`, or else the loss. Scores know a function by its name alone: with a function or a
             `Measurement` given here, `scores` only says what to refine, and they are computed anew.
-        run_dir: keeps finished retrainings, so that a killed run resumes. It is refused for another model,
-            data, loss, measurement or recipe. Of recipe and measurement it sees code, closures, defaults and
-            the user's own functions and values they name; it does not see changes in installed packages, in
-            files that are read, or in the environment (`wherefrom.store.fingerprint`).
+        run_dir: keeps finished retrainings, so that a killed run resumes; the attributor's own by default. It
+            is refused for another model, data, loss, measurement or recipe. Of recipe and measurement it sees
+            code, closures, defaults and the user's own functions and values they name; it does not see
+            changes in installed packages, in files that are read, or in the environment
+            (`wherefrom.store.fingerprint`).
 
     Raises:
         InputError: scores of another fit, other queries or another measurement; seeds that are no integers or
@@ -85,7 +81,7 @@ def verify_removals(
     seeds = seeds_of(seeds)
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
-    objective = fitted.objective
+    objective = attributor.objective
     if objective.n < 2:
         raise InputError(
             "the training set has 1 example: without it nothing is left to train on. Verify a model of at "
@@ -102,22 +98,23 @@ def verify_removals(
         raise InputError(
             f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
         )
-    identity = identity_of(fitted.identity, examples, measured)
+    identity = identity_of(attributor.identity, examples, measured)
     if scores is not None:
         # Where a function is given, scores of another one under its name are computed anew below.
         named = measurement is None or isinstance(measurement, str)
         compared = ("fit", "queries", "measurement") if named else ("fit", "queries")
         require_same("scores", scores.identity, {key: identity[key] for key in compared})
-    retraining = Retraining(fitted, recipe, examples, measured, run_dir)
+    retraining = Retraining(objective, recipe, examples, measured, run_dir or attributor.run_dir)
     if scores is None:
-        scores = compute_scores(fitted, queries, measured)
+        scores = attributor.scores(queries, measured)
     elif not same_measurement(scores.identity, measured) and not (
         measurement is None or isinstance(measurement, str)
     ):
-        scores = compute_scores(fitted, queries, measured, refine=scores.settings.get("refine", 0))
+        refine = scores.settings.get("refine", 0)
+        scores = attributor.scores(queries, measured, **({"refine": refine} if refine else {}))
     predicted = _predicted(scores, reduction)
     chosen = _largest_in_turn(predicted, min(remove, objective.n))
-    data = TrainingData(train, objective.n)
+    data = attributor.data
     failed: dict[int, str] = {}
     changes: dict[int, list[np.ndarray]] = {i: [] for i in chosen}
     given = retraining.given()
@@ -127,9 +124,9 @@ def verify_removals(
     def retrained(removed: int, seed: int) -> np.ndarray | str:
         return retraining.measured(f"without{removed}", lambda: data.edited(drop=[removed]), seed)
 
-    with progress_bar("retraining", total, enabled=fitted.options.progress) as bar:
+    with progress_bar("retraining", total, enabled=attributor.progress) as bar:
         for seed in seeds:
-            baseline = retraining.baseline(train, seed)
+            baseline = retraining.baseline(data.given, seed)
             bar.advance()
             baselines.append(baseline)
             for i in chosen:
@@ -157,22 +154,22 @@ def verify_removals(
         measurement=measured.name,
         seed_spread=spread,
         by_seed=by_seed,
-        corrected=_corrected(fitted, queries, measured, kept, reduction),
+        corrected=_corrected(attributor, queries, measured, kept, reduction),
         identity=identity,
     )
 
 
 def _corrected(
-    fitted: FittedInfluence,
+    attributor: Attributor,
     queries: Any,
     measured: Measurement,
     kept: list[int],
     reduction: Literal["mean", "sum"],
 ) -> np.ndarray | None:
     """The predictions with leverage, where a solve costs next to nothing."""
-    if not kept or not isinstance(fitted.solver, Exact) or isinstance(fitted.curvature.data, HessianOperator):
+    if not kept or not isinstance(attributor, Fit) or not has_closed_form(attributor):
         return None
-    made = leave_one_out(fitted, queries, measured, indices=kept, reduction=reduction)
+    made = leave_one_out(attributor, queries, measured, indices=kept, reduction=reduction)
     return made.values.T.double().numpy()
 
 

@@ -13,10 +13,7 @@ from wherefrom.errors import NonFiniteError, OutOfMemoryError
 from wherefrom.gradients.engine import GradientEngine
 from wherefrom.gradients.layer_gradients import LayerGradients
 from wherefrom.gradients.per_example import ExampleGradients
-from wherefrom.layers import GradientForm, OuterProducts, TokenOuterProducts
-from wherefrom.memory import available_memory, memory_errors
-from wherefrom.progress import progress_bar
-from wherefrom.projections import (
+from wherefrom.gradients.projections import (
     BoundLoGra,
     BoundProjection,
     Distortion,
@@ -26,6 +23,9 @@ from wherefrom.projections import (
     Projection,
     measure_distortion,
 )
+from wherefrom.layers import GradientForm, OuterProducts, TokenOuterProducts
+from wherefrom.memory import available_memory, memory_errors
+from wherefrom.progress import progress_bar
 from wherefrom.task import Examples, Measure
 
 # Gradients on which the distortion is measured, and the share of the budget they may take.

@@ -1,17 +1,19 @@
 """Influence of training examples: scores with errors, self-influence, parameters, and whether `θ̂` is a
 minimum."""
 
+from wherefrom.influence.attributor import Attributor, Estimand, Measured, estimand_words
 from wherefrom.influence.compute import (
     compute_scores,
     compute_self_scores,
     explain_scores,
     parameter_influence,
 )
-from wherefrom.influence.fitted import FitOptions, FittedInfluence
+from wherefrom.influence.fit import Fit
+from wherefrom.influence.fit_options import FitOptions
 from wherefrom.influence.head_scores import head_influence, head_scores
 from wherefrom.influence.input_influence import InputInfluence, input_influence
 from wherefrom.influence.layerwise import layer_coverage
-from wherefrom.influence.leave_one_out import LeaveOneOut, leave_one_out, output_spread
+from wherefrom.influence.leave_one_out import LeaveOneOut, has_closed_form, leave_one_out, output_spread
 from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.minimum import MinimumCheck
 from wherefrom.influence.parts import score_parts
@@ -26,10 +28,13 @@ from wherefrom.influence.trust import Trust, trust_of, trust_without_fit, worst
 __all__ = [
     "ANY",
     "RESOLVED",
+    "Attributor",
+    "Estimand",
+    "Fit",
     "FitOptions",
-    "FittedInfluence",
     "InputInfluence",
     "LeaveOneOut",
+    "Measured",
     "Measurement",
     "MinimumCheck",
     "Range",
@@ -42,7 +47,9 @@ __all__ = [
     "check_indices",
     "compute_scores",
     "compute_self_scores",
+    "estimand_words",
     "explain_scores",
+    "has_closed_form",
     "head_influence",
     "head_scores",
     "input_influence",

@@ -17,7 +17,7 @@ from wherefrom.arguments import whole
 from wherefrom.errors import InputError
 from wherefrom.gradients import ExampleGradients
 from wherefrom.influence.damping_effect import damping_share, departure, undamped_distance
-from wherefrom.influence.fitted import FittedInfluence, SolvedBlock
+from wherefrom.influence.fit import Fit, SolvedBlock
 from wherefrom.influence.identity import identity_of
 from wherefrom.influence.layerwise import layerwise_plan, layerwise_scores, layerwise_self_scores
 from wherefrom.influence.measurements import Measurement, resolve_measurement
@@ -30,7 +30,7 @@ from wherefrom.solvers import PreparedBlocks, Solution
 
 
 def compute_scores(
-    fitted: FittedInfluence,
+    fitted: Fit,
     queries: Any,
     measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
     *,
@@ -84,7 +84,7 @@ def compute_scores(
             bar.advance(block.where.stop - block.where.start)
     return Scores(
         values=values,
-        estimate=estimate,
+        error=estimate,
         bound=bound,
         bound_proven=fitted.prepared.lower_bound_proven,
         converged=torch.cat([solution.converged for solution in solutions]),
@@ -103,7 +103,7 @@ def compute_scores(
 
 
 def explain_scores(
-    fitted: FittedInfluence,
+    fitted: Fit,
     queries: Any,
     measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
 ) -> str:
@@ -116,14 +116,14 @@ def explain_scores(
     return layerwise_plan(fitted, fitted.measure_gradients(queries, measured)).explain()
 
 
-def _layerwise(fitted: FittedInfluence, gradients: ExampleGradients, measured: Measurement) -> Scores:
+def _layerwise(fitted: Fit, gradients: ExampleGradients, measured: Measurement) -> Scores:
     """Scores of a solver that treats layers apart; nothing is proven of their distance from the full
     curvature's."""
     made = layerwise_scores(fitted, gradients)
     q = len(gradients)
     return Scores(
         values=made.values,
-        estimate=made.estimate,
+        error=made.error,
         # One number seen from all places: there is nothing to hold.
         bound=made.values.new_full((1, 1), math.inf).expand_as(made.values),
         bound_proven=False,
@@ -145,7 +145,7 @@ def _layerwise(fitted: FittedInfluence, gradients: ExampleGradients, measured: M
 
 
 def compute_self_scores(
-    fitted: FittedInfluence, indices: Sequence[int] | Tensor | np.ndarray | None = None
+    fitted: Fit, indices: Sequence[int] | Tensor | np.ndarray | None = None
 ) -> SelfScores:
     """Self-influence `g_iᵀ C_λ⁻¹ g_i` of training examples (all of them, or `indices`)."""
     index = (
@@ -156,7 +156,7 @@ def compute_self_scores(
         return SelfScores(
             index=index,
             values=layerwise,
-            estimate=error,
+            error=error,
             bound=torch.full_like(layerwise, math.inf),
             converged=torch.ones(len(index), dtype=torch.bool),
             reason="",
@@ -188,7 +188,7 @@ def compute_self_scores(
     return SelfScores(
         index=index,
         values=torch.cat(values),
-        estimate=torch.cat(estimate),
+        error=torch.cat(estimate),
         bound=torch.cat(bound),
         converged=torch.cat(converged),
         reason=" ".join(sorted(reason for reason in reasons if reason)),
@@ -197,7 +197,7 @@ def compute_self_scores(
     )
 
 
-def parameter_influence(fitted: FittedInfluence, examples: Any) -> Float[Tensor, "k p"]:
+def parameter_influence(fitted: Fit, examples: Any) -> Float[Tensor, "k p"]:
     """`I_up,params(z) = dθ̂/dε = −C_λ⁻¹ g_z`: up-weighting `z` by `ε` moves `θ̂` by `ε` times this.
 
     Removing training example `i` moves the parameters by `−1/n` times its row (Koh & Liang 2017, §2.1).
@@ -226,9 +226,7 @@ def _are_indices(examples: Any) -> bool:
     )
 
 
-def _score_block(
-    fitted: FittedInfluence, block: SolvedBlock, values: Tensor, estimate: Tensor, bound: Tensor
-) -> None:
+def _score_block(fitted: Fit, block: SolvedBlock, values: Tensor, estimate: Tensor, bound: Tensor) -> None:
     """One pass over the training set: products with the solutions and with their error directions
     together."""
     solution = block.solution
@@ -244,7 +242,7 @@ def _score_block(
 
 
 def _refine_block(
-    fitted: FittedInfluence, block: SolvedBlock, k: int, values: Tensor, estimate: Tensor, bound: Tensor
+    fitted: Fit, block: SolvedBlock, k: int, values: Tensor, estimate: Tensor, bound: Tensor
 ) -> None:
     """Correct the extreme scores of each query by the training side: `score ← xᵀg + rᵀy` with
     `y ≈ C_λ⁻¹ g`."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from wherefrom.errors import InputError
 from wherefrom.gradients.last_layer import head_objective
 from wherefrom.influence.compute import compute_scores
-from wherefrom.influence.fitted import FitOptions, FittedInfluence
+from wherefrom.influence.fit import Fit
+from wherefrom.influence.fit_options import FitOptions
 from wherefrom.influence.measurements import Measurement
 from wherefrom.influence.scores import Scores
 from wherefrom.solvers import Solver
@@ -77,10 +78,10 @@ def head_scores(
         layer.eval(), (features, targets), loss=loss, weight_decay=weight_decay, dtype=dtype
     )
     options = FitOptions(solver=solver, damping=damping, progress=False)  # type: ignore[arg-type]
-    return compute_scores(FittedInfluence(objective, options), (query_features, query_targets), measurement)
+    return compute_scores(Fit(objective, options).fit(), (query_features, query_targets), measurement)
 
 
-def head_influence(objective: Objective, options: FitOptions | None = None) -> FittedInfluence:
+def head_influence(objective: Objective, options: FitOptions | None = None) -> Fit:
     """The influence function of a network's last linear layer alone, its features frozen; in closed form.
 
     Args:
@@ -90,4 +91,4 @@ def head_influence(objective: Objective, options: FitOptions | None = None) -> F
     Raises:
         UnsupportedError: the model does not end in a linear layer.
     """
-    return FittedInfluence(head_objective(objective), options or FitOptions())
+    return Fit(head_objective(objective), options).fit()

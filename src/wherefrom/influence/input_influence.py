@@ -17,7 +17,7 @@ from wherefrom.influence.continuous_input import (
     find_input,
     find_module,
 )
-from wherefrom.influence.fitted import FittedInfluence
+from wherefrom.influence.fit import Fit
 from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.mixed_derivative import check_mixed_derivative, input_gradients
 from wherefrom.influence.scores import check_indices
@@ -71,7 +71,7 @@ class InputInfluence:
 
 
 def input_influence(
-    fitted: FittedInfluence,
+    fitted: Fit,
     queries: Any,
     measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
     *,
@@ -136,7 +136,7 @@ def input_influence(
 
 
 def solve_measurement(
-    fitted: FittedInfluence, queries: Any, measured: Measurement, *, mean: bool
+    fitted: Fit, queries: Any, measured: Measurement, *, mean: bool
 ) -> tuple[Float[Tensor, "p k"], bool]:
     """`s = C_λ⁻¹ ∇m` for every query, or for the mean over all of them; and whether the solver converged."""
     gradients = fitted.measure_gradients(queries, measured)

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wherefrom.contraction import GradientSource, Plan, contract, plan_contraction
 from wherefrom.errors import UnsupportedError
 from wherefrom.gradients import Coverage, ExampleGradients
 from wherefrom.influence.damping_effect import damping_share
-from wherefrom.influence.fitted import FittedInfluence
+from wherefrom.influence.fit import Fit
 from wherefrom.memory import memory_errors
 from wherefrom.progress import progress_bar
 from wherefrom.solvers import PreparedBlockDiagonal, PreparedBlocks
 from wherefrom.solvers.cg_iteration import BlockIteration
+from wherefrom.solvers.contraction import GradientSource, Plan, contract, plan_contraction
 from wherefrom.solvers.repair import measured
 
 # Training examples whose scores are compared to estimate the distance to the full curvature's answer.
@@ -40,7 +40,7 @@ class LayerwiseScores:
 
     Attributes:
         values: `(q, n)`.
-        estimate: expected error of each score, `(q, n)`: mostly `distance |score|`; infinite where the
+        error: expected error of each score, `(q, n)`: mostly `distance |score|`; infinite where the
             distance was not probed.
         relative_residual: of the probed queries on average, against the full damped curvature; NaN without
             probes.
@@ -50,14 +50,14 @@ class LayerwiseScores:
     """
 
     values: Float[Tensor, "q n"]
-    estimate: Float[Tensor, "q n"]
+    error: Float[Tensor, "q n"]
     relative_residual: float
     distance: float
     damping_share: float | None
     plan: Plan
 
 
-def layerwise_plan(fitted: FittedInfluence, gradients: ExampleGradients) -> Plan:
+def layerwise_plan(fitted: Fit, gradients: ExampleGradients) -> Plan:
     """The plan for these queries.
 
     Raises:
@@ -68,7 +68,7 @@ def layerwise_plan(fitted: FittedInfluence, gradients: ExampleGradients) -> Plan
     return plan_contraction(prepared.inverses, queries, train, rtol=prepared.settings.score_rtol)
 
 
-def layer_coverage(fitted: FittedInfluence) -> list[Coverage]:
+def layer_coverage(fitted: Fit) -> list[Coverage]:
     """How every block of parameters is attributed.
 
     Raises:
@@ -79,7 +79,7 @@ def layer_coverage(fitted: FittedInfluence) -> list[Coverage]:
     return _prepared(fitted).layers.coverage()
 
 
-def layerwise_scores(fitted: FittedInfluence, gradients: ExampleGradients) -> LayerwiseScores:
+def layerwise_scores(fitted: Fit, gradients: ExampleGradients) -> LayerwiseScores:
     """`∇mᵀ M⁻¹ g_i` with `M⁻¹` the block inverse of the fitted solver."""
     prepared = _prepared(fitted)
     queries, train = _sources(fitted, gradients)
@@ -107,9 +107,7 @@ def _estimate(values: Float[Tensor, "q n"], distance: float, contraction: float)
     return torch.hypot(distance * values.abs(), even * typical)
 
 
-def layerwise_self_scores(
-    fitted: FittedInfluence, index: Tensor
-) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+def layerwise_self_scores(fitted: Fit, index: Tensor) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
     """`g_iᵀ M⁻¹ g_i` of these training examples, from squares in the eigenbasis, and the expected errors."""
     prepared = _prepared(fitted)
     source = _sources(fitted, fitted.train_gradients)[1]
@@ -130,7 +128,7 @@ def layerwise_self_scores(
     return made, made.abs() * math.hypot(distance, _ROUNDING * torch.finfo(made.dtype).eps)
 
 
-def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tuple[float, float, float | None]:
+def probe_distance(fitted: Fit, gradients: ExampleGradients) -> tuple[float, float, float | None]:
     """How far scores are from those of the full damped curvature `C_λ`, relative to their size, and the
     relative residual, on a few queries.
 
@@ -166,7 +164,7 @@ def probe_distance(fitted: FittedInfluence, gradients: ExampleGradients) -> tupl
     return distance, mean, damping_share(rhs, x, fitted.damping)
 
 
-def _prepared(fitted: FittedInfluence) -> PreparedBlocks:
+def _prepared(fitted: Fit) -> PreparedBlocks:
     if isinstance(fitted.prepared, PreparedBlockDiagonal):
         raise UnsupportedError(
             f"solver={fitted.solver.name!r} multiplies solutions with explicit gradients, so there is no "
@@ -181,7 +179,7 @@ def _prepared(fitted: FittedInfluence) -> PreparedBlocks:
     return fitted.prepared
 
 
-def _sources(fitted: FittedInfluence, gradients: ExampleGradients) -> tuple[GradientSource, GradientSource]:
+def _sources(fitted: Fit, gradients: ExampleGradients) -> tuple[GradientSource, GradientSource]:
     layers = _prepared(fitted).layers
     train = fitted.train_gradients
     return (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wherefrom.curvature import GaussNewtonOperator
 from wherefrom.errors import InputError, OutOfMemoryError, UnsupportedError
-from wherefrom.influence.fitted import FittedInfluence
+from wherefrom.influence.fit import Fit
 from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.scores import check_indices
 from wherefrom.linalg import DiagonalOperator, LinearOperator, split_diagonal
@@ -45,7 +45,7 @@ class LeaveOneOut:
 
 
 def leave_one_out(
-    fitted: FittedInfluence,
+    fitted: Fit,
     queries: Any,
     measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
     *,
@@ -110,7 +110,7 @@ def leave_one_out(
 
 
 def _left_out(
-    fitted: FittedInfluence,
+    fitted: Fit,
     data: GaussNewtonOperator,
     whole: _Whole,
     x: Float[Tensor, "p q"],
@@ -136,7 +136,7 @@ def _left_out(
     return (seen * step).sum(1).T / n, (seen * own).sum(1).T / n, leverage
 
 
-def output_spread(fitted: FittedInfluence, index: Int[Tensor, " k"]) -> Float[Tensor, "k o o"]:
+def output_spread(fitted: Fit, index: Int[Tensor, " k"]) -> Float[Tensor, "k o o"]:
     """`K = J_i C_λ⁻¹ J_iᵀ / n` of these training examples, symmetric, in float64 on the CPU: one solve per
     example and output."""
     engine, objective = fitted.engine, fitted.objective
@@ -160,7 +160,7 @@ def output_spread(fitted: FittedInfluence, index: Int[Tensor, " k"]) -> Float[Te
     return 0.5 * (spread + spread.mT)
 
 
-def _outputs_and_batch(fitted: FittedInfluence) -> tuple[int, int]:
+def _outputs_and_batch(fitted: Fit) -> tuple[int, int]:
     """Outputs of an example, and examples taken together.
 
     Raises:
@@ -191,7 +191,12 @@ def _spread(
     return (jacobian @ solved.mT / n).double()
 
 
-def _metric_operator(fitted: FittedInfluence) -> GaussNewtonOperator:
+def has_closed_form(fitted: Fit) -> bool:
+    """Whether `leave_one_out` applies and costs next to nothing beside what was fitted."""
+    return fitted.solver.factorises and isinstance(fitted.curvature.data, GaussNewtonOperator)
+
+
+def _metric_operator(fitted: Fit) -> GaussNewtonOperator:
     if isinstance(fitted.prepared, PreparedBlocks) or isinstance(fitted.solver, BlockDiagonal):
         raise UnsupportedError(
             f"solver={fitted.solver.name!r} treats layers apart, so the curvature left without an example is "
@@ -209,7 +214,7 @@ def _metric_operator(fitted: FittedInfluence) -> GaussNewtonOperator:
 class _Whole:
     """`C̃⁻¹`, `C̃ = C_data + (∇²R + λI)·(n − 1)/n` for a mean over what is left, and `C_λ` for a sum."""
 
-    def __init__(self, fitted: FittedInfluence, reduction: str):
+    def __init__(self, fitted: Fit, reduction: str):
         self._fitted = fitted
         self._prepared: PreparedSolver = fitted.prepared
         self.mean_gradient = torch.zeros_like(fitted.objective.parameters.flat())

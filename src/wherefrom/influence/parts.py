@@ -8,15 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from wherefrom.influence.compute import compute_scores
-from wherefrom.influence.fitted import FittedInfluence
+from wherefrom.influence.fit import Fit
 from wherefrom.influence.measurements import Measurement
 from wherefrom.influence.room import rows_that_fit
 from wherefrom.influence.scores import Scores
-from wherefrom.task import TrainingData
+from wherefrom.task import Data
 
 
 def score_parts(
-    fitted: FittedInfluence,
+    fitted: Fit,
     queries: Any,
     measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
     *,
@@ -33,7 +33,7 @@ def score_parts(
         InputError, NonFiniteError: bad queries.
         OutOfMemoryError: the scores of a single query do not fit.
     """
-    data = TrainingData(queries)
+    data = Data(queries)
     size = rows_that_fit(fitted.objective)
     for start in range(0, data.n, size):
         part = range(start, min(start + size, data.n))

@@ -36,7 +36,7 @@ class Scores:
 
     Attributes:
         values: `(q, n)`, on the CPU.
-        estimate: `(q, n)`: the size of the solver's error expected in each score; infinite where it was not
+        error: `(q, n)`: the size of the solver's error expected in each score; infinite where it was not
             measured.
         bound: `(q, n)`: what that error cannot exceed, from `‖r‖ ‖g_i‖ / λ_min` plus an allowance for
             rounding; infinite where nothing is known (EK-FAC and its kin).
@@ -46,6 +46,7 @@ class Scores:
             which says little of the scores: see `distance`.
         measurement: name of `m`.
         higher_is_better: `m` is a margin or a logit rather than a loss.
+        estimand: what the scores predict, see `Attributor`.
         settings: everything that defines the run, as JSON values.
         identity: fingerprints of the fit, the queries and the measurement: `verify` and `report` refuse
             scores of others.
@@ -54,7 +55,7 @@ class Scores:
     """
 
     values: Float[Tensor, "q n"]
-    estimate: Float[Tensor, "q n"]
+    error: Float[Tensor, "q n"]
     bound: Float[Tensor, "q n"]
     bound_proven: bool
     converged: Bool[Tensor, " q"]
@@ -62,6 +63,7 @@ class Scores:
     relative_residual: Float[Tensor, " q"]
     measurement: str
     higher_is_better: bool = False
+    estimand: str = "removal at a minimum"
     settings: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, str] = field(default_factory=dict)
 
@@ -120,7 +122,7 @@ class Scores:
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per query and training example:
-        `query, train, score, estimate, bound, predicted_change`; errors that are not known are missing."""
+        `query, train, score, error, bound, predicted_change`; errors that are not known are missing."""
         import pandas
 
         q, n = self.values.shape
@@ -129,14 +131,14 @@ class Scores:
                 "query": np.repeat(np.arange(q), n),
                 "train": np.tile(np.arange(n), q),
                 "score": self.values.numpy().ravel(),
-                "estimate": known(self.estimate.numpy().ravel()),
+                "error": known(self.error.numpy().ravel()),
                 "bound": known(self.bound.numpy().ravel()),
                 "predicted_change": self.predicted_change.numpy().ravel(),
             }
         )
 
     def to_xarray(self) -> xarray.Dataset:
-        """Variables `score, estimate, bound` over the dimensions `query, train`, errors that are not known
+        """Variables `score, error, bound` over the dimensions `query, train`, errors that are not known
         missing; settings as attributes."""
         import xarray
 
@@ -144,7 +146,7 @@ class Scores:
         return xarray.Dataset(
             {
                 "score": (dims, self.values.numpy()),
-                "estimate": (dims, known(self.estimate.numpy())),
+                "error": (dims, known(self.error.numpy())),
                 "bound": (dims, known(self.bound.numpy())),
             },
             attrs={
@@ -169,13 +171,13 @@ class Scores:
             query=query_column.numpy(),
             train=train_column.numpy(),
             score=self.values[pick].double().numpy(),
-            estimate=self.estimate[pick].double().numpy(),
+            error=self.error[pick].double().numpy(),
             bound=self.bound[pick].double().numpy(),
             predicted_change=self.predicted_change[pick].double().numpy(),
         )
 
     def __repr__(self) -> str:
-        state = solver_state(self.values, self.estimate, self.bound, self.converged)
+        state = solver_state(self.values, self.error, self.bound, self.converged)
         if bool(torch.isfinite(self.bound).any()):
             state += f", worst relative residual {float(self.relative_residual.max()):.1e}"
         damped = damping_words(self.settings.get("damping", 0.0), self.damping_share)

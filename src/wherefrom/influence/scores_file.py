@@ -17,7 +17,7 @@ from wherefrom.store.json_values import dump_json
 
 _KIND = "wherefrom-scores-2"  # 1 had no checksum
 _ADVICE = "Compute the scores again and save them, or restore the file from a copy."
-_MATRICES = ("values", "estimate", "bound")
+_MATRICES = ("values", "error", "bound")
 _ROWS = ("converged", "relative_residual")
 
 

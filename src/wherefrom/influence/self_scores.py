@@ -23,7 +23,7 @@ class SelfScores:
 
     Attributes:
         index: training indices, shape `(k,)`.
-        values, estimate, bound: score, expected solver error, and its bound, each `(k,)`; the errors are
+        values, error, bound: score, expected solver error, and its bound, each `(k,)`; the errors are
             infinite where they are not known.
         converged: per example; `reason` for those that are not.
         settings: as in `Scores`.
@@ -32,7 +32,7 @@ class SelfScores:
 
     index: Int[Tensor, " k"]
     values: Float[Tensor, " k"]
-    estimate: Float[Tensor, " k"]
+    error: Float[Tensor, " k"]
     bound: Float[Tensor, " k"]
     converged: Bool[Tensor, " k"]
     reason: str
@@ -43,12 +43,12 @@ class SelfScores:
         return len(self.values)
 
     def __repr__(self) -> str:
-        state = solver_state(self.values, self.estimate, self.bound, self.converged)
+        state = solver_state(self.values, self.error, self.bound, self.converged)
         solver = self.settings.get("solver")
         return f"SelfScores({len(self)} examples, solver={solver!r}, {state}, top={self.top(3)})"
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row per example: `train, self_influence, estimate, bound`; errors that are not known are
+        """One row per example: `train, self_influence, error, bound`; errors that are not known are
         missing."""
         import pandas
 
@@ -56,7 +56,7 @@ class SelfScores:
             {
                 "train": self.index.numpy(),
                 "self_influence": self.values.numpy(),
-                "estimate": known(self.estimate.numpy()),
+                "error": known(self.error.numpy()),
                 "bound": known(self.bound.numpy()),
             }
         )

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas
 
-COLUMNS = ("query", "train", "score", "estimate", "bound", "predicted_change")
+COLUMNS = ("query", "train", "score", "error", "bound", "predicted_change")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Ranking:
     query: np.ndarray
     train: np.ndarray
     score: np.ndarray
-    estimate: np.ndarray
+    error: np.ndarray
     bound: np.ndarray
     predicted_change: np.ndarray
 
@@ -45,7 +45,7 @@ class Ranking:
         import pandas
 
         columns = {column: getattr(self, column) for column in COLUMNS}
-        return pandas.DataFrame({**columns, "estimate": known(self.estimate), "bound": known(self.bound)})
+        return pandas.DataFrame({**columns, "error": known(self.error), "bound": known(self.bound)})
 
     def __repr__(self) -> str:
         lines = [
@@ -54,7 +54,7 @@ class Ranking:
         ]
         for row in self:
             lines.append(
-                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {_error(row['estimate']):>9}  "
+                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {_error(row['error']):>9}  "
                 f"{row['predicted_change']:>+.3e}"
             )
         return "\n".join(lines)
@@ -62,7 +62,7 @@ class Ranking:
     def _repr_html_(self) -> str:
         body = "".join(
             f"<tr><td>{row['query']}</td><td>{row['train']}</td><td>{row['score']:.5g}</td>"
-            f"<td>{_error(row['estimate'])}</td><td>{row['predicted_change']:+.3e}</td></tr>"
+            f"<td>{_error(row['error'])}</td><td>{row['predicted_change']:+.3e}</td></tr>"
             for row in self
         )
         head = "<tr><th>query</th><th>train</th><th>score</th><th>± error</th><th>predicted change</th></tr>"

@@ -16,7 +16,7 @@ from wherefrom.arguments import whole
 from wherefrom.errors import InputError
 from wherefrom.gradients.autograd import AutogradLinearisation, looped_vjp_each
 from wherefrom.influence.continuous_input import find_module, only_call, perturbable_output
-from wherefrom.influence.fitted import FittedInfluence
+from wherefrom.influence.fit import Fit
 from wherefrom.influence.input_influence import solve_measurement
 from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.mixed_derivative import check_mixed_derivative, input_gradients
@@ -67,7 +67,7 @@ class TokenReplacements:
 
 
 def token_replacements(
-    fitted: FittedInfluence,
+    fitted: Fit,
     example: int,
     queries: Any,
     measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
@@ -138,7 +138,7 @@ def token_replacements(
     )
 
 
-def _tokens(fitted: FittedInfluence, batch: Any, module: nn.Embedding) -> tuple[Tensor, int]:
+def _tokens(fitted: Fit, batch: Any, module: nn.Embedding) -> tuple[Tensor, int]:
     """The tokens `(t,)` that the embedding reads of one example, and which leaf of the batch they are."""
     objective = fitted.objective
     with torch.no_grad(), perturbable_output(module) as calls:
@@ -185,13 +185,13 @@ def _choices(
     return where, what
 
 
-def _weights(fitted: FittedInfluence, module: nn.Embedding) -> Float[Tensor, "v d"]:
+def _weights(fitted: Fit, module: nn.Embedding) -> Float[Tensor, "v d"]:
     """The embeddings in the computation's dtype, at the parameters that are studied."""
     return module.weight.detach().to(fitted.objective.device, fitted.objective.dtype)
 
 
 def _exact(
-    fitted: FittedInfluence,
+    fitted: Fit,
     batch: Any,
     leaf: int,
     at: Int[Tensor, " r"],
@@ -220,9 +220,7 @@ def _repeated(value: Any, times: int) -> Any:
     return value
 
 
-def _gradient_products(
-    fitted: FittedInfluence, batch: Any, solution: Float[Tensor, "p 1"]
-) -> Float[Tensor, " b"]:
+def _gradient_products(fitted: Fit, batch: Any, solution: Float[Tensor, "p 1"]) -> Float[Tensor, " b"]:
     """`sᵀ g_i` for every example of a batch."""
     at = AutogradLinearisation(
         fitted.objective,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from wherefrom.influence.fitted import FittedInfluence
+from wherefrom.influence.fit import Fit
 from wherefrom.solvers import PreparedBlocks
 
 Level = Literal["good", "fair", "poor"]
@@ -57,7 +57,7 @@ class Trust:
 
 
 def trust_of(
-    fitted: FittedInfluence,
+    fitted: Fit,
     *,
     converged: bool = True,
     retraining: str | None = None,

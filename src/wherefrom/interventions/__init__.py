@@ -2,8 +2,9 @@
 
 from wherefrom.interventions.carry_out import carry_out, edited_data
 from wherefrom.interventions.change import Change
+from wherefrom.interventions.editable import Editable
 from wherefrom.interventions.edited_objective import EditedObjective
-from wherefrom.interventions.edits import Edits, Indices, add, perturb, relabel, remove, replace, upweight
+from wherefrom.interventions.edits import Edits, Indices
 from wherefrom.interventions.flip import FlipOrder, find_flips
 from wherefrom.interventions.flip_confirm import confirm_flips
 from wherefrom.interventions.flip_sets import Confirmation, FlipSet, Robustness
@@ -16,6 +17,7 @@ from wherefrom.interventions.predict import Order, predict_change
 __all__ = [
     "Change",
     "Confirmation",
+    "Editable",
     "EditedObjective",
     "Edits",
     "FlipOrder",
@@ -27,16 +29,10 @@ __all__ = [
     "Outcome",
     "RemovalCurve",
     "Robustness",
-    "add",
     "carry_out",
     "confirm_flips",
     "edited_data",
     "find_flips",
-    "perturb",
     "predict_change",
-    "relabel",
     "removal_curve",
-    "remove",
-    "replace",
-    "upweight",
 ]

@@ -14,17 +14,17 @@ from wherefrom.arguments import seeds_of
 from wherefrom.errors import InputError
 from wherefrom.evaluation import Recipe, Retraining
 from wherefrom.evaluation.noise import another_full_run, noise_of_mean, training_spread
-from wherefrom.influence import FittedInfluence, Measurement, resolve_measurement
+from wherefrom.influence import Fit, Measurement, resolve_measurement
 from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.interventions.edits import Edits
 from wherefrom.interventions.outcome import Outcome
 from wherefrom.interventions.predict import Order, predict_change
 from wherefrom.progress import progress_bar
 from wherefrom.store import fingerprint
-from wherefrom.task import Examples, TrainingData
+from wherefrom.task import Data, Examples
 
 
-def edited_data(train: TrainingData, edits: Edits, *, weighted: bool) -> tuple[Any, Tensor | None]:
+def edited_data(train: Data, edits: Edits, *, weighted: bool) -> tuple[Any, Tensor | None]:
     """The edited training set, and how often each of its examples counts, where that is not once.
 
     Args:
@@ -62,8 +62,7 @@ def own_directory(run_dir: Path | None, examples: Examples, measured: Measuremen
 
 
 def carry_out(
-    fitted: FittedInfluence,
-    train: Any,
+    fitted: Fit,
     edits: Edits,
     queries: Any,
     recipe: Recipe,
@@ -72,7 +71,6 @@ def carry_out(
     order: Order = "auto",
     reduction: Reduction = "mean",
     seeds: Sequence[int] = (0,),
-    run_dir: Path | None = None,
     retraining: Retraining | None = None,
 ) -> Outcome:
     """Predict, retrain on the given and on the edited data with each seed, and compare.
@@ -82,15 +80,12 @@ def carry_out(
 
     Args:
         fitted: the fitted influence function.
-        train: the training set as the user gave it.
         edits: the intervention.
         queries, measurement, order, reduction: of the prediction, see `predict_change`. With
             `reduction="sum"` the recipe must keep the weights `1/n` (`FullBatch(divide_by=n)`).
         recipe: `recipe(train, seed) -> model`, or `recipe(train, seed, weights)` where examples are to count
             otherwise than once.
         seeds: every training is done once with each.
-        run_dir: keeps finished retrainings, those of each set of queries and measurement in a directory of
-            their own, see `Retraining`.
         retraining: of this recipe, these queries and this measurement, where several interventions share one.
 
     Raises:
@@ -98,12 +93,12 @@ def carry_out(
         InputError: as for `predict_change`, no seeds, a recipe that cannot carry the intervention out.
     """
     seeds = seeds_of(seeds)
-    data = TrainingData(train, fitted.objective.n)
+    data = fitted.data
     measured = resolve_measurement(measurement, fitted.objective.loss)
     examples = fitted.objective.read(queries, role="queries")
     if retraining is None:
         retraining = Retraining(
-            fitted, recipe, examples, measured, own_directory(run_dir, examples, measured)
+            fitted.objective, recipe, examples, measured, own_directory(fitted.run_dir, examples, measured)
         )
     changed, weights = edited_data(data, edits, weighted=retraining.takes_weights)
     change = predict_change(fitted, data, edits, queries, measured, order=order, reduction=reduction)
@@ -112,7 +107,7 @@ def carry_out(
     differences, baselines, failed = [], [], {}
     with progress_bar("retraining", 2 * len(seeds) + 1, enabled=fitted.options.progress) as bar:
         for seed in seeds:
-            baseline = retraining.baseline(train, seed)
+            baseline = retraining.baseline(data.given, seed)
             bar.advance()
             baselines.append(baseline)
             after = retraining.measured(name, lambda: changed, seed, weights)

@@ -27,7 +27,7 @@ class Change:
         values: `(q,)`: the prediction of the order asked for.
         first: `(q,)`: that of first order, `∇mᵀ Δθ` with one solve at `θ̂`: the sum of single scores over `n`
             for a removal.
-        estimate, bound: `(q,)`: the solver's error in `∇mᵀ Δθ`, expected and at most; infinite where unknown.
+        error, bound: `(q,)`: the solver's error in `∇mᵀ Δθ`, expected and at most; infinite where unknown.
         remaining: `(q,)`: what one more step with the curvature at `θ̂`, from the predicted parameters
             towards the optimum of the edited objective, would add to `values`, the measurement not
             linearised: an estimate of the error that no solver makes, that of stopping after one step.
@@ -49,7 +49,7 @@ class Change:
 
     values: Float[Tensor, " q"]
     first: Float[Tensor, " q"]
-    estimate: Float[Tensor, " q"]
+    error: Float[Tensor, " q"]
     bound: Float[Tensor, " q"]
     remaining: Float[Tensor, " q"]
     parameters: Float[Tensor, " p"]
@@ -71,7 +71,7 @@ class Change:
         return resolve_change(
             float(self.values[q]),
             {
-                "the solver": float(self.estimate[q]),
+                "the solver": float(self.error[q]),
                 "stopping after this step": abs(float(self.remaining[q])),
             },
             now=None if self.before is None else float(self.before[q]),
@@ -84,7 +84,7 @@ class Change:
         return resolve_change(
             float(self.values.mean()),
             {
-                "the solver": float(self.estimate.mean()),
+                "the solver": float(self.error.mean()),
                 "stopping after this step": abs(float(self.remaining.mean())),
             },
             now=None if self.before is None else float(self.before.mean()),
@@ -151,7 +151,7 @@ class Change:
                 "query": range(len(self)),
                 "predicted": self.values.numpy(),
                 "first_order": self.first.numpy(),
-                "estimate": self.estimate.numpy(),
+                "error": self.error.numpy(),
                 "bound": self.bound.numpy(),
                 "remaining": self.remaining.numpy(),
                 "resolved": [one.resolved for one in found],

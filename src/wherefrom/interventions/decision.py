@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wherefrom.errors import UnsupportedError
-from wherefrom.influence import FittedInfluence, Measurement
+from wherefrom.influence import Fit, Measurement
 from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
 from wherefrom.task import Examples
 
@@ -94,7 +94,7 @@ def as_scores(outputs: Tensor) -> Float[Tensor, "b c"]:
     return outputs[:, None] if outputs.ndim == 1 else outputs
 
 
-def decision_scores(fitted: FittedInfluence, examples: Examples, decision: Decision) -> Float[Tensor, "q c"]:
+def decision_scores(fitted: Fit, examples: Examples, decision: Decision) -> Float[Tensor, "q c"]:
     """Class scores of the given model on the queries, in float64.
 
     Raises:

@@ -12,11 +12,11 @@ from torch import Tensor
 from wherefrom.curvature import CurvatureOfExamples, WeightedExamples
 from wherefrom.errors import InputError
 from wherefrom.gradients import ExampleGradients
-from wherefrom.influence import FittedInfluence
+from wherefrom.influence import Fit
 from wherefrom.interventions.classes import require_classes
 from wherefrom.interventions.edits import Edits
 from wherefrom.linalg import LinearOperator
-from wherefrom.task import Examples, TrainingData, check_examples
+from wherefrom.task import Data, Examples, check_examples
 
 Reduction = Literal["mean", "sum"]
 
@@ -40,9 +40,7 @@ class EditedObjective:
             classes among them), a class of which nothing is left, or an unknown `reduction`.
     """
 
-    def __init__(
-        self, fitted: FittedInfluence, train: TrainingData, edits: Edits, reduction: Reduction = "mean"
-    ):
+    def __init__(self, fitted: Fit, train: Data, edits: Edits, reduction: Reduction = "mean"):
         if reduction not in ("mean", "sum"):
             raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
         if not edits.touched and not edits.added:

@@ -13,7 +13,7 @@ from torch import Tensor
 from wherefrom.arguments import number
 from wherefrom.errors import InputError
 from wherefrom.influence.scores import check_indices
-from wherefrom.task import TrainingData, inputs_of, target_of, with_inputs, with_target
+from wherefrom.task import Data, inputs_of, target_of, with_inputs, with_target
 
 Indices = Sequence[int] | Tensor | np.ndarray
 
@@ -99,7 +99,7 @@ def upweight(indices: Indices, times: float | int, n: int) -> Edits:
     )
 
 
-def relabel(indices: Indices, labels: Any, train: TrainingData) -> Edits:
+def relabel(indices: Indices, labels: Any, train: Data) -> Edits:
     """Training examples with other targets.
 
     Args:
@@ -126,7 +126,7 @@ def relabel(indices: Indices, labels: Any, train: TrainingData) -> Edits:
     return Edits(contents=items, words=(f"relabel {_counted(len(chosen))}",))
 
 
-def replace(indices: Indices, examples: Any, train: TrainingData) -> Edits:
+def replace(indices: Indices, examples: Any, train: Data) -> Edits:
     """Training examples with another content.
 
     Args:
@@ -146,7 +146,7 @@ def replace(indices: Indices, examples: Any, train: TrainingData) -> Edits:
     return Edits(contents=dict(zip(chosen, items)), words=(f"replace {_counted(len(chosen))}",))
 
 
-def add(examples: Any, train: TrainingData) -> Edits:
+def add(examples: Any, train: Data) -> Edits:
     """New examples.
 
     Raises:
@@ -157,7 +157,7 @@ def add(examples: Any, train: TrainingData) -> Edits:
 
 
 def perturb(
-    indices: Indices, delta: Any, train: TrainingData, valid_range: tuple[float, float] | None = None
+    indices: Indices, delta: Any, train: Data, valid_range: tuple[float, float] | None = None
 ) -> Edits:
     """Training examples `(x, y)` moved to `(x + δ, y)`.
 
@@ -198,13 +198,13 @@ def perturb(
     return Edits(contents=contents, words=(f"perturb {_counted(len(chosen))}",))
 
 
-def items_of(examples: Any, name: str, train: TrainingData) -> list[Any]:
+def items_of(examples: Any, name: str, train: Data) -> list[Any]:
     """Single items of examples given in any form a training set may have.
 
     Raises:
         InputError: none at all, or of another form than the training set's.
     """
-    data = TrainingData(examples)
+    data = Data(examples)
     if data.n == 0:
         raise InputError(f"{name} is empty: expected at least one example")
     items = [data.item(i) for i in range(data.n)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from wherefrom.arguments import whole
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.influence import FittedInfluence, compute_scores
+from wherefrom.influence import Fit, compute_scores
 from wherefrom.interventions.decision import Decision, decision_scores, resolve_decision
 from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.interventions.flip_search import Found, class_codes, greedy, iterated_newton, largest_set
@@ -26,15 +25,13 @@ _ORDERS = ("auto", "first", "newton")
 
 
 def find_flips(
-    fitted: FittedInfluence,
-    train: Any,
+    fitted: Fit,
     queries: Any,
     *,
     max_size: int | None = None,
     order: FlipOrder = "auto",
     reduction: Reduction = "mean",
     rivals: int = 3,
-    run_dir: Path | None = None,
 ) -> Flips:
     """The smallest sets of training examples whose removal is predicted to flip each query's prediction.
 
@@ -54,14 +51,12 @@ def find_flips(
 
     Args:
         fitted: the fitted influence function.
-        train: the training set as the user gave it.
         queries: whose predictions are asked about; their targets do not matter.
         max_size: largest set looked for; a tenth of the training set when `None`.
         order: of the prediction.
         reduction: `"mean"` for a recipe that averages over what is left, `"sum"` for one that keeps the
             weights `1/n`.
         rivals: classes tried for each query, the closest first.
-        run_dir: keeps the retrainings of `Flips.confirm`.
 
     Raises:
         InputError: `max_size` or `rivals` out of range, an unknown `order` or `reduction`, bad queries.
@@ -99,10 +94,10 @@ def find_flips(
             rival = decision.rival_labels(directions)
             found.append(greedy(single, margins, rival, labels, most, reduction))
     sets = _smallest(found, scores, decision, most, objective.classes)
-    return Flips(tuple(sets), objective.n, most, chosen, reduction, fitted, train, queries, run_dir)
+    return Flips(tuple(sets), objective.n, most, chosen, reduction, fitted, queries)
 
 
-def _check(fitted: FittedInfluence, max_size: int | None, order: str, reduction: str, rivals: int) -> None:
+def _check(fitted: Fit, max_size: int | None, order: str, reduction: str, rivals: int) -> None:
     n = fitted.objective.n
     if n < 2:
         raise InputError("the training set has 1 example: without it nothing is left to train on")
@@ -118,7 +113,7 @@ def _check(fitted: FittedInfluence, max_size: int | None, order: str, reduction:
 
 
 def _by_newton(
-    fitted: FittedInfluence,
+    fitted: Fit,
     refits: LinearRefits,
     examples: Examples,
     scores: Float[Tensor, "q c"],
@@ -150,7 +145,7 @@ def _by_newton(
     )
 
 
-def _features(fitted: FittedInfluence, examples: Examples, refits: LinearRefits) -> Float[Tensor, "q d"]:
+def _features(fitted: Fit, examples: Examples, refits: LinearRefits) -> Float[Tensor, "q d"]:
     size = fitted.engine.batch_size
     parts = []
     for start in range(0, len(examples), size):

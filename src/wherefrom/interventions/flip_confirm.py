@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from torch import Tensor
 from wherefrom.arguments import whole
 from wherefrom.evaluation import Recipe, Retraining
 from wherefrom.evaluation.noise import another_full_run
-from wherefrom.influence import FittedInfluence, Measurement
+from wherefrom.influence import Fit, Measurement
 from wherefrom.interventions.carry_out import own_directory
 from wherefrom.interventions.decision import as_scores, resolve_decision
 from wherefrom.interventions.flip_sets import Confirmation, FlipSet
 from wherefrom.progress import progress_bar
 from wherefrom.store import fingerprint
-from wherefrom.task import TrainingData
 
 # Each set that fails is enlarged by half.
 _GROWTH = 1.5
@@ -31,14 +29,12 @@ _CLEAR = 2.0
 
 def confirm_flips(
     sets: Sequence[FlipSet],
-    fitted: FittedInfluence,
-    train: Any,
+    fitted: Fit,
     queries: Any,
     recipe: Recipe,
     *,
     retrainings: int = 3,
     seed: int = 0,
-    run_dir: Path | None = None,
 ) -> list[FlipSet]:
     """The same answers, each with what retraining says of it.
 
@@ -51,12 +47,10 @@ def confirm_flips(
     Args:
         sets: as found for these queries.
         fitted: the fitted influence function.
-        train: the training set as the user gave it.
         queries: all of them, in the order that `sets` counts in.
         recipe: `recipe(train, seed) -> model`.
         retrainings: at most, for each query.
         seed: of the recipe.
-        run_dir: keeps finished retrainings, those of other queries and measurements beside them.
 
     Raises:
         ConvergenceError: the recipe does not converge on all the data.
@@ -65,11 +59,11 @@ def confirm_flips(
     retrainings, seed = whole("retrainings", retrainings, 1), whole("seed", seed)
     objective = fitted.objective
     decision = resolve_decision(objective.loss)
-    data = TrainingData(train, objective.n)
+    data = fitted.data
     examples = objective.read(queries, role="queries")
     measured = Measurement("outputs", _outputs)
-    folder = own_directory(run_dir, examples, measured)
-    retraining = Retraining(fitted, recipe, examples, measured, folder)
+    folder = own_directory(fitted.run_dir, examples, measured)
+    retraining = Retraining(objective, recipe, examples, measured, folder)
     wanted = [found for found in sets if found.size is not None]
 
     def margin_of(outputs: np.ndarray, found: FlipSet) -> tuple[float, int]:
@@ -78,7 +72,7 @@ def confirm_flips(
         return float(decision.margins(scores, label)[0]), int(decision.labels(scores)[0])
 
     with progress_bar("retraining", 2 + len(wanted), enabled=fitted.options.progress) as bar:
-        baseline = retraining.baseline(train, seed)
+        baseline = retraining.baseline(data.given, seed)
         bar.advance()
         another = another_full_run(retraining, data, [seed])
         bar.advance()

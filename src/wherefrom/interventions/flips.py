@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wherefrom.errors import InputError
 from wherefrom.evaluation import Recipe
-from wherefrom.influence import FittedInfluence
+from wherefrom.influence import Fit
 from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.interventions.flip_confirm import confirm_flips
 from wherefrom.interventions.flip_sets import FlipSet, Robustness
@@ -36,10 +35,8 @@ class Flips(OneAtATime):
     most: int
     order: str
     reduction: Reduction
-    _fitted: FittedInfluence = field(repr=False)
-    _train: Any = field(repr=False)
+    _fitted: Fit = field(repr=False)
     _queries: Any = field(repr=False)
-    _run_dir: Path | None = field(repr=False, default=None)
 
     def __len__(self) -> int:
         return len(self.sets)
@@ -52,16 +49,13 @@ class Flips(OneAtATime):
 
     def confirm(self, recipe: Recipe, *, retrainings: int = 3, seed: int = 0) -> Flips:
         """Retrain without each set; enlarge those that do not flip the prediction. See `confirm_flips`."""
-        self._fitted.objective.check_unchanged(data=True)
         answers = confirm_flips(
             self.sets,
             self._fitted,
-            self._train,
             self._queries,
             recipe,
             retrainings=retrainings,
             seed=seed,
-            run_dir=self._run_dir,
         )
         return replace(self, sets=tuple(answers))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from wherefrom.arguments import is_whole, seeds_of
 from wherefrom.errors import InputError
 from wherefrom.evaluation import Recipe, Retraining
-from wherefrom.influence import FittedInfluence, Measurement, resolve_measurement
+from wherefrom.influence import Fit, Measurement, resolve_measurement
 from wherefrom.influence.scores import check_indices
 from wherefrom.interventions.carry_out import carry_out, own_directory
 from wherefrom.interventions.change import Change
@@ -23,7 +22,6 @@ from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.interventions.edits import Indices, remove
 from wherefrom.interventions.outcome import Outcome
 from wherefrom.interventions.predict import Order, predict_change
-from wherefrom.task import TrainingData
 
 if TYPE_CHECKING:
     import pandas
@@ -93,8 +91,7 @@ class RemovalCurve:
 
 
 def removal_curve(
-    fitted: FittedInfluence,
-    train: Any,
+    fitted: Fit,
     order: Indices,
     sizes: Sequence[int],
     queries: Any,
@@ -104,19 +101,17 @@ def removal_curve(
     prediction: Order = "auto",
     reduction: Reduction = "mean",
     seeds: Sequence[int] = (0,),
-    run_dir: Path | None = None,
 ) -> RemovalCurve:
     """Remove the first `k` of a ranking, for growing `k`: where predictions stop being right.
 
     Args:
         fitted: the fitted influence function.
-        train: the training set as the user gave it.
         order: training indices, the first to be removed first.
         sizes: how many are removed at each point of the curve.
         queries, measurement, reduction: of the predictions, see `predict_change`.
         recipe: carries each removal out; without it the curve is predicted only.
         prediction: order of the predictions.
-        seeds, run_dir: of the retraining.
+        seeds: of the retraining.
 
     Raises:
         InputError: no size, or one that is not in `1..len(order)`; and as for `predict_change`.
@@ -129,12 +124,12 @@ def removal_curve(
             f"sizes={list(sizes)!r}: expected at least one, each from 1 to {len(index)}, the length of order"
         )
     measured = resolve_measurement(measurement, fitted.objective.loss)
-    data = TrainingData(train, fitted.objective.n)
+    data = fitted.data
     retraining = None
     if recipe is not None:
         examples = fitted.objective.read(queries, role="queries")
         retraining = Retraining(
-            fitted, recipe, examples, measured, own_directory(run_dir, examples, measured)
+            fitted.objective, recipe, examples, measured, own_directory(fitted.run_dir, examples, measured)
         )
     changes, outcomes = [], []
     for size in sizes:
@@ -146,7 +141,6 @@ def removal_curve(
             continue
         outcome = carry_out(
             fitted,
-            train,
             edits,
             queries,
             recipe,

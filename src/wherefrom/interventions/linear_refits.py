@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wherefrom.errors import UnsupportedError
 from wherefrom.gradients.linear_head import LinearHeadLinearisation
-from wherefrom.influence import FittedInfluence
+from wherefrom.influence import Fit
 from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.linalg import LinearOperator, batched_cg
 from wherefrom.solvers import preconditioner_of
@@ -42,7 +42,7 @@ class LinearRefits:
             convex, or targets that are no tensor.
     """
 
-    def __init__(self, fitted: FittedInfluence, reduction: Reduction):
+    def __init__(self, fitted: Fit, reduction: Reduction):
         reason = why_not_linear(fitted)
         if reason:
             raise UnsupportedError(reason)
@@ -213,7 +213,7 @@ class LinearRefits:
         return torch.cat([weight, rows[:, -self.classes :, None]], dim=2)
 
 
-def why_not_linear(fitted: FittedInfluence) -> str:
+def why_not_linear(fitted: Fit) -> str:
     """Why the model cannot be refitted as a linear one; empty if it can."""
     head = fitted.engine.head
     if head is None:

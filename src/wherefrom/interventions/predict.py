@@ -9,13 +9,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.influence import FittedInfluence, Measurement, resolve_measurement, trust_of
+from wherefrom.influence import Fit, Measurement, resolve_measurement, trust_of
 from wherefrom.interventions.change import Change
 from wherefrom.interventions.edited_objective import EditedObjective, Reduction
 from wherefrom.interventions.edits import Edits
 from wherefrom.interventions.steps import Steps
 from wherefrom.solvers import PreparedBlocks
-from wherefrom.task import TrainingData
+from wherefrom.task import Data
 
 Order = Literal["auto", "first", "second", "newton", "optimum"]
 
@@ -23,8 +23,8 @@ _ORDERS = ("auto", "first", "second", "newton", "optimum")
 
 
 def predict_change(
-    fitted: FittedInfluence,
-    train: TrainingData,
+    fitted: Fit,
+    train: Data,
     edits: Edits,
     queries: Any,
     measurement: str | Measurement | Callable[[Tensor, Any], Tensor] = "loss",
@@ -99,7 +99,7 @@ def predict_change(
     return Change(
         values=step.values,
         first=first.values,
-        estimate=step.estimate,
+        error=step.error,
         bound=step.bound,
         remaining=steps.remaining(step),
         parameters=-step.x[:, 0].cpu(),

@@ -8,11 +8,11 @@ from torch.utils._pytree import tree_flatten
 
 from wherefrom.errors import InputError
 from wherefrom.interventions.edits import Edits
-from wherefrom.task import Objective, TrainingData, target_of
+from wherefrom.task import Data, Objective, target_of
 from wherefrom.task.content import content_digest
 
 
-def require_read_target(objective: Objective, edits: Edits, train: TrainingData) -> None:
+def require_read_target(objective: Objective, edits: Edits, train: Data) -> None:
     """Refuse new targets that `target=` does not read: it may take another part of an example than the last.
 
     Raises:
@@ -30,7 +30,7 @@ def require_read_target(objective: Objective, edits: Edits, train: TrainingData)
         return  # all items have one form
 
 
-def _read(objective: Objective, train: TrainingData, item: object) -> list[int]:
+def _read(objective: Objective, train: Data, item: object) -> list[int]:
     batch = objective.read(train.stack([item]), role="labels").batch([0])
     leaves = tree_flatten(objective.targets(batch))[0]
     return [content_digest(leaf.to(torch.float64) if isinstance(leaf, Tensor) else leaf) for leaf in leaves]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wherefrom.errors import NotPositiveDefiniteError
 from wherefrom.gradients import ExampleGradients
-from wherefrom.influence import FittedInfluence, Measurement
+from wherefrom.influence import Fit, Measurement
 from wherefrom.interventions.edited_objective import EditedObjective
 from wherefrom.solvers import CG, PreparedBlocks, Solution, preconditioner_of
 
@@ -33,14 +33,14 @@ class Step:
     Attributes:
         order: `"first"`, `"second"`, `"newton"` or `"optimum"`.
         x: `(p, 1)`: `−Δθ`.
-        values, estimate, bound: `(q,)`: the change of the measurement, and the solver's error in it.
+        values, error, bound: `(q,)`: the change of the measurement, and the solver's error in it.
         reasons: what did not converge, in words.
     """
 
     order: str
     x: Float[Tensor, "p 1"]
     values: Float[Tensor, " q"]
-    estimate: Float[Tensor, " q"]
+    error: Float[Tensor, " q"]
     bound: Float[Tensor, " q"]
     reasons: frozenset[str]
 
@@ -84,7 +84,7 @@ class Steps:
             "second",
             first.x - correction.x,
             first.values - more,
-            first.estimate + estimate,
+            first.error + estimate,
             first.bound + bound,
             first.reasons | _reasons(correction),
         )
@@ -101,7 +101,7 @@ class Steps:
         x, reason = _to_optimum(self._edited, left_over, newton.x, self._rhs)
         if reason:
             return newton, reason
-        return Step("optimum", x, self.measure(x), newton.estimate, newton.bound, newton.reasons), ""
+        return Step("optimum", x, self.measure(x), newton.error, newton.bound, newton.reasons), ""
 
     def remaining(self, step: Step) -> Float[Tensor, " q"]:
         """What one more step with `C_λ` would add to a step's values, the measurement not linearised."""
@@ -178,7 +178,7 @@ def _about_what_is_left() -> Iterator[None]:
         ) from error
 
 
-def _gradient(fitted: FittedInfluence) -> Float[Tensor, " p"]:
+def _gradient(fitted: Fit) -> Float[Tensor, " p"]:
     """`∇J(θ̂)`, which need not vanish."""
     objective = fitted.objective
     mean = fitted.mean_gradient.double() + objective.regulariser.gradient().double()

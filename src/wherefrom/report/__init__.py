@@ -1,6 +1,6 @@
 """One self-contained page that shows where predictions came from."""
 
-from wherefrom.report.build import build_section
+from wherefrom.report.build import build_section, write_page
 from wherefrom.report.cards import Card, merge_card
 from wherefrom.report.describe import Describe, Describer
 from wherefrom.report.page import DEFAULT_TITLE, render_report, write_report
@@ -21,6 +21,7 @@ __all__ = [
     "render_panels",
     "render_report",
     "verdicts",
+    "write_page",
     "write_panels",
     "write_report",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -12,24 +13,22 @@ from wherefrom.errors import InputError
 from wherefrom.evaluation import Verification
 from wherefrom.influence import (
     ANY,
-    FittedInfluence,
+    Attributor,
     Scores,
     SelfScores,
-    layer_coverage,
     resolve_measurement,
 )
 from wherefrom.influence.identity import require_same
 from wherefrom.influence.measurements import MEASUREMENTS, measured_now
 from wherefrom.report.describe import Describe, Describer
+from wherefrom.report.page import write_report
 from wherefrom.report.panels import Panel
 from wherefrom.report.sections import ReportSection
-from wherefrom.solvers import PreparedBlocks
 from wherefrom.task import Examples
 
 
 def build_section(
-    fitted: FittedInfluence,
-    train: Any,
+    attributor: Attributor,
     queries: Any,
     scores: Scores,
     *,
@@ -48,8 +47,8 @@ def build_section(
     """A `ReportSection` whose cards are guessed from the data, or made by the user's functions.
 
     Args:
-        fitted: gives targets, predictions and the verdict on the minimum.
-        train, queries: the data as the user gave it.
+        attributor: gives training data, predictions and the verdict on the minimum.
+        queries: as the user gave them.
         scores: of these queries.
         name: of the model; its class name when `None`.
         verification, self_scores, panels, facts, top, review: as in `ReportSection`.
@@ -61,23 +60,23 @@ def build_section(
     Raises:
         InputError: scores, self-scores or a verification of another fit or of other queries.
     """
-    objective = fitted.objective
+    objective = attributor.objective
     names = objective.class_names if class_names is None else class_names
     examples = objective.read(queries, role="queries")
     if len(examples) != len(scores):
         raise InputError(
             f"scores has {len(scores)} queries but {len(examples)} queries were given; they must be the same"
         )
-    expected = {"fit": fitted.identity, "queries": examples.fingerprint()}
+    expected = {"fit": attributor.identity, "queries": examples.fingerprint()}
     require_same("scores", scores.identity, expected)
     if self_scores is not None:
         require_same("self_scores", self_scores.identity, expected)
-    measured = measurement_now(fitted, examples, scores.measurement)
-    cards = Describer(objective, train, objective.examples, "train", describe_train, names)
+    measured = measurement_now(attributor, examples, scores.measurement)
+    cards = Describer(objective, attributor.data.given, objective.examples, "train", describe_train, names)
     return ReportSection(
         name=name or type(objective.model).__name__,
         scores=scores,
-        minimum=fitted.minimum,
+        minimum=attributor.minimum,
         train_card=cards,
         query_card=Describer(
             objective,
@@ -89,7 +88,7 @@ def build_section(
             query_numbers,
             cards,
         ),
-        coverage=layer_coverage(fitted) if isinstance(fitted.prepared, PreparedBlocks) else (),
+        coverage=attributor.covered,
         verification=verification,
         self_scores=self_scores,
         panels=panels,
@@ -101,8 +100,44 @@ def build_section(
     )
 
 
-def measurement_now(fitted: FittedInfluence, examples: Examples, name: str) -> Float[Tensor, " q"] | None:
+def write_page(
+    attributor: Attributor,
+    path: str | Path,
+    queries: Any,
+    scores: Scores,
+    *,
+    name: str | None = None,
+    verification: Verification | None = None,
+    self_scores: SelfScores | None = None,
+    describe_train: Describe | None = None,
+    describe_query: Describe | None = None,
+    class_names: Sequence[str] | None = None,
+    top: int = 5,
+) -> Path:
+    """Write one self-contained page about these scores and return its path; arguments as for `build_section`,
+    and `write_report` takes the sections of several models.
+
+    Raises:
+        InputError: scores, self-scores or a verification of another fit or of other queries.
+        StoreError: the page cannot be written.
+    """
+    section = build_section(
+        attributor,
+        queries,
+        scores,
+        name=name,
+        verification=verification,
+        self_scores=self_scores,
+        describe_train=describe_train,
+        describe_query=describe_query,
+        class_names=class_names,
+        top=top,
+    )
+    return write_report(path, [section])
+
+
+def measurement_now(attributor: Attributor, examples: Examples, name: str) -> Float[Tensor, " q"] | None:
     """The measurement of each query as it is; `None` for a function, which scores know by its name alone."""
     if name not in MEASUREMENTS:
         return None
-    return measured_now(fitted.objective, examples, resolve_measurement(name, fitted.objective.loss))
+    return measured_now(attributor.objective, examples, resolve_measurement(name, attributor.objective.loss))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
 from wherefrom.report.cards import Card, guess_content, merge_card
 from wherefrom.report.images import Scale, common_scale
-from wherefrom.task import Examples, Objective
-from wherefrom.task.batch import TARGET_KEYS
+from wherefrom.task import Data, Examples, Objective
 
 # Pictures whose values give the scale of all.
 _SCALED = 64
@@ -67,29 +65,15 @@ class Describer:
         batch = self.examples.batch([index])
         target = self.objective.targets(batch)
         label = label_text(target, self.class_names, self.objective.loss)
-        card = guess_content(raw_inputs(self.data, index), f"{self.role} {number}", label)
+        card = guess_content(
+            Data(self.data, len(self.examples)).inputs(index), f"{self.role} {number}", label
+        )
         if self.role == "query":
             with torch.no_grad():
                 outputs = self.objective.outputs(self.objective.parameters.values, batch)
             predicted, probability = prediction(self.objective.loss, outputs, self.class_names)
             card = replace(card, predicted=predicted, probability=probability)
         return card if self.describe is None else merge_card(card, self.describe(number))
-
-
-def raw_inputs(data: Any, index: int) -> Any:
-    """The inputs of item `index` as the user gave them, without the target."""
-    if isinstance(data, (Tensor, np.ndarray)):
-        return data[index]
-    if isinstance(data, tuple):
-        return raw_inputs(data[0], index)
-    if isinstance(data, Mapping):
-        return {key: value[index] for key, value in data.items() if key not in TARGET_KEYS}
-    item = data[index]
-    if isinstance(item, (tuple, list)):
-        return item[0]
-    if isinstance(item, Mapping):
-        return {key: value for key, value in item.items() if key not in TARGET_KEYS}
-    return item
 
 
 def label_text(target: Any, class_names: Sequence[str] | None, loss: Loss | None = None) -> str | None:

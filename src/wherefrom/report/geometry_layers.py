@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wherefrom.geometry import GradientBounds, LayerBound
+from wherefrom.studies.geometry import GradientBounds, LayerBound
 
 
 @dataclass(frozen=True)

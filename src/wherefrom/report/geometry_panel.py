@@ -27,8 +27,8 @@ from wherefrom.report.panels import Panel
 from wherefrom.report.view import card_view
 
 if TYPE_CHECKING:
-    from wherefrom.geometry import GradientBounds, GradientNorms
     from wherefrom.linalg import Estimate
+    from wherefrom.studies.geometry import GradientBounds, GradientNorms
 
 TITLE = "How steep in the input, how steep in the parameters"
 

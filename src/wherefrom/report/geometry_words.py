@@ -10,8 +10,8 @@ from wherefrom.report.numbers import number
 from wherefrom.report.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from wherefrom.geometry import GradientBounds, GradientNorms
     from wherefrom.linalg import Estimate
+    from wherefrom.studies.geometry import GradientBounds, GradientNorms
 
 _SCALARS = {
     "margin": "the margin: the log-odds of the true label",

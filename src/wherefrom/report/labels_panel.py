@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from wherefrom.labels import COMBINED, PROPOSALS_RIGHT, Agreement, LabelAudit, Ranking, Suspect
 from wherefrom.report.cards import Card
 from wherefrom.report.numbers import number
 from wherefrom.report.panels import Panel
 from wherefrom.report.view import card_view
+from wherefrom.studies.labels import COMBINED, PROPOSALS_RIGHT, Agreement, LabelAudit, Ranking, Suspect
 
 # What people read for the names of the code.
 WORDS = {

@@ -24,7 +24,7 @@ class ReportSection:
     Attributes:
         name: of the model, as the reader knows it.
         scores: queries × train.
-        minimum: whether the parameters are a minimum.
+        minimum: whether the parameters are a minimum; `None` where that was not checked.
         train_card, query_card: from an index to what people see of the example.
         settings: everything that defines the scores; those of `scores` when empty.
         coverage: which layer rule attributes which parameters, where the solver treats layers apart.
@@ -40,7 +40,7 @@ class ReportSection:
 
     name: str
     scores: Scores
-    minimum: MinimumCheck
+    minimum: MinimumCheck | None
     train_card: Callable[[int], Card]
     query_card: Callable[[int], Card]
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -65,8 +65,8 @@ class ReportSection:
         n = self.scores.n_train
         layered = "plan" in self.settings
         errors = {"the curvature used": share * abs(row["predicted_change"])} if layered else {}
-        if math.isfinite(row["estimate"]) or self.scores.distance is None:
-            errors["the solver"] = row["estimate"] / n
+        if math.isfinite(row["error"]) or self.scores.distance is None:
+            errors["the solver"] = row["error"] / n
         return resolve_change(
             row["predicted_change"],
             errors,

@@ -14,7 +14,7 @@ from wherefrom.report.describe import label_text
 from wherefrom.report.numbers import error_beside, number, percent, shown_error
 from wherefrom.report.panels import Panel
 from wherefrom.report.view import card_view
-from wherefrom.slices import LARGE_SHARE, GroupInfluence, HarmfulCluster, HarmfulGroups
+from wherefrom.studies.slices import LARGE_SHARE, GroupInfluence, HarmfulCluster, HarmfulGroups
 
 # Of larger tables the part with the largest changes is shown; the files hold all of it.
 MOST_ROWS, MOST_COLUMNS = 24, 8
@@ -145,7 +145,7 @@ def _cell(
     table: GroupInfluence, shares: torch.Tensor, t: int, q: int, largest: float, resolution: float
 ) -> dict[str, Any]:
     change = float(table.change[t, q])
-    error = shown_error(float(table.estimate[t, q]), float(table.bound[t, q]), change, resolution)
+    error = shown_error(float(table.error[t, q]), float(table.bound[t, q]), change, resolution)
     found = table.resolution(t, q)
     harmful = (change < 0) != table.higher_is_better
     return {
@@ -191,7 +191,7 @@ def _carried(
                 "card": card_view(card(row["train"])),
                 "group": row["train_group"],
                 "score": number(row["score"], 3, sign=True),
-                "error": error_beside(max(row["estimate"], resolution * abs(row["score"]))),
+                "error": error_beside(max(row["error"], resolution * abs(row["score"]))),
                 "change": number(row["change"], 3, sign=True),
                 "share": round(100 * abs(row["score"]) / worst, 1),
             }
@@ -217,7 +217,7 @@ def _cluster(
         "reason": cluster.resolution.reason,
         "change": number(cluster.change, 3, sign=True),
         "standard_error": error_beside(cluster.standard_error),
-        "solver_error": error_beside(cluster.estimate),
+        "solver_error": error_beside(cluster.error),
         "width": round(100 * abs(cluster.change) / largest, 1) if largest > 0 else 0.0,
         "share_of_harm": percent(cluster.share_of_harm),
         "labels": [(name, f"{count:,}") for name, count in counts[:_MOST_LABELS]],

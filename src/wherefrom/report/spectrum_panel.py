@@ -8,7 +8,7 @@ from wherefrom.linalg import Estimate
 from wherefrom.report.numbers import number, percent
 from wherefrom.report.panels import Panel
 from wherefrom.report.spectrum_chart import spectrum_chart
-from wherefrom.spectra import ClassMeans, LayerCurvature, SpectrumReport
+from wherefrom.studies.spectra import ClassMeans, LayerCurvature, SpectrumReport
 
 # What people read for the matrix that was looked at.
 MATRICES = {

@@ -43,6 +43,9 @@ def verdicts(section: ReportSection) -> list[Verdict]:
 
 def _minimum(section: ReportSection) -> Verdict:
     check = section.minimum
+    if check is None:
+        words = "This method does not say whether the parameters are a minimum of the objective."
+        return Verdict("Is the model at a minimum?", "none", "Not checked", words)
     answer = {"minimum": "Yes", "near": "Nearly", "not a minimum": "No"}[check.verdict]
     words = check.words.split(": ", 1)[1]
     return Verdict(
@@ -62,9 +65,7 @@ def _solver(section: ReportSection) -> Verdict:
     if "plan" in section.settings:
         return _approximation(section)
     rows = [row for ranking in (scores.helpful(section.top), scores.harmful(section.top)) for row in ranking]
-    largest = max(
-        shown_error(row["estimate"], row["bound"], row["score"], resolution(section)) for row in rows
-    )
+    largest = max(shown_error(row["error"], row["bound"], row["score"], resolution(section)) for row in rows)
     typical = float(np.median([abs(row["score"]) for row in rows]))
     relative = largest / typical if typical > 0 else 0.0
     residual = float(scores.relative_residual.max())

@@ -144,7 +144,7 @@ def _ranked(section: ReportSection, q: int, ranking: Ranking, largest: float) ->
             {
                 "card": card_view(section.train_card(row["train"])),
                 "score": number(row["score"], sign=True),
-                "error": error_beside(shown_error(row["estimate"], row["bound"], row["score"], fine)),
+                "error": error_beside(shown_error(row["error"], row["bound"], row["score"], fine)),
                 "bound": f"The solver's error {proven} {number(row['bound'], 2)}"
                 if math.isfinite(row["bound"])
                 else "No bound on the solver's error is known",

@@ -4,6 +4,7 @@ well."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wherefrom.errors import UnsupportedError
+from wherefrom.gradients import Coverage
 from wherefrom.linalg import LinearOperator
 
 
@@ -60,9 +62,11 @@ class PreparedSolver(ABC):
         lower_bound_proven: whether that bound is proven, or only estimated from Ritz values.
         notes: what was chosen and measured, for reports; JSON values.
         name: of the solver, as a user writes it.
+        left_out: what the solver leaves out of the curvature by design, in plain words; empty if nothing.
     """
 
     name: str = "this solver"
+    left_out: str = ""
 
     def __init__(self, operator: LinearOperator, lower_bound: float, lower_bound_proven: bool):
         self.operator = operator
@@ -86,6 +90,10 @@ class PreparedSolver(ABC):
             "map. Use a solver whose answer is one, such as Nystrom() or EKFAC()."
         )
 
+    def coverage(self) -> Sequence[Coverage]:
+        """Which layer rule attributes which parameters; empty where all parameters are solved for at once."""
+        return ()
+
     def watch(self, gradients: Float[Tensor, "p m"]) -> None:  # noqa: B027
         """Tell the solver a sample of the gradients, as columns, whose products with `x` are wanted.
 
@@ -97,9 +105,15 @@ class PreparedSolver(ABC):
 
 
 class Solver(ABC):
-    """How `C_λ⁻¹` is applied; holds settings only."""
+    """How `C_λ⁻¹` is applied; holds settings only.
+
+    Attributes:
+        name: as a user writes it.
+        factorises: preparing it does all the work: a further solve costs next to nothing.
+    """
 
     name: str
+    factorises: bool = False
 
     @abstractmethod
     def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:

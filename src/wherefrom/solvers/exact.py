@@ -46,6 +46,7 @@ class Exact(Solver):
     """
 
     name = "exact"
+    factorises = True
 
     def __init__(self, method: Method = "cholesky", space: Space = "auto"):
         if method not in ("cholesky", "eigh"):

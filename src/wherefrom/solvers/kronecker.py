@@ -28,7 +28,7 @@ from wherefrom.curvature.kronecker import (
     kronecker_inverses,
 )
 from wherefrom.errors import NotPositiveDefiniteError, UnsupportedError
-from wherefrom.gradients import GradientEngine, LayerGradients
+from wherefrom.gradients import Coverage, GradientEngine, LayerGradients
 from wherefrom.linalg import LinearOperator, split_diagonal
 from wherefrom.solvers.base import PreparedSolver, Solution, Solver
 from wherefrom.solvers.damping import Damping, RelativeDamping
@@ -210,6 +210,9 @@ class PreparedBlocks(PreparedSolver):
         damping: dict[str, float],
     ):
         self.name = solver.name
+        self.left_out = (
+            "no curvature is used" if curvature is None else "the curvature of each layer is taken alone"
+        )
         self.settings = solver
         self.layers = layers
         self.curvature = curvature
@@ -237,6 +240,9 @@ class PreparedBlocks(PreparedSolver):
             rhs_norm=rhs.norm(dim=0),
             error_directions=rhs.new_zeros(0, *rhs.shape),
         )
+
+    def coverage(self) -> list[Coverage]:
+        return self.layers.coverage()
 
     def as_preconditioner(self) -> LinearOperator:
         return self._inverse

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from wherefrom.gradients.projections import Rademacher
 from wherefrom.linalg import LinearOperator
 from wherefrom.names import resolve_name
-from wherefrom.projections import Rademacher
 from wherefrom.solvers.arnoldi import Arnoldi
 from wherefrom.solvers.astra import Astra
 from wherefrom.solvers.base import Solver

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from wherefrom.curvature import GaussNewtonOperator
 from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.gradients.projections import BoundProjection, Projection
 from wherefrom.linalg import FactoredOperator, LinearOperator, split_diagonal
 from wherefrom.memory import memory_errors
 from wherefrom.progress import progress_bar
-from wherefrom.projections import BoundProjection, Projection
 from wherefrom.solvers.base import PreparedSolver, Solution, Solver, solution_from
 from wherefrom.solvers.floor import lacking
 

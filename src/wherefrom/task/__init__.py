@@ -8,6 +8,7 @@ from wherefrom.task.checks import (
     check_meaning,
     check_model,
 )
+from wherefrom.task.data import Data, inputs_of, target_of, with_inputs, with_target
 from wherefrom.task.data_form import DataForm, as_given
 from wherefrom.task.examples import Examples
 from wherefrom.task.independence import Seen, check_batch_independence
@@ -15,10 +16,10 @@ from wherefrom.task.labels import class_numbers
 from wherefrom.task.objective import Measure, Objective, differentiable_attention
 from wherefrom.task.parameters import ParameterSet
 from wherefrom.task.regulariser import CustomRegulariser, Regulariser, WeightDecay
-from wherefrom.task.training_data import TrainingData, inputs_of, target_of, with_inputs, with_target
 
 __all__ = [
     "CustomRegulariser",
+    "Data",
     "DataForm",
     "Examples",
     "Measure",
@@ -27,7 +28,6 @@ __all__ = [
     "ParameterSet",
     "Regulariser",
     "Seen",
-    "TrainingData",
     "WeightDecay",
     "alone",
     "as_given",

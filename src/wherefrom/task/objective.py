@@ -18,6 +18,7 @@ from wherefrom.memory import memory_budget
 from wherefrom.store import fingerprint
 from wherefrom.task.alone import alone, refuse_autocast
 from wherefrom.task.batch import Forward, Target, default_forward, default_target, output_tensor
+from wherefrom.task.data import Data
 from wherefrom.task.data_form import DataForm
 from wherefrom.task.examples import Examples
 from wherefrom.task.held_model import Forwarded, hold_tensors, private_or_given
@@ -43,7 +44,8 @@ class Objective:
     Attributes:
         forward, target: how a batch is fed to the model, and where its target is.
         parameters: the studied parameters `θ̂`.
-        examples: the training examples.
+        data: the training set as the user gave it.
+        examples: the same, as batches that the model reads.
         loss: per-example loss on outputs.
         regulariser: `R`.
         constants: all other parameters and the buffers, which stay as they are.
@@ -91,6 +93,7 @@ class Objective:
         self.form = form
         with alone():
             self.examples = self.read(train, role="train")
+        self.data = Data(train, len(self.examples))
         if regulariser is not None and weight_decay:
             raise InputError(
                 "both weight_decay and regulariser were given; put the whole of R into regulariser"

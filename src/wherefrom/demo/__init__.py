@@ -1,5 +1,0 @@
-"""Tasks that need nothing but what is installed."""
-
-from wherefrom.demo.digits import digits_tasks
-
-__all__ = ["digits_tasks"]

@@ -1,0 +1,20 @@
+"""Training-set attacks on one's own model: how few imperceptibly edited training examples flip its
+predictions."""
+
+from wherefrom.studies.attack.budget import Budget
+from wherefrom.studies.attack.outcome import Step
+from wherefrom.studies.attack.poisoning import PoisonedQuery, PoisoningAudit, audit_poisoning
+from wherefrom.studies.attack.result import AttackResult, Controls, EditSize
+from wherefrom.studies.attack.run import run_attack
+
+__all__ = [
+    "AttackResult",
+    "Budget",
+    "Controls",
+    "EditSize",
+    "PoisonedQuery",
+    "PoisoningAudit",
+    "Step",
+    "audit_poisoning",
+    "run_attack",
+]
