@@ -21,8 +21,8 @@ FLOORS = [
     {"influence", "integrations"},
     {"evaluation", "testing"},
     {"interventions"},
-    {"studies"},
     {"report"},
+    {"studies"},
     {"api"},
     {"cli", "__main__", "__init__"},
 ]

@@ -33,3 +33,9 @@ def no_formula(text: str) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def short(text: str, width: int) -> str:
+    """A name or label on one line, cut to so many characters."""
+    line = one_line(text)
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -12,13 +12,11 @@ import torch
 
 from wherefrom.api import Influence
 from wherefrom.cli.attack_options import AttackOptions, make_budget, settled
-from wherefrom.cli.files import write_table
-from wherefrom.cli.task_cards import query_cards, train_cards
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.influence import Trust, trust_of
 from wherefrom.influence.continuous_input import ContinuousInput, find_input
 from wherefrom.report import Panel, write_panels
+from wherefrom.report.files import write_table
 from wherefrom.report.poisoning_panel import attack_panel, poisoning_panel
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
@@ -26,6 +24,8 @@ from wherefrom.store.tensors import write_tensors
 from wherefrom.studies.attack import AttackResult, PoisoningAudit, audit_poisoning, run_attack
 from wherefrom.studies.attack.edited_data import edited_training_set
 from wherefrom.studies.attack.head import head_obstacle
+from wherefrom.studies.cards import query_cards, train_cards
+from wherefrom.studies.task import Task
 from wherefrom.task import Data, check_examples
 
 TITLE = "Could somebody poison this model?"
@@ -50,7 +50,7 @@ class AttackReport:
         remark: what the reader should know of the choice between the two; may be empty.
     """
 
-    task: AuditTask
+    task: Task
     found: PoisoningAudit | AttackResult
     numbers: list[int]
     panel: Panel
@@ -59,7 +59,7 @@ class AttackReport:
 
 
 def find_attack(
-    task: AuditTask,
+    task: Task,
     influence: Influence,
     options: AttackOptions,
     on_stage: Callable[[str], None] = lambda stage: None,
@@ -124,7 +124,7 @@ def find_attack(
     )
 
 
-def require_attackable(task: AuditTask, influence: Influence, options: AttackOptions) -> ContinuousInput:
+def require_attackable(task: Task, influence: Influence, options: AttackOptions) -> ContinuousInput:
     """What is asked before anything long: are the inputs continuous, can an edit be written into this
     training set, and can the model be trained again?
 
@@ -146,7 +146,7 @@ def require_attackable(task: AuditTask, influence: Influence, options: AttackOpt
 
 
 def run_attacks(
-    task: AuditTask,
+    task: Task,
     out: str | Path,
     options: AttackOptions | None = None,
     *,

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.influence.continuous_input import ContinuousInput
 from wherefrom.report.cards import is_image
 from wherefrom.report.numbers import number
 from wherefrom.studies.attack import Budget
+from wherefrom.studies.task import Task
 from wherefrom.task import Objective
 
 # What a task file may set by `attack = {...}`, beside the fields of `AttackOptions`.
@@ -56,7 +56,7 @@ _OWN = ("edits", "budget", "norm", "steps", "queries", "together")
 _MORE = (*_BUDGET, "step_size", "candidates", "refit_every")
 
 
-def settled(task: AuditTask, options: AttackOptions) -> AttackOptions:
+def settled(task: Task, options: AttackOptions) -> AttackOptions:
     """The command line's choices over the task file's, and those over the defaults.
 
     Raises:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wherefrom.cli.attack import AttackReport
-from wherefrom.cli.console import short
+from wherefrom.plain_text import short
 from wherefrom.report.numbers import percent
 from wherefrom.report.poisoning_panel import flip_names
 from wherefrom.studies.attack import AttackResult, PoisoningAudit

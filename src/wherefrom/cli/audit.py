@@ -9,18 +9,19 @@ from pathlib import Path
 
 from wherefrom.cli.attack import AttackReport, find_attack, require_attackable, write_attack
 from wherefrom.cli.attack_options import AttackOptions
-from wherefrom.cli.files import slug, write_results, write_summary
-from wherefrom.cli.labels import LabelsOptions, find_labels
-from wherefrom.cli.selection import choose_queries, largest_losses
+from wherefrom.cli.files import write_results, write_summary
 from wherefrom.cli.shape import shape_panels
 from wherefrom.cli.slices import SlicesOptions, find_slices, write_slices
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.evaluation import Verification
 from wherefrom.influence import Scores, SelfScores
-from wherefrom.report import DEFAULT_TITLE, ReportSection, build_section, write_report
+from wherefrom.report import DEFAULT_TITLE, ReportSection, blocks_panel, build_section, write_report
+from wherefrom.report.files import slug
 from wherefrom.solvers import PreparedBlocks
 from wherefrom.studies.labels import has_class_labels
+from wherefrom.studies.labels.study import Labels
+from wherefrom.studies.selection import choose_queries, largest_losses
+from wherefrom.studies.task import Task
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class AuditOptions:
 class AuditResult:
     """Everything found for one task, and where it was written."""
 
-    task: AuditTask
+    task: Task
     section: ReportSection
     scores: Scores
     self_scores: SelfScores | None
@@ -79,7 +80,7 @@ class AuditResult:
 
 
 def run_audits(
-    tasks: Sequence[AuditTask],
+    tasks: Sequence[Task],
     out: str | Path,
     options: AuditOptions | None = None,
     *,
@@ -108,9 +109,7 @@ def run_audits(
     return results
 
 
-def _audit(
-    task: AuditTask, folder: Path, options: AuditOptions, on_stage: Callable[[str], None]
-) -> AuditResult:
+def _audit(task: Task, folder: Path, options: AuditOptions, on_stage: Callable[[str], None]) -> AuditResult:
     started = time.perf_counter()
     removals = task.remove if options.remove is None else options.remove
     removals = 20 if removals is None else removals
@@ -153,7 +152,9 @@ def _audit(
         write_slices(groups, folder)
     panels = [] if groups is None else groups.panels()
     if self_scores is not None and has_class_labels(influence.objective):
-        panels.append(find_labels(task, influence, LabelsOptions(), self_scores).panel())
+        panels.append(
+            blocks_panel("Labels to check", Labels().run(influence, task, self_scores=self_scores).blocks())
+        )
     attack = None
     if options.poison:
         attack = find_attack(task, influence, AttackOptions(edits=edits), on_stage)

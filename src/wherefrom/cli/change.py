@@ -13,11 +13,7 @@ import torch
 from wherefrom.api import Influence
 from wherefrom.cli.edit_checks import check_edits
 from wherefrom.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
-from wherefrom.cli.files import write_table
 from wherefrom.cli.grow import parse_sizes
-from wherefrom.cli.selection import choose_queries
-from wherefrom.cli.task_cards import query_cards, train_cards
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.influence import Trust, resolve_measurement, trust_of
 from wherefrom.influence.measurements import measured_now
@@ -27,9 +23,13 @@ from wherefrom.losses import Logistic, SmoothHinge
 from wherefrom.report import Card, write_panels
 from wherefrom.report.change_panel import change_panel
 from wherefrom.report.describe import label_text
+from wherefrom.report.files import write_table
 from wherefrom.report.growth_panel import growth_panel
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
+from wherefrom.studies.cards import query_cards, train_cards
+from wherefrom.studies.selection import choose_queries
+from wherefrom.studies.task import Task
 
 TITLE = "What would change?"
 LEAD = (
@@ -104,7 +104,7 @@ class ChangeResult:
         trust: how far the fit behind it may be trusted.
     """
 
-    task: AuditTask
+    task: Task
     change: Change
     outcome: Outcome | None
     before: np.ndarray
@@ -117,7 +117,7 @@ class ChangeResult:
 
 
 def run_change(
-    task: AuditTask,
+    task: Task,
     out: str | Path,
     options: ChangeOptions,
     *,
@@ -194,9 +194,7 @@ def run_change(
 _CARDS = 12
 
 
-def _edits(
-    task: AuditTask, influence: Influence, options: ChangeOptions
-) -> tuple[Intervention, list[Edited]]:
+def _edits(task: Task, influence: Influence, options: ChangeOptions) -> tuple[Intervention, list[Edited]]:
     made = Intervention(influence)
     edited: list[Edited] = []
     for text in options.remove:
@@ -236,7 +234,7 @@ def _done(made: Intervention, i: int) -> str:
 
 
 def _curve(
-    task: AuditTask,
+    task: Task,
     influence: Influence,
     options: ChangeOptions,
     queries: Any,

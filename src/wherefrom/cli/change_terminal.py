@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from wherefrom.cli.change import ChangeResult
-from wherefrom.cli.console import short
 from wherefrom.cli.grow import growth_table
+from wherefrom.plain_text import short
 from wherefrom.report.change_panel import step_words
 from wherefrom.report.numbers import number
 

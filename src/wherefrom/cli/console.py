@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Span, Text
 
-from wherefrom.plain_text import one_line, visible
+from wherefrom.plain_text import visible
 
 
 class PlainConsole(Console):
@@ -32,12 +32,6 @@ class PlainConsole(Console):
         for segment in super().render(shown, options):
             text = segment.text if segment.control else visible(segment.text)
             yield segment if text == segment.text else Segment(text, segment.style)
-
-
-def short(text: str, width: int) -> str:
-    """A name or label on one line, cut to so many characters."""
-    line = one_line(text)
-    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def print_traceback_safely() -> None:

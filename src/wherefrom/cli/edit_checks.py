@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wherefrom.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.influence import check_indices
 from wherefrom.interventions.edits import Edits, relabel, remove, upweight
 from wherefrom.losses import CrossEntropy, Logistic, SmoothHinge, resolve_loss
+from wherefrom.studies.task import Task
 from wherefrom.task import Data
 
 
 def check_edits(
-    task: AuditTask, removed: Sequence[str], relabelled: Sequence[str], upweighted: Sequence[str]
+    task: Task, removed: Sequence[str], relabelled: Sequence[str], upweighted: Sequence[str]
 ) -> None:
     """Refuse edits that cannot be made.
 

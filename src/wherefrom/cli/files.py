@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wherefrom.influence import save_scores
-from wherefrom.plain_text import no_formula
+from wherefrom.report.files import write_table
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
 
 if TYPE_CHECKING:
     from wherefrom.cli.audit import AuditResult
-
-# Separates cells here, or where a comma is a decimal point.
-_SEPARATES = re.compile(r'[,;\t"\r\n]')
-
-
-def slug(name: str) -> str:
-    """A folder name of letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"
 
 
 def write_results(result: AuditResult) -> None:
@@ -144,22 +133,3 @@ def _score_rows(result: AuditResult) -> Iterable[tuple[Any, ...]]:
                     section.removal(q, row).resolved,
                     section.removal(q, row).reason,
                 )
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows as CSV. Numbers that are not finite are left empty; text that a spreadsheet would run as a
-    formula gets an apostrophe before it.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
-    lines = [",".join(map(_cell, row)) for row in (header, *rows)]
-    write_atomically(path, "\n".join([*lines, ""]))
-
-
-def _cell(value: Any) -> str:
-    """What is not known, as an infinite bound, is left empty."""
-    if value is None or (isinstance(value, Real) and not math.isfinite(value)):
-        return ""
-    text = no_formula(str(value))
-    return '"{}"'.format(text.replace('"', '""')) if _SEPARATES.search(text) else text

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wherefrom.cli.files import write_table
-from wherefrom.cli.selection import spread_queries
-from wherefrom.cli.task_cards import query_cards, train_cards
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.influence import Trust, trust_of
 from wherefrom.interventions import Flips, FlipSet, Robustness
 from wherefrom.report import Card, write_panels
+from wherefrom.report.files import write_table
 from wherefrom.report.flip_panel import flip_panel
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
+from wherefrom.studies.cards import query_cards, train_cards
+from wherefrom.studies.selection import spread_queries
+from wherefrom.studies.task import Task
 
 TITLE = "What would flip these predictions?"
 LEAD = (
@@ -71,7 +71,7 @@ class FlipResult:
         trust: how far the fit behind it may be trusted.
     """
 
-    task: AuditTask
+    task: Task
     flips: Flips
     robustness: Robustness
     train_card: Callable[[int], Card]
@@ -87,7 +87,7 @@ class FlipResult:
 
 
 def run_flips(
-    task: AuditTask,
+    task: Task,
     out: str | Path,
     options: FlipOptions | None = None,
     *,

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.console import short
 from wherefrom.cli.flip import FlipResult
 from wherefrom.interventions import FlipSet
+from wherefrom.plain_text import short
 from wherefrom.report.flip_panel import outcome_words
 from wherefrom.report.numbers import number, percent
 

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 
 from wherefrom.api import Influence
-from wherefrom.cli.files import write_table
-from wherefrom.cli.selection import spread_queries
-from wherefrom.cli.task_cards import train_cards
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.influence import trust_without_fit
 from wherefrom.linalg import Estimate
 from wherefrom.report import Card, Panel, write_panels
 from wherefrom.report.describe import prediction
+from wherefrom.report.files import write_table
 from wherefrom.report.geometry_layers import layer_rows, quantiles, violations
 from wherefrom.report.geometry_panel import geometry_panel, steepest_first, tied
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
+from wherefrom.studies.cards import train_cards
 from wherefrom.studies.geometry import GradientBounds, GradientNorms
 from wherefrom.studies.labels import has_class_labels
+from wherefrom.studies.selection import spread_queries
+from wherefrom.studies.task import Task
 from wherefrom.task import check_examples
 
 PAGE_TITLE = "How steep is this model, and where?"
@@ -81,7 +81,7 @@ class GeometryResult:
         top: examples shown.
     """
 
-    task: AuditTask
+    task: Task
     norms: GradientNorms
     bounds: GradientBounds | None
     reason: str
@@ -107,7 +107,7 @@ class GeometryResult:
 
 
 def find_geometry(
-    task: AuditTask,
+    task: Task,
     influence: Influence,
     options: GeometryOptions | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
@@ -151,7 +151,7 @@ def _bounds(influence: Influence, examples: Any, scalar: str | int) -> tuple[Gra
     return bounds, "; ".join(f"{name}: {words}" for name, words in bounds.left_out.items()) + "."
 
 
-def _cards(task: AuditTask, influence: Influence, numbers: list[int]) -> Callable[[int], Card]:
+def _cards(task: Task, influence: Influence, numbers: list[int]) -> Callable[[int], Card]:
     """Cards with what the model says of the example."""
     objective, describe = influence.objective, train_cards(task, influence)
 
@@ -169,7 +169,7 @@ def _cards(task: AuditTask, influence: Influence, numbers: list[int]) -> Callabl
 
 
 def run_geometry(
-    task: AuditTask,
+    task: Task,
     out: str | Path,
     options: GeometryOptions | None = None,
     *,

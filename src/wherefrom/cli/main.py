@@ -23,9 +23,10 @@ from wherefrom.cli.context import (
 )
 from wherefrom.cli.flip_command import flip
 from wherefrom.cli.geometry_command import geometry
-from wherefrom.cli.labels_command import labels
 from wherefrom.cli.slices_command import slices
 from wherefrom.cli.spectrum_command import spectrum
+from wherefrom.cli.study_command import study_command
+from wherefrom.studies.labels.study import Labels
 
 app = typer.Typer(
     name="wherefrom",
@@ -130,7 +131,7 @@ app.command("attack")(attack)
 app.command("change")(change)
 app.command("flip")(flip)
 app.command("geometry")(geometry)
-app.command("labels")(labels)
+app.command("labels")(study_command(Labels))
 app.command("slices")(slices)
 app.command("spectrum")(spectrum)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from wherefrom.api import Influence
 from wherefrom.cli.geometry import find_geometry, write_geometry
 from wherefrom.cli.spectrum import SpectrumOptions, find_spectrum, write_spectrum
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import UnsupportedError
 from wherefrom.report import Panel
+from wherefrom.studies.task import Task
 
 
 def shape_panels(
-    task: AuditTask, influence: Influence, folder: Path, on_stage: Callable[[str], None]
+    task: Task, influence: Influence, folder: Path, on_stage: Callable[[str], None]
 ) -> list[Panel]:
     """Panels about the curvature and about the gradients; inputs that have no gradient leave out the latter,
     which is said as a stage.

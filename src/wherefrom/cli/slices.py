@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wherefrom.api import Influence
-from wherefrom.cli.files import write_table
-from wherefrom.cli.task_cards import train_cards
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.errors import InputError
 from wherefrom.influence import Trust, trust_of
 from wherefrom.report import Card, Panel, write_panels
+from wherefrom.report.files import write_table
 from wherefrom.report.slices_panel import harmful_panel, slices_panel
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
+from wherefrom.studies.cards import train_cards
 from wherefrom.studies.slices import CLUSTER_COLUMNS, COLUMNS, GroupInfluence, HarmfulGroups
+from wherefrom.studies.task import Task
 
 TITLE = "Who carries whose error?"
 LEAD = (
@@ -56,7 +56,7 @@ class SlicesResult:
     """What was found for a task: the table, if it names groups, and the clusters, if it has a validation
     set."""
 
-    task: AuditTask
+    task: Task
     table: GroupInfluence | None
     clusters: HarmfulGroups | None
     card: Callable[[int], Card]
@@ -73,7 +73,7 @@ class SlicesResult:
 
 
 def find_slices(
-    task: AuditTask, influence: Influence, options: SlicesOptions, on_stage: Callable[[str], None]
+    task: Task, influence: Influence, options: SlicesOptions, on_stage: Callable[[str], None]
 ) -> SlicesResult:
     """The table of groups and the harmful clusters of a fitted task.
 
@@ -102,7 +102,7 @@ def find_slices(
 
 
 def run_slices(
-    task: AuditTask,
+    task: Task,
     out: str | Path,
     options: SlicesOptions | None = None,
     *,

@@ -10,9 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.console import short
 from wherefrom.cli.slices import SlicesResult
-from wherefrom.plain_text import one_line
+from wherefrom.plain_text import one_line, short
 from wherefrom.report.numbers import number, percent
 from wherefrom.report.slices_panel import named_labels
 from wherefrom.studies.slices import LARGE_SHARE, GroupInfluence, HarmfulGroups, label_words, share_words

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from wherefrom.api import Influence
-from wherefrom.cli.files import write_table
-from wherefrom.cli.task_file import AuditTask
 from wherefrom.influence import Trust, trust_of
 from wherefrom.report import Panel, write_panels
+from wherefrom.report.files import write_table
 from wherefrom.report.spectrum_panel import spectrum_panel
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
 from wherefrom.studies.spectra import ClassMeans, SpectrumReport
+from wherefrom.studies.task import Task
 
 TITLE = "What is the loss like here?"
 LEAD = (
@@ -48,7 +48,7 @@ class SpectrumOptions:
 class SpectrumResult:
     """What was found about a task's curvature."""
 
-    task: AuditTask
+    task: Task
     report: SpectrumReport
     trust: Trust | None = None
 
@@ -57,7 +57,7 @@ class SpectrumResult:
         return spectrum_panel(self.report)
 
 
-def find_spectrum(task: AuditTask, influence: Influence, options: SpectrumOptions) -> SpectrumResult:
+def find_spectrum(task: Task, influence: Influence, options: SpectrumOptions) -> SpectrumResult:
     """The report of a fitted task.
 
     Raises:
@@ -71,7 +71,7 @@ def find_spectrum(task: AuditTask, influence: Influence, options: SpectrumOption
 
 
 def run_spectrum(
-    task: AuditTask,
+    task: Task,
     out: str | Path,
     options: SpectrumOptions | None = None,
     *,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from wherefrom.api import Influence
 from wherefrom.errors import InputError, WherefromError
-from wherefrom.evaluation import Recipe
-from wherefrom.interventions import Intervention
-from wherefrom.report import Describe
+from wherefrom.influence import Attributor
+from wherefrom.studies.task import Task
 
 _REQUIRED = ("model", "train", "queries", "loss")
 # Handed to `Influence` as they are.
@@ -39,69 +38,12 @@ _INFLUENCE = (
 )
 
 
-@dataclass(frozen=True)
-class AuditTask:
-    """What to audit.
-
-    Attributes:
-        name: of the model, for the page.
-        model, train, queries, loss: as for `Influence`.
-        recipe: `recipe(train, seed) -> model`; without it nothing is retrained.
-        measurement: what is measured on a query.
-        seeds, reduction: of the retraining, as for `Influence.verify`.
-        remove: examples left out, each alone; the command line's choice wins.
-        describe_train, describe_query: from an index to a card.
-        class_names: names of the classes.
-        validation: examples whose loss tells harm from help, for `wherefrom labels` and harmful groups.
-        train_groups, query_groups: the name of the group each example belongs to, for `wherefrom slices`.
-        attack: options of `wherefrom attack`, by name.
-        change: `change(influence) -> Intervention`, for `wherefrom change`: edits that a command line cannot
-            write, such as new content.
-        learning_rate: of the gradient descent that trained the model; `wherefrom spectrum` compares the
-            sharpness with it.
-        facts: `(name, value)` for the head of the page.
-        options: further arguments of `Influence`.
-    """
-
-    name: str
-    model: Any
-    train: Any
-    queries: Any
-    loss: Any
-    recipe: Recipe | None = None
-    measurement: Any = "loss"
-    seeds: Sequence[int] = (0,)
-    reduction: Literal["mean", "sum"] = "mean"
-    remove: int | None = None
-    describe_train: Describe | None = None
-    describe_query: Describe | None = None
-    class_names: Sequence[str] | None = None
-    validation: Any = None
-    train_groups: Sequence[Any] | None = None
-    query_groups: Sequence[Any] | None = None
-    attack: Mapping[str, Any] = field(default_factory=dict)
-    change: Callable[[Influence], Intervention] | None = None
-    learning_rate: float | None = None
-    facts: Sequence[tuple[str, str]] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def fit(
-        self, *, solver: str | None = None, progress: bool = True, run_dir: Path | None = None
-    ) -> Influence:
-        """The fitted influence function, with another solver where one is named."""
-        given = {**self.options, **({} if solver is None else {"solver": solver})}
-        influence = Influence(
-            self.model, self.train, loss=self.loss, progress=progress, run_dir=run_dir, **given
-        )
-        return influence.fit()
-
-
-_OWN = tuple(f.name for f in fields(AuditTask) if f.name not in ("options", *_REQUIRED))
+_OWN = tuple(f.name for f in fields(Task) if f.name not in ("options", "make", *_REQUIRED))
 KNOWN_NAMES = (*_REQUIRED, *_OWN, *_INFLUENCE)
 
 
-def task_from(values: Mapping[str, Any], *, source: str, default_name: str) -> AuditTask:
-    """An `AuditTask` from the names a task file defines.
+def task_from(values: Mapping[str, Any], *, source: str, default_name: str) -> Task:
+    """An `Task` from the names a task file defines.
 
     Args:
         values: by name; every name must be known.
@@ -143,12 +85,18 @@ def task_from(values: Mapping[str, Any], *, source: str, default_name: str) -> A
             f"{source}: attack is a {type(attack).__name__}; expected a dict of options, such as "
             "{'budget': 8, 'low': 0.0, 'high': 1.0}"
         )
+    attributor = values.get("attributor")
+    if attributor is not None and not isinstance(attributor, Attributor):
+        raise InputError(
+            f"{source}: attributor is a {type(attributor).__name__}; expected a wherefrom.Attributor, or "
+            "leave it out for the influence function of model and training data"
+        )
     own = {name: values[name] for name in (*_REQUIRED, *_OWN) if name in values}
     options = {name: values[name] for name in _INFLUENCE if name in values}
-    return AuditTask(**{"name": default_name, **own, "options": options})
+    return Task(**{"name": default_name, **own, "make": Influence, "options": options})
 
 
-def load_task(path: str | Path) -> AuditTask:
+def load_task(path: str | Path) -> Task:
     """Run a task file and collect what it defines: top-level names, or the dict that its `task()` returns.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
@@ -15,14 +14,12 @@ from wherefrom.cli.audit import AuditResult
 from wherefrom.influence import Ranking
 from wherefrom.plain_text import one_line
 from wherefrom.report import Card, verdicts
-from wherefrom.report.images import to_rgb
+from wherefrom.report.images import block_picture
 from wherefrom.report.layers import LayerReport, layer_report
 from wherefrom.report.numbers import number, percent, shown_error
 from wherefrom.report.verdicts import resolution
 
 _MARKS = {"good": ("✓", "green"), "fair": ("~", "yellow"), "poor": ("✗", "red"), "none": ("·", "dim")}
-_SHADES = " ░▒▓█"
-_WIDEST_PICTURE = 12
 _SHOWN = 3
 # Blocks and remarks listed; the page has all of them.
 _MOST_LAYERS, _MOST_REMARKS = 12, 4
@@ -63,17 +60,6 @@ def print_error(console: Console, error: BaseException, *, hint: str) -> None:
     )
     if hint:
         console.print(Text(hint, style="dim"))
-
-
-def picture(image: np.ndarray, scale: tuple[float, float] | None = None) -> Text:
-    """A small picture in block characters, two to a pixel to be square; larger ones are averaged down."""
-    grey = to_rgb(image, scale)[:, :, :3].mean(axis=2) / 255
-    factor = -(-max(grey.shape) // _WIDEST_PICTURE)
-    if factor > 1:
-        h, w = (max(1, side // factor) for side in grey.shape)
-        grey = grey[: h * factor, : w * factor].reshape(h, factor, w, -1).mean(axis=(1, 3))
-    levels = np.minimum((grey * len(_SHADES)).astype(int), len(_SHADES) - 1)
-    return Text("\n".join("".join(_SHADES[level] * 2 for level in row) for row in levels), no_wrap=True)
 
 
 def _layers(layers: LayerReport) -> RenderableType:
@@ -122,7 +108,7 @@ def _query(result: AuditResult, q: int) -> RenderableType:
     body: RenderableType = table
     if card.image is not None:
         body = Table.grid(padding=(0, 3, 0, 0))
-        body.add_row(picture(card.image, card.scale), table)
+        body.add_row(block_picture(card.image, card.scale), table)
     note = Text("removal: predicted change of the query's measurement without that example", style="dim")
     if not all(added):
         note.append(";\n?: not resolved against its errors, see the page")

@@ -8,7 +8,7 @@ from wherefrom.influence.compute import (
     explain_scores,
     parameter_influence,
 )
-from wherefrom.influence.fit import Fit
+from wherefrom.influence.fit import Fit, as_fit
 from wherefrom.influence.fit_options import FitOptions
 from wherefrom.influence.head_scores import head_influence, head_scores
 from wherefrom.influence.input_influence import InputInfluence, input_influence
@@ -44,6 +44,7 @@ __all__ = [
     "SelfScores",
     "TokenReplacements",
     "Trust",
+    "as_fit",
     "check_indices",
     "compute_scores",
     "compute_self_scores",

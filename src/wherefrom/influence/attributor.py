@@ -106,6 +106,11 @@ class Attributor(OneAtATime, NotPickled, ABC):
         return ""
 
     @property
+    def limit(self) -> Literal["good", "fair", "poor"]:
+        """The most that may be said of answers of this approximation without retraining."""
+        return "fair"
+
+    @property
     def covered(self) -> Sequence[Coverage]:
         """Which layer rule attributes which parameters, where the method treats layers apart."""
         return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -84,6 +84,22 @@ class SolvedBlock:
 
 
 F = TypeVar("F", bound="Fit")
+
+
+def as_fit(attributor: Attributor, what: str) -> Fit:
+    """The same, where it is an influence function.
+
+    Args:
+        attributor: any.
+        what: needs the gradients and the curvature of one, for the error.
+
+    Raises:
+        UnsupportedError: it is another method.
+    """
+    if isinstance(attributor, Fit):
+        return attributor
+    attributor.refuse(what, "gradients and curvature, which this is made of")
+
 
 # Filled by `fit`.
 _FITTED = frozenset(
@@ -277,8 +293,16 @@ class Fit(Attributor):
 
     @property
     def approximation(self) -> str:
-        """What the solver leaves out of the curvature by design, in plain words; empty if nothing."""
-        return self.prepared.left_out
+        """What the solver leaves out of the curvature by design, or damping holds back, in plain words; empty
+        if nothing."""
+        if self.prepared.left_out or self.damping.value <= 0 or self.damping.departs:
+            return self.prepared.left_out
+        return f"a damping of {self.damping.value:.2g} holds back the directions of less curvature"
+
+    @property
+    def limit(self) -> Literal["good", "fair", "poor"]:
+        """Without any curvature nothing is established."""
+        return "poor" if self.solver.name == "identity" else "fair"
 
     @property
     def covered(self) -> Sequence[Coverage]:

@@ -1,27 +1,29 @@
-"""How far the predictions of one fit may be trusted: computed from the fit, and said by every command."""
+"""How far the answers of one fit may be trusted: computed once, and said at the head of all that is shown."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from wherefrom.influence.fit import Fit
-from wherefrom.solvers import PreparedBlocks
+from wherefrom.influence.attributor import Attributor
 
 Level = Literal["good", "fair", "poor"]
+Verdict = Literal["yes", "ranking only", "no", "cannot tell"]
 
 _ORDER: tuple[Level, ...] = ("good", "fair", "poor")
 _MINIMUM: dict[str, tuple[Level, str]] = {
     "minimum": ("good", "the model is at a minimum of its objective"),
     "near": ("fair", "the model is near a minimum of its objective, and not at it"),
     "not a minimum": ("poor", "the model is not at a minimum of its objective"),
+    "not checked": ("fair", "whether the model is at a minimum was not checked"),
 }
-_RETRAINED: dict[str, tuple[Level | None, str]] = {
-    "yes": (None, "retraining agrees"),
-    "roughly": (None, "retraining agrees roughly"),
-    "ranking only": ("fair", "retraining agrees with the order, not with sizes"),
-    "no": ("poor", "retraining does not agree"),
-    "cannot tell": (None, "retraining cannot tell"),
+# What a check by retraining found: the level it allows at best, the verdict, the words.
+_RETRAINED: dict[str, tuple[Level | None, Verdict, str]] = {
+    "yes": (None, "yes", "retraining agrees"),
+    "roughly": (None, "yes", "retraining agrees roughly"),
+    "ranking only": ("fair", "ranking only", "retraining agrees with the order, not with sizes"),
+    "no": ("poor", "no", "retraining does not agree"),
+    "cannot tell": (None, "cannot tell", "retraining cannot tell"),
 }
 _SO: dict[Level, str] = {
     "good": "Signs and sizes are those of a small change of the data; whether retraining agrees, only "
@@ -29,19 +31,43 @@ _SO: dict[Level, str] = {
     "fair": "Take signs as likely and sizes as rough; whether retraining agrees, only retraining tells.",
     "poor": "Neither signs nor sizes are established: take what is found as candidates, and retrain to know.",
 }
+_NOT_CONVERGED = (
+    "Solve better first: more iterations, a larger damping, or solver=Exact() where it fits. Then retrain."
+)
+_ADVICE: dict[Verdict, str] = {
+    "yes": "Use order and sizes for changes like those that were retrained; retrain again for larger ones.",
+    "ranking only": "Use the order. For sizes, retrain without the examples that matter.",
+    "no": "Do not act on these numbers: retrain to see what a change does, or try another solver or damping.",
+    "cannot tell": "Measure it: run wherefrom audit with a recipe in the task file, which retrains without "
+    "the examples that matter most.",
+}
+_TONE: dict[Verdict, Literal["good", "fair", "poor", "none"]] = {
+    "yes": "good",
+    "ranking only": "fair",
+    "no": "poor",
+    "cannot tell": "none",
+}
+_NOISY = (
+    "The effects are smaller than the noise of training: give more seeds, a recipe that trains longer, or "
+    "look at larger groups of examples."
+)
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What the predictions of a fit can be trusted for, without retraining.
+    """What the answers of a fit can be trusted for.
 
     Attributes:
         level: `"good"`, `"fair"` or `"poor"`: the worst of what follows.
         minimum: `"minimum"`, `"near"`, `"not a minimum"` or `"not checked"`.
-        approximate: what the solver leaves out of the curvature, in plain words; empty if nothing.
+        approximate: what the method leaves out of the curvature, in plain words; empty if nothing. That is
+            not the distance to retraining.
         converged: whether every solve behind the numbers did.
-        retraining: its verdict, where a check belongs to this result: `"yes"`, `"ranking only"`, `"no"`, …
+        retraining: what a check by retraining found, where one was made for this fit: `"yes"`,
+            `"ranking only"`, `"no"`, …
         words: all of it in two sentences.
+        verdict: may the numbers be trusted? `"yes"`, `"ranking only"`, `"no"` or `"cannot tell"`.
+        advice: what to do.
     """
 
     level: Level
@@ -50,6 +76,13 @@ class Trust:
     converged: bool
     retraining: str | None
     words: str
+    verdict: Verdict
+    advice: str
+
+    @property
+    def tone(self) -> Literal["good", "fair", "poor", "none"]:
+        """Of the verdict, for its colour."""
+        return _TONE[self.verdict]
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -57,7 +90,7 @@ class Trust:
 
 
 def trust_of(
-    fitted: Fit,
+    attributor: Attributor,
     *,
     converged: bool = True,
     retraining: str | None = None,
@@ -66,41 +99,40 @@ def trust_of(
     """From the check of the minimum, the solver, and retraining where it was done.
 
     Args:
-        fitted: the fit.
+        attributor: whose numbers they are.
         converged: whether the solves behind the numbers shown did.
         retraining: the verdict of a check that belongs to them.
         retrained: what was retrained, in words, where there is no such verdict.
     """
-    level, said = _MINIMUM[fitted.minimum.verdict]
+    checked = "not checked" if attributor.minimum is None else attributor.minimum.verdict
+    level, said = _MINIMUM[checked]
     found = [said]
-    approximate = ""
-    if isinstance(fitted.prepared, PreparedBlocks):
-        approximate = (
-            "no curvature is used"
-            if fitted.solver.name == "identity"
-            else "the curvature of each layer is taken alone"
-        )
-        found.append(approximate)
-        level = worst(level, "poor" if fitted.solver.name == "identity" else "fair")
-    elif fitted.damping.value > 0 and not fitted.damping.departs:
-        found.append(f"a damping of {fitted.damping.value:.2g} holds back the directions of less curvature")
-        level = worst(level, "fair")
+    if attributor.approximation:
+        found.append(attributor.approximation)
+        level = worst(level, attributor.limit)
     if not converged:
         found.append("the solver did not converge")
         level = "poor"
     so = _SO[level]
+    verdict: Verdict = "cannot tell"
+    advice = _ADVICE["cannot tell"]
     if retraining is not None:
-        limit, said = _RETRAINED[retraining]
+        limit, verdict, said = _RETRAINED[retraining]
         found.append(said)
         level = level if limit is None else worst(level, limit)
         if retraining in ("yes", "roughly"):
             level, so = ("good" if retraining == "yes" else "fair"), "So far as it was retrained, it holds."
         elif retraining != "cannot tell":
             so = _SO[level]
+        advice = _NOISY if retraining == "cannot tell" else _ADVICE[verdict]
     else:
         found.append(retrained)
+    if not converged and verdict != "no":
+        verdict, advice = "cannot tell", _NOT_CONVERGED
+    if attributor.estimand == "similarity" and verdict == "yes":
+        verdict, advice = "ranking only", _ADVICE["ranking only"]
     words = f"How far to trust this: {', '.join(found[:-1])}, and {found[-1]}. {so}"
-    return Trust(level, fitted.minimum.verdict, approximate, converged, retraining, words)
+    return Trust(level, checked, attributor.approximation, converged, retraining, words, verdict, advice)
 
 
 def trust_without_fit() -> Trust:
@@ -113,6 +145,8 @@ def trust_without_fit() -> Trust:
         None,
         "How far to trust this: it describes the model as it is. Whether the model is at a minimum was not "
         "checked and nothing was retrained, so it says nothing of what a change of the data would do.",
+        "cannot tell",
+        "Take it as a description. For what a change of the data would do, run wherefrom audit.",
     )
 
 

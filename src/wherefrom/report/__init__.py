@@ -1,27 +1,61 @@
 """One self-contained page that shows where predictions came from."""
 
+from wherefrom.report.blocks import (
+    Block,
+    Cards,
+    Cell,
+    Chart,
+    Column,
+    Columns,
+    Section,
+    Shown,
+    Table,
+    Verdict,
+    Verdicts,
+    View,
+    Words,
+)
 from wherefrom.report.build import build_section, write_page
 from wherefrom.report.cards import Card, merge_card
 from wherefrom.report.describe import Describe, Describer
 from wherefrom.report.page import DEFAULT_TITLE, render_report, write_report
 from wherefrom.report.panels import Panel, render_panels, write_panels
 from wherefrom.report.sections import ReportSection
-from wherefrom.report.verdicts import Verdict, verdicts
+from wherefrom.report.study_page import blocks_panel, render_view, section_html, write_view
+from wherefrom.report.terminal import print_section
+from wherefrom.report.verdicts import verdicts
 
 __all__ = [
     "DEFAULT_TITLE",
+    "Block",
     "Card",
+    "Cards",
+    "Cell",
+    "Chart",
+    "Column",
+    "Columns",
     "Describe",
     "Describer",
     "Panel",
     "ReportSection",
+    "Section",
+    "Shown",
+    "Table",
     "Verdict",
+    "Verdicts",
+    "View",
+    "Words",
+    "blocks_panel",
     "build_section",
     "merge_card",
+    "print_section",
     "render_panels",
     "render_report",
+    "render_view",
+    "section_html",
     "verdicts",
     "write_page",
     "write_panels",
     "write_report",
+    "write_view",
 ]

@@ -9,11 +9,11 @@ import numpy as np
 
 from wherefrom.interventions import Change, Outcome
 from wherefrom.percentages import percentage
+from wherefrom.report.card_view import card_view
 from wherefrom.report.cards import Card
 from wherefrom.report.charts import Dot, Scatter, Tick, nice_ticks
 from wherefrom.report.numbers import number
 from wherefrom.report.panels import Panel
-from wherefrom.report.view import card_view
 
 _SIZE = 340.0
 _ORDERS = {

@@ -7,10 +7,10 @@ from typing import Any
 
 from wherefrom.interventions import FlipSet, Robustness
 from wherefrom.percentages import percentage
+from wherefrom.report.card_view import card_view
 from wherefrom.report.cards import Card
 from wherefrom.report.numbers import number, percent
 from wherefrom.report.panels import Panel
-from wherefrom.report.view import card_view
 
 # Training examples shown of each set.
 _SHOWN = 8

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wherefrom.arguments import whole
 from wherefrom.errors import InputError
+from wherefrom.report.card_view import card_view
 from wherefrom.report.cards import Card
 from wherefrom.report.geometry_layers import LayerRow, layer_rows, quantiles, violations
 from wherefrom.report.geometry_words import (
@@ -24,7 +25,6 @@ from wherefrom.report.geometry_words import (
 from wherefrom.report.log_charts import LogScatter, log_scatter
 from wherefrom.report.numbers import number
 from wherefrom.report.panels import Panel
-from wherefrom.report.view import card_view
 
 if TYPE_CHECKING:
     from wherefrom.linalg import Estimate

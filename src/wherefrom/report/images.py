@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.image import imsave
+from rich.text import Text
 
 from wherefrom.errors import InputError
 
@@ -16,6 +17,9 @@ _LARGEST_SIDE = 192
 
 
 Scale = tuple[float, float]
+
+_SHADES = " ░▒▓█"
+_WIDEST_PICTURE = 12
 
 
 def to_rgb(image: np.ndarray, scale: Scale | None = None) -> np.ndarray:
@@ -82,3 +86,14 @@ def _to_unit(array: np.ndarray, scale: Scale | None) -> np.ndarray:
     if low >= 0.0 and high <= 1.0:
         return values
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def block_picture(image: np.ndarray, scale: tuple[float, float] | None = None) -> Text:
+    """A small picture in block characters, two to a pixel to be square; larger ones are averaged down."""
+    grey = to_rgb(image, scale)[:, :, :3].mean(axis=2) / 255
+    factor = -(-max(grey.shape) // _WIDEST_PICTURE)
+    if factor > 1:
+        h, w = (max(1, side // factor) for side in grey.shape)
+        grey = grey[: h * factor, : w * factor].reshape(h, factor, w, -1).mean(axis=(1, 3))
+    levels = np.minimum((grey * len(_SHADES)).astype(int), len(_SHADES) - 1)
+    return Text("\n".join("".join(_SHADES[level] * 2 for level in row) for row in levels), no_wrap=True)

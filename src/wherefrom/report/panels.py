@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from rich.console import RenderableType
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Trust
@@ -24,11 +25,13 @@ class Panel:
         title: its heading.
         body: its content as HTML, escaped where it came from users.
         style: CSS of its own.
+        printed: what a terminal shows of it; `None` for nothing.
     """
 
     title: str
     body: Markup
     style: Markup = field(default_factory=Markup)
+    printed: RenderableType | None = None
 
     @classmethod
     def from_template(cls, title: str, template: str, **values: Any) -> Panel:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from wherefrom.report.card_view import card_view
 from wherefrom.report.cards import Card, is_image
 from wherefrom.report.images import data_uri
 from wherefrom.report.numbers import number, percent
 from wherefrom.report.panels import Panel
-from wherefrom.report.view import card_view
 from wherefrom.studies.attack import AttackResult, Budget, EditSize, PoisonedQuery, PoisoningAudit
 
 # Edited training examples shown of one attack.

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from wherefrom.report.card_view import card_view
 from wherefrom.report.cards import Card
 from wherefrom.report.describe import label_text
 from wherefrom.report.numbers import error_beside, number, percent, shown_error
 from wherefrom.report.panels import Panel
-from wherefrom.report.view import card_view
 from wherefrom.studies.slices import LARGE_SHARE, GroupInfluence, HarmfulCluster, HarmfulGroups
 
 # Of larger tables the part with the largest changes is shown; the files hold all of it.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from wherefrom.report.blocks import Verdict
 from wherefrom.report.layers import distance_words, relative_size
 from wherefrom.report.numbers import number, shown_error
 from wherefrom.report.sections import ReportSection
@@ -18,17 +18,6 @@ _ACCURATE_TO = 1e-2
 # Errors beyond this share of the scores leave little of them.
 _ROUGH = 0.5
 _LEVEL_OF_MINIMUM = {"minimum": "good", "near": "fair", "not a minimum": "poor"}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """An answer: `level` is `"good"`, `"fair"`, `"poor"` or `"none"` (not checked)."""
-
-    question: str
-    level: str
-    answer: str
-    words: str
-    numbers: tuple[tuple[str, str], ...] = ()
 
 
 def resolution(section: ReportSection) -> float:

@@ -9,16 +9,14 @@ from typing import Any
 import torch
 
 from wherefrom.influence import Ranking
+from wherefrom.report.card_view import card_view, scale_words
 from wherefrom.report.cards import Card
 from wherefrom.report.charts import histogram, scatter
-from wherefrom.report.images import data_uri
 from wherefrom.report.layers import layer_report
-from wherefrom.report.numbers import error_beside, number, percent, shown_error
+from wherefrom.report.numbers import error_beside, number, shown_error
 from wherefrom.report.sections import ReportSection
 from wherefrom.report.verdicts import resolution, verdicts
 
-# Feature rows shown at once; the rest unfolds.
-_ROWS = 8
 _COVERAGE = ("parameters", "frozen", "unselected")
 # Shown layer by layer.
 _LAYERED = ("plan", "distance", "damping_per_block")
@@ -51,34 +49,6 @@ def section_view(section: ReportSection, index: int) -> dict[str, Any]:
         "bound_proven": scores.bound_proven,
         "bounded": bool(torch.isfinite(scores.bound).any()),
     }
-
-
-def card_view(card: Card) -> dict[str, Any]:
-    """A card with its picture as a data URI and its numbers as text."""
-    rows = [
-        (str(name), number(value) if isinstance(value, float) else str(value)) for name, value in card.rows
-    ]
-    image = None if card.image is None else data_uri(card.image, card.scale)
-    small = card.image is not None and max(card.image.shape) <= 64
-    return {
-        "title": card.title,
-        "label": card.label,
-        "predicted": card.predicted,
-        "probability": None if card.probability is None else percent(card.probability),
-        "correct": card.correct,
-        "image": image,
-        "pixelated": small,
-        "text": card.text,
-        "rows": rows[:_ROWS],
-        "more_rows": rows[_ROWS:],
-        "alt": f"{card.title}{'' if card.label is None else f', label {card.label}'}",
-        "scale": "" if card.scale is None else scale_words(card.scale),
-    }
-
-
-def scale_words(scale: tuple[float, float]) -> str:
-    """What black and white of the pictures stand for."""
-    return f"black {number(scale[0], 3)}, white {number(scale[1], 3)}"
 
 
 def _facts(section: ReportSection) -> list[tuple[str, str]]:

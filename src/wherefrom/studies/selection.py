@@ -6,27 +6,27 @@ from typing import Any
 
 import torch
 
-from wherefrom.api import Influence
+from wherefrom.influence import Attributor
 from wherefrom.task import Data, Examples, check_examples
 
 _BATCH = 256
 
 
-def choose_queries(influence: Influence, queries: Any, count: int) -> tuple[Any, list[int]]:
+def choose_queries(attributor: Attributor, queries: Any, count: int) -> tuple[Any, list[int]]:
     """At most `count` queries, those of largest loss, in their own order, with their numbers among all."""
-    objective = influence.objective
+    objective = attributor.objective
     examples = objective.read(queries, role="queries")
     check_examples(objective, examples, batch_size=_BATCH, progress=False)
     if len(examples) <= count:
         return queries, list(range(len(examples)))
-    chosen = largest_losses(influence, examples, count)
+    chosen = largest_losses(attributor, examples, count)
     others = sorted(set(range(len(examples))) - set(chosen))
     return Data(queries, len(examples)).edited(drop=others), chosen
 
 
-def largest_losses(influence: Influence, examples: Examples, count: int) -> list[int]:
+def largest_losses(attributor: Attributor, examples: Examples, count: int) -> list[int]:
     """The `count` examples of largest loss, in their own order."""
-    objective = influence.objective
+    objective = attributor.objective
     if len(examples) <= count:
         return list(range(len(examples)))
     values = objective.parameters.values
@@ -35,9 +35,9 @@ def largest_losses(influence: Influence, examples: Examples, count: int) -> list
     return sorted(losses.argsort(descending=True, stable=True)[:count].tolist())
 
 
-def spread_queries(influence: Influence, queries: Any, count: int) -> tuple[Any, list[int]]:
+def spread_queries(attributor: Attributor, queries: Any, count: int) -> tuple[Any, list[int]]:
     """At most `count` queries, spread evenly over all, with their numbers: a fair sample for a share."""
-    objective = influence.objective
+    objective = attributor.objective
     examples = objective.read(queries, role="queries")
     if len(examples) <= count:
         return queries, list(range(len(examples)))

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wherefrom.api import Influence
-from wherefrom.cli.task_file import AuditTask
+from wherefrom.influence import Attributor
 from wherefrom.report import Describer
+from wherefrom.studies.task import Task
 
 
-def train_cards(task: AuditTask, influence: Influence) -> Describer:
+def train_cards(task: Task, attributor: Attributor) -> Describer:
     """From a training index to a card."""
-    objective = influence.objective
+    objective = attributor.objective
     return Describer(
-        objective, task.train, objective.examples, "train", task.describe_train, task.class_names
+        objective, attributor.train, objective.examples, "train", task.describe_train, task.class_names
     )
 
 
 def query_cards(
-    task: AuditTask, influence: Influence, queries: Any, numbers: Sequence[int] | None = None
+    task: Task, attributor: Attributor, queries: Any, numbers: Sequence[int] | None = None
 ) -> Describer:
     """From an index in `queries` to a card; `numbers` are theirs among all of the task's."""
-    objective = influence.objective
+    objective = attributor.objective
     examples = objective.read(queries, role="queries")
     return Describer(
         objective,
@@ -32,5 +32,5 @@ def query_cards(
         task.describe_query,
         task.class_names,
         numbers,
-        train_cards(task, influence),
+        train_cards(task, attributor),
     )

@@ -1,0 +1,94 @@
+"""The page of a study, and the piece of it that a notebook shows: HTML that loads nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from wherefrom.errors import InputError
+from wherefrom.report.blocks import Block, Cards, Cell, Chart, Section, Table, View
+from wherefrom.report.card_view import card_view
+from wherefrom.report.environment import template_environment
+from wherefrom.report.panels import Panel
+from wherefrom.store import write_atomically
+
+
+def render_view(view: View) -> str:
+    """The page as text.
+
+    Raises:
+        InputError: no section, or two of the same name.
+    """
+    names = [section.name for section in view.sections]
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"sections are named {names}: expected at least one, with different names")
+    template = template_environment().get_template("study.html.j2")
+    styles = [
+        block.style for section in view.sections for block in section.blocks if isinstance(block, Panel)
+    ]
+    shown = dataclasses.replace(view, sections=[_section(one) for one in view.sections])
+    return template.render(view=shown, several=len(names) > 1, styles=list(dict.fromkeys(styles)))
+
+
+def write_view(path: str | Path, view: View) -> Path:
+    """Write the page, whole or not at all, and return its path.
+
+    Raises:
+        InputError: as `render_view`.
+        StoreError: the file cannot be written.
+    """
+    path = Path(path)
+    write_atomically(path, render_view(view))
+    return path
+
+
+def blocks_panel(title: str, blocks: Sequence[Any]) -> Panel:
+    """Blocks of a study as one panel of a page that shows more."""
+    environment = template_environment()
+    macros: Any = environment.get_template("blocks.html.j2").module
+    shown = [_plain(block) for block in blocks if getattr(block, "where", "page") != "terminal"]
+    body = Markup("").join(macros.block(block) for block in shown)
+    return Panel(title, body, Markup(environment.get_template("blocks.css").render()))
+
+
+def section_html(section: Section) -> str:
+    """A section for a notebook, with its style."""
+    environment = template_environment()
+    macros: Any = environment.get_template("blocks.html.j2").module
+    style = environment.get_template("blocks.css").render()
+    return f"<div><style>{style}</style>{macros.body(_section(section))}</div>"
+
+
+def _section(section: Section) -> Section:
+    blocks = [_plain(block) for block in section.blocks if getattr(block, "where", "page") != "terminal"]
+    return dataclasses.replace(section, blocks=blocks)
+
+
+def _plain(block: Block | Panel) -> dict[str, Any]:
+    """What the template reads of a block."""
+    if isinstance(block, Panel):
+        return {"kind": "Panel", "heading": block.title, "body": block.body}
+    values = {one.name: getattr(block, one.name) for one in dataclasses.fields(block)}
+    values["kind"] = type(block).__name__
+    if isinstance(block, Cards):
+        values["entries"] = [
+            {**vars(entry), "card": card_view(entry.card)} if dataclasses.is_dataclass(entry) else entry
+            for entry in block.entries
+        ]
+    if isinstance(block, Table):
+        kept = [k for k, column in enumerate(block.columns) if column.where != "terminal"]
+        values["columns"] = [block.columns[k] for k in kept]
+        values["rows"] = [[_cell(row[k], block.columns[k]) for k in kept] for row in block.rows]
+    if isinstance(block, Chart):
+        template = template_environment().get_template(block.template)
+        values["svg"] = Markup(template.render(**block.values))
+    return values
+
+
+def _cell(value: str | Cell, column: Any) -> dict[str, Any]:
+    cell = value if isinstance(value, Cell) else Cell(value)
+    return {"text": cell.text, "tone": cell.tone, "bar": cell.bar, "column": column}

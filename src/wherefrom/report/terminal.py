@@ -1,0 +1,148 @@
+"""A study's answer in a terminal: the same blocks as on its page, readable at 80 columns, with or without
+colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as Grid
+from rich.text import Text
+
+from wherefrom.plain_text import one_line, short
+from wherefrom.report.blocks import Cards, Cell, Chart, Columns, Section, Shown, Table, Verdicts, Words
+from wherefrom.report.images import block_picture
+from wherefrom.report.panels import Panel
+
+STYLES = {
+    "": "",
+    "strong": "bold",
+    "muted": "dim",
+    "helpful": "cyan",
+    "harmful": "yellow",
+    "good": "green",
+    "fair": "yellow",
+    "poor": "red",
+}
+_MARKS = {"good": ("✓", "green"), "fair": ("~", "yellow"), "poor": ("✗", "red"), "none": ("·", "dim")}
+_BAR = 6
+_WIDEST = 20
+
+
+def print_section(console: Console, section: Section) -> None:
+    """The model's name and facts, how far to trust the answer, and its blocks."""
+    console.print()
+    console.rule(Text(one_line(section.name), style="bold"), align="left", style="dim")
+    facts = "  ".join(one_line(f"{name} {value}") for name, value in section.facts)
+    if facts:
+        console.print(Text(facts))
+    trust = section.trust
+    style = STYLES["muted" if trust.tone == "none" else trust.tone]
+    console.print(
+        Text.assemble(("Can this be trusted? ", "dim"), (trust.verdict.capitalize(), f"bold {style}"))
+    )
+    console.print(Text(trust.words))
+    console.print(Text.assemble(("What to do: ", "dim"), trust.advice))
+    for block in section.blocks:
+        if getattr(block, "where", "everywhere") == "page":
+            continue
+        shown = _rendered(block)
+        if shown is not None:
+            console.print()
+            heading = getattr(block, "heading", "")
+            if heading:
+                console.print(Text(one_line(heading), style="bold"))
+            console.print(shown)
+
+
+def _rendered(block: Any) -> RenderableType | None:
+    if isinstance(block, Panel):
+        return block.printed
+    if isinstance(block, Words):
+        return Text.assemble(
+            (f"{block.lead} " if block.lead else "", "bold"), (block.text, STYLES[block.tone])
+        )
+    if isinstance(block, Columns):
+        return Text("\n".join(f"{lead} {text}" for lead, text in block.notes), style="dim")
+    if isinstance(block, Verdicts):
+        return _verdicts(block)
+    if isinstance(block, Table):
+        return _table(block)
+    if isinstance(block, Cards):
+        return _cards(block)
+    if isinstance(block, Chart):
+        return Text(block.caption, style="dim") if block.caption else None
+    raise AssertionError(f"no way to print a {type(block).__name__}")
+
+
+def _verdicts(block: Verdicts) -> RenderableType:
+    grid = Grid.grid(padding=(0, 2, 1, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for verdict in block.verdicts:
+        mark, style = _MARKS[verdict.level]
+        words = Text.assemble((f"{verdict.question} {verdict.answer}. ", "bold"), verdict.words)
+        if verdict.numbers:
+            words.append("\n" + " · ".join(f"{name} {value}" for name, value in verdict.numbers), style="dim")
+        grid.add_row(Text(mark, style=f"bold {style}"), words)
+    return grid
+
+
+def _table(block: Table) -> RenderableType:
+    kept = [k for k, column in enumerate(block.columns) if column.where != "page"]
+    grid = Grid(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for k in kept:
+        column = block.columns[k]
+        grid.add_column(
+            column.name,
+            justify="left" if column.left else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            max_width=column.width or (_WIDEST if column.left else None),
+        )
+    for row in block.rows[: block.shown]:
+        grid.add_row(*(_cell(row[k]) for k in kept))
+    lines: list[RenderableType] = [grid]
+    hidden = len(block.rows) - block.shown
+    if hidden > 0:
+        lines.append(Text(f"and {hidden:,} more{f', in {block.file}' if block.file else ''}", style="dim"))
+    if block.note:
+        lines.append(Text(block.note, style="dim"))
+    return Group(*lines)
+
+
+def _cell(value: str | Cell) -> Text:
+    cell = value if isinstance(value, Cell) else Cell(value)
+    text = Text(one_line(cell.text), style=STYLES[cell.tone])
+    if cell.bar is not None:
+        text.append(f" {'█' * round(_BAR * cell.bar):<{_BAR}}", style="yellow")
+    return text
+
+
+def _cards(block: Cards) -> RenderableType | None:
+    """Pictures side by side, or texts below one another; feature rows are left to the page."""
+    entries = block.entries[: block.shown]
+    if not entries:
+        return Text(block.empty, style="dim") if block.empty else None
+    pictures = [entry.card for entry in entries]
+    if all(card.image is not None for card in pictures):
+        grid = Grid.grid(padding=(0, 2, 0, 0))
+        grid.add_row(*(block_picture(one.image, one.scale) for one in pictures if one.image is not None))
+        grid.add_row(*(_caption(entry) for entry in entries))
+        return grid
+    if all(entry.card.text is not None for entry in entries):
+        lines: list[RenderableType] = []
+        for entry in entries:
+            text = " ".join((entry.card.text or "").split())
+            lines += [_caption(entry), Text(text, style="dim", no_wrap=True, overflow="ellipsis")]
+        return Group(*lines)
+    return None
+
+
+def _caption(entry: Shown) -> Text:
+    words = Text(f"{one_line(entry.card.title)}: " if entry.caption else one_line(entry.card.title))
+    runs: Sequence[tuple[str, Any]] = entry.caption
+    for k, (text, tone) in enumerate(runs):
+        words.append(f"{' ' if k else ''}{short(text, _WIDEST)}", style=STYLES[tone])
+    return words
