@@ -10,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.cli.audit_problem import TABLE, TEXT, write
-from wherefrom.cli.labels import LabelsOptions, run_labels
 from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
 from wherefrom.studies.labels import PROPOSALS_RIGHT
+from wherefrom.studies.labels.study import Labels
+from wherefrom.studies.runner import run_study
+from wherefrom.studies.study import options_of
 
 FLIPPED = (
     TABLE.replace(
@@ -96,29 +98,29 @@ def test_the_number_of_wrong_labels_is_said_everywhere(found):
     folder, said = found
     words = json.loads((folder / "out" / "labels.json").read_text())["wrong_labels"]["words"]
     assert words in " ".join(said.split())
-    assert words in " ".join((folder / "out" / "report.html").read_text(encoding="utf-8").split())
+    assert words in " ".join((folder / "out" / "labels.html").read_text(encoding="utf-8").split())
 
 
 def test_proposals_are_not_shown_as_right(found):
     folder, said = found
-    html = " ".join((folder / "out" / "report.html").read_text(encoding="utf-8").split())
+    html = " ".join((folder / "out" / "labels.html").read_text(encoding="utf-8").split())
     for text in (" ".join(said.split()), html):
         assert PROPOSALS_RIGHT in text
-    assert "→" not in said and ".proposed {" not in html
+    assert "→" not in said and "→" not in html[html.index('class="shown"') : html.index("<footer")]
 
 
 def test_the_page_stands_alone_and_shows_cards(found):
-    html = (found[0] / "out" / "report.html").read_text(encoding="utf-8")
+    html = (found[0] / "out" / "labels.html").read_text(encoding="utf-8")
     assert "Which of these labels are wrong?" in html and "Labels to check" in html
-    assert html.count('class="given"') == 6
+    assert html.count('<span class="rank">') == 6
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html
 
 
 def test_texts_without_validation(tmp_path):
     said = invoke(write(tmp_path, TEXT), "--out", tmp_path / "out", "--top", 3)
     assert "no validation examples" in said and "harm," not in said
-    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "<blockquote" in html and "No validation examples were given" in html
+    html = " ".join((tmp_path / "out" / "labels.html").read_text(encoding="utf-8").split())
+    assert "<blockquote" in html and "<b>No validation examples</b> were given" in html
     assert {row["harm"] for row in rows(tmp_path / "out" / "labels.csv") if "harm" in row} == set()
 
 
@@ -176,7 +178,7 @@ def test_what_cannot_be_done_is_said(tmp_path, text, options, message):
 
 def test_options_are_checked():
     with pytest.raises(InputError, match="top=0"):
-        LabelsOptions(top=0)
+        Labels(top=0)
 
 
 def test_help_fits_80_columns():
@@ -187,5 +189,14 @@ def test_help_fits_80_columns():
 def test_from_python(tmp_path):
     task = load_task(write(tmp_path, FLIPPED))
     stages: list[str] = []
-    result = run_labels(task, tmp_path / "out", LabelsOptions(top=2, progress=False), on_stage=stages.append)
-    assert len(stages) == 3 and result.panel().title == "Labels to check"
+    (answer,) = run_study(Labels(top=2), task, tmp_path / "out", progress=False, say=stages.append)
+    assert len(stages) == 3 and len(answer.result.summary()["top"]) == 2
+    shown = answer.result._repr_html_()
+    assert "Can this be trusted?" in shown and answer.section.trust.words in " ".join(shown.split())
+
+
+def test_help_has_the_defaults_and_texts_of_the_fields():
+    result = CliRunner(env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(app, ["labels", "--help"])
+    said = " ".join(result.output.replace("│", " ").split())
+    for one in options_of(Labels):
+        assert one.metadata["help"] in said and str(one.default) in said

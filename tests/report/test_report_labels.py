@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from wherefrom.errors import InputError
-from wherefrom.report import Card, render_panels
-from wherefrom.report.labels_panel import labels_panel
+from wherefrom.influence import trust_without_fit
+from wherefrom.report import Card, View, render_view
 from wherefrom.studies.labels import LabelAudit
+from wherefrom.studies.labels.study import Labels, LabelsResult
 
 
 def audit(**changes) -> LabelAudit:
@@ -45,18 +46,20 @@ def card(i: int) -> Card:
 
 
 def page(found: LabelAudit, **options) -> str:
-    return render_panels([labels_panel(found, card, **options)], "Labels")
+    result = LabelsResult("digits", found, card, Labels(**options), trust_without_fit())
+    return render_view(View("Labels", "", [result.section()]))
 
 
 def test_the_most_suspicious_come_first_with_their_proposals():
     html = page(audit())
     first, second = html.index("train 7"), html.index("train 9")
     assert first < second < html.index("train 4")
-    assert '<span class="proposed">dog</span>' in html[:second] and html.count("may be right") == 2
-    assert "→" not in html and "--good" not in html[html.index('class="suspects"') :]
+    perhaps = '<span class="muted">perhaps</span> <span class="">dog</span>'
+    assert perhaps in " ".join(html[:second].split()) and html.count("may be right") == 2
+    assert "→" not in html and "--good" not in html[html.index('class="shown"') :]
     assert "In benchmarks with labels that people or programs got wrong" in html
-    assert "Of 3 looked at" in html and "of 12 in the training set" in " ".join(html.split())
-    assert "No validation examples were given" in html and "data:image/png" in html
+    assert "3 training examples looked at (of 12, those of largest loss)" in html
+    assert "<b>No validation examples</b> were given" in html and "data:image/png" in html
 
 
 def test_how_many_are_wrong_or_that_it_cannot_be_told():
@@ -71,7 +74,7 @@ def test_how_many_are_wrong_or_that_it_cannot_be_told():
     }
     signals = {name: torch.cat([values] * 100) for name, values in certain.signals.items()}
     right = dataclasses.replace(certain, index=torch.arange(300), n=300, signals=signals, **many)
-    html = " ".join(render_panels([labels_panel(right, card)], "Labels").split())
+    html = " ".join(page(right).split())
     # None of 300 differs: the upper end is the largest rate that leaves none with a chance of 2.5 %.
     most = math.ceil(300 * (1 - 0.025 ** (1 / 300)))
     assert f"Estimated number of wrong labels: 0 of 300 (0.0 %), between 0 and {most}." in html
@@ -86,17 +89,17 @@ def test_names_and_texts_are_escaped():
 
 def test_what_limits_the_ranking_is_said():
     html = page(audit(converged=False, settings={"validation": 30, "left_out_held": 2}))
-    assert "did not converge" in html and "30 validation examples" in html and "For 2 examples" in html
+    assert "did NOT converge" in html and "30 validation examples" in html and "for 2 examples" in html
 
 
 def test_a_signal_without_ranks_has_no_correlation():
     flat = {**audit().signals, "loss": torch.ones(3, dtype=torch.float64)}
-    assert '<td style="--shade:0%">–</td>' in page(audit(signals=flat))
+    assert '<td class="n ">–</td>' in page(audit(signals=flat))
 
 
 def test_ranked_by_another_sign():
-    assert "ranked by self-influence" in page(audit(), by="self_influence", top=1)
+    assert "Ranked by self-influence" in page(audit(), by="self_influence", top=1)
     with pytest.raises(InputError, match="hunch"):
-        labels_panel(audit(), card, by="hunch")
-    with pytest.raises(InputError, match="k=0"):
-        labels_panel(audit(), card, top=0)
+        page(audit(), by="hunch")
+    with pytest.raises(InputError, match="top=0"):
+        page(audit(), top=0)

@@ -66,8 +66,9 @@ def study_command(kind: type[Study]) -> Callable[..., None]:
     return command
 
 
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+def _parameter(name: str, annotation: Any, *default: Any) -> inspect.Parameter:
+    made = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+    return made.replace(default=default[0]) if default else made
 
 
 def _python(value: Any, default: Any) -> Any:
