@@ -6,8 +6,18 @@ and `verify` proves it by retraining.
 
 from wherefrom.api import Influence, from_sklearn
 from wherefrom.evaluation import FullBatch, Verification
+from wherefrom.evaluation import verify_removals as verify
 from wherefrom.gradients.projections import Gaussian, LoGra, Rademacher, SparseJL
-from wherefrom.influence import Measurement, MinimumCheck, Scores, SelfScores, load_scores, save_scores
+from wherefrom.influence import (
+    Attributor,
+    Measurement,
+    MinimumCheck,
+    Scores,
+    SelfScores,
+    load_scores,
+    save_scores,
+    trust_of,
+)
 from wherefrom.interventions import Change, Intervention, Outcome
 from wherefrom.losses import (
     BinaryCrossEntropy,
@@ -37,6 +47,11 @@ from wherefrom.solvers import (
     RelativeDamping,
 )
 from wherefrom.studies.attack import Budget
+from wherefrom.studies.labels import label_signals as labels
+from wherefrom.studies.slices import group_influence as slices
+from wherefrom.studies.slices import harmful_groups
+from wherefrom.studies.study import Result, Study, option
+from wherefrom.task import Objective
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,6 +60,7 @@ __all__ = [
     "KFAC",
     "Arnoldi",
     "Astra",
+    "Attributor",
     "BinaryCrossEntropy",
     "BlockDiagonal",
     "Budget",
@@ -68,18 +84,27 @@ __all__ = [
     "Measurement",
     "MinimumCheck",
     "Nystrom",
+    "Objective",
     "Outcome",
     "Projected",
     "Rademacher",
     "RelativeDamping",
+    "Result",
     "Scores",
     "SelfScores",
     "SmoothHinge",
     "SparseJL",
     "SquaredError",
+    "Study",
     "Verification",
     "__version__",
     "from_sklearn",
+    "harmful_groups",
+    "labels",
     "load_scores",
+    "option",
     "save_scores",
+    "slices",
+    "trust_of",
+    "verify",
 ]

@@ -23,6 +23,7 @@ from wherefrom.cli.context import (
 )
 from wherefrom.cli.flip_command import flip
 from wherefrom.cli.geometry_command import geometry
+from wherefrom.cli.run_command import run
 from wherefrom.cli.slices_command import slices
 from wherefrom.cli.spectrum_command import spectrum
 from wherefrom.cli.study_command import study_command
@@ -132,6 +133,10 @@ app.command("change")(change)
 app.command("flip")(flip)
 app.command("geometry")(geometry)
 app.command("labels")(study_command(Labels))
+app.command(
+    "run",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)(run)
 app.command("slices")(slices)
 app.command("spectrum")(spectrum)
 

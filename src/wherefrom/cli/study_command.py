@@ -52,21 +52,22 @@ def study_command(kind: type[Study]) -> Callable[..., None]:
             say_where(console, page_of(study, out))
 
     hints = typing.get_type_hints(kind)
-    parameters = [_parameter("task", TaskArgument), _parameter("out", OutOption)]
+    parameters = [parameter("task", TaskArgument), parameter("out", OutOption)]
     for one in given:
         flag = flag_of(one)
         kind_of = list[str] if isinstance(one.default, tuple) else hints[one.name]
         text = typer.Option(flag, help=one.metadata["help"])
         default = list(one.default) if isinstance(one.default, tuple) else one.default
-        parameters.append(_parameter(one.name, Annotated[kind_of, text], default))
-    parameters += [_parameter("solver", SolverOption, None), _parameter("traceback", TracebackOption, False)]
+        parameters.append(parameter(one.name, Annotated[kind_of, text], default))
+    parameters += [parameter("solver", SolverOption, None), parameter("traceback", TracebackOption, False)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__name__ = kind.name
     command.__doc__ = inspect.getdoc(kind)
     return command
 
 
-def _parameter(name: str, annotation: Any, *default: Any) -> inspect.Parameter:
+def parameter(name: str, annotation: Any, *default: Any) -> inspect.Parameter:
+    """Of a command, as typer reads it; required without a default."""
     made = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
     return made.replace(default=default[0]) if default else made
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from wherefrom.api import Influence
-from wherefrom.errors import InputError, WherefromError
+from wherefrom.cli.python_file import guarded, run_python
+from wherefrom.errors import InputError
 from wherefrom.influence import Attributor
 from wherefrom.studies.task import Task
 
@@ -103,17 +101,10 @@ def load_task(path: str | Path) -> Task:
         InputError: no such file, it is not Python, it fails, or it does not define what is needed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"task file {path} does not exist; expected a Python file that defines model, train, "
-            "queries and loss"
-        )
-    if path.suffix != ".py":
-        raise InputError(f"task file {path} is not a Python file; expected a name that ends in .py")
-    module = _run(path)
+    module = run_python(path, "model, train, queries and loss")
     made = getattr(module, "task", None)
     if callable(made):
-        values = _guarded(path, made)
+        values = guarded(path, made)
         if not isinstance(values, Mapping):
             raise InputError(
                 f"{path}: task() returned a {type(values).__name__}; expected a dict of "
@@ -125,38 +116,3 @@ def load_task(path: str | Path) -> Task:
         values = {name: getattr(module, name) for name in KNOWN_NAMES if hasattr(module, name)}
         source = str(path)
     return task_from(values, source=source, default_name=path.stem.replace("_", " "))
-
-
-def _run(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"wherefrom_task_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"task file {path} cannot be read as a Python module")
-    module = importlib.util.module_from_spec(spec)
-    # Classes looked up by module name must be found there, as must modules beside the task file.
-    sys.modules[spec.name] = module
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    loader = spec.loader
-    _guarded(path, lambda: loader.exec_module(module))
-    return module
-
-
-def _guarded(path: Path, call: Callable[[], Any]) -> Any:
-    """Run the user's code; what it raises becomes an error that names the line."""
-    try:
-        return call()
-    except WherefromError:
-        raise
-    except SyntaxError as error:
-        raise InputError(f"task file {path} cannot be loaded: line {error.lineno}: {error.msg}") from error
-    except Exception as error:
-        lines = [
-            frame.lineno
-            for frame in traceback.extract_tb(error.__traceback__)
-            if Path(frame.filename) == path
-        ]
-        where = f"line {lines[-1]}: " if lines else ""
-        raise InputError(
-            f"task file {path} cannot be loaded: {where}{type(error).__name__}: {error}"
-        ) from error

@@ -15,7 +15,13 @@ from wherefrom.errors import InputError
 from wherefrom.studies.labels.agreement import Agreement, agreement
 from wherefrom.studies.labels.combine import Ranking, default_ranking
 from wherefrom.studies.labels.disagreement import Disagreement, mean_confidence
-from wherefrom.studies.labels.wrong_count import WrongCount, count_wrong, not_all_looked_at, not_converged
+from wherefrom.studies.labels.wrong_count import (
+    WrongCount,
+    count_wrong,
+    no_left_out,
+    not_all_looked_at,
+    not_converged,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -123,6 +129,8 @@ class LabelAudit:
         see `wherefrom.studies.labels.wrong_count`."""
         if len(self.index.unique()) < self.n:
             return not_all_looked_at(len(self), self.n)
+        if self.settings.get("left_out") == "none":
+            return no_left_out(self.n, str(self.settings.get("method", "this method")))
         if not self.converged:
             return not_converged(self.n)
         return count_wrong(

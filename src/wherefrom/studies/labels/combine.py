@@ -63,9 +63,9 @@ def default_ranking(
 ) -> Ranking:
     """The ranking used where none is asked for.
 
-    The loss, or the margin, or some of both, each in-sample and left out; with validation data plus relative
-    harm, at a small weight that grows as far as the model learnt its labels by heart, and at the same weight
-    where the left-out predictions are not to be trusted.
+    The loss, or the margin, or some of both, each in-sample and, where it is known, left out; with validation
+    data plus relative harm, at a small weight that grows as far as the model learnt its labels by heart, and
+    at the same weight where the left-out predictions are not to be trusted.
 
     Args:
         signals: by name, as of `label_signals`.
@@ -75,9 +75,11 @@ def default_ranking(
     """
     far_off = far_off_share(given, confidence)
     losses = 0.0 if math.isnan(far_off) else min(1.0, max(0.0, (far_off - _CONFUSED) / (_SPREAD - _CONFUSED)))
+    left_out_loss = signals.get("left_out_loss", signals["loss"])
+    left_out_margin = signals.get("left_out_margin", signals["margin"])
     # Losses have no upper end: their ranks count. Margins are bounded, and how close to the end tells.
-    loss = normal_scores(normal_scores(signals["loss"]) + normal_scores(signals["left_out_loss"]))
-    margin = normal_scores(z_scores(signals["margin"]) + z_scores(signals["left_out_margin"]))
+    loss = normal_scores(normal_scores(signals["loss"]) + normal_scores(left_out_loss))
+    margin = normal_scores(z_scores(signals["margin"]) + z_scores(left_out_margin))
     values = normal_scores(losses * loss + (1.0 - losses) * margin)
     if "relative_harm" not in signals:
         return Ranking(values, far_off, losses, 0.0)

@@ -146,6 +146,12 @@ def margin(
     return (1.0 + other - own) / 2 if probabilities else other - own
 
 
+def relative_harm(harm: Float[Tensor, " k"], self_influence: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """Harm over the root of self-influence; zero for an example without a gradient, which does no harm."""
+    moves = self_influence > 0
+    return torch.where(moves, harm / torch.where(moves, self_influence, 1.0).sqrt(), 0.0)
+
+
 def _inner(tangents: Tensor, cotangent: Tensor) -> Float[Tensor, "k b"]:
     """`Σ_outputs t u` per example, for each of the tangents."""
     product = tangents * cotangent.double()

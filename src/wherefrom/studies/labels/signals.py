@@ -7,24 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from wherefrom.errors import InputError
-from wherefrom.influence import Fit, SelfScores, compute_self_scores, output_spread
+from wherefrom.influence import Attributor, Fit, SelfScores, compute_self_scores, output_spread
 from wherefrom.influence.identity import require_same
 from wherefrom.influence.scores import check_indices
 from wherefrom.progress import progress_bar
 from wherefrom.solvers import PreparedBlocks
 from wherefrom.studies.labels.audit import LabelAudit
 from wherefrom.studies.labels.classes import ClassLabels, class_labels
-from wherefrom.studies.labels.examine import Found, examine, margin, validation_direction
+from wherefrom.studies.labels.examine import Found, examine, margin, relative_harm, validation_direction
+from wherefrom.studies.labels.from_scores import signals_from_scores
 
 LEFT_OUT = ("gradient", "exact")
 
 
 def label_signals(
-    fitted: Fit,
+    attributor: Attributor,
     validation: Any = None,
     *,
     indices: Sequence[int] | Tensor | np.ndarray | None = None,
@@ -35,7 +36,8 @@ def label_signals(
     """How suspicious the label of each training example is, by several signs; larger is more suspicious.
 
     Args:
-        fitted: of a classification with any solver.
+        attributor: of a classification; one that has scores alone, and is no influence function, gives fewer
+            signs (see `signals_from_scores`).
         validation: examples the model was not trained on, whose labels are trusted more, in any form the
             training data may have. Without them `harm` and `relabel` are left out and proposals are the
             model's own.
@@ -63,6 +65,14 @@ def label_signals(
     """
     if left_out not in LEFT_OUT:
         raise InputError(f"left_out={left_out!r}: expected 'gradient' or 'exact'")
+    if not isinstance(attributor, Fit):
+        if left_out == "exact":
+            attributor.refuse("left_out='exact'", "Newton step without an example")
+        if self_scores is not None:
+            require_same("self_scores", self_scores.identity, {"fit": attributor.identity})
+        names = _names(class_labels(attributor.objective), class_names)
+        return signals_from_scores(attributor, validation, indices, self_scores, names)
+    fitted = attributor
     if left_out == "exact" and isinstance(fitted.prepared, PreparedBlocks):
         raise InputError(
             f"left_out='exact': solver={fitted.solver.name!r} approximates the curvature itself, so that a "
@@ -95,7 +105,7 @@ def label_signals(
         best = other.argmin(1, keepdim=True)
         signals |= {
             "harm": merged.harm,
-            "relative_harm": _relative(merged.harm, own.values.double()),
+            "relative_harm": relative_harm(merged.harm, own.values.double()),
             "relabel": -other.gather(1, best)[:, 0],
         }
         errors |= {"harm": merged.error[:, -1], "relabel": merged.error.gather(1, best)[:, 0]}
@@ -138,12 +148,6 @@ def _self_influence(
         )
     require_same("self_scores", self_scores.identity, {"fit": fitted.identity})
     return self_scores, check_indices(self_scores.index, fitted.objective.n)
-
-
-def _relative(harm: Float[Tensor, " k"], self_influence: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """Harm over the root of self-influence; zero for an example without a gradient, which does no harm."""
-    moves = self_influence > 0
-    return torch.where(moves, harm / torch.where(moves, self_influence, 1.0).sqrt(), 0.0)
 
 
 def _at(values: Tensor | None, where: Tensor) -> Tensor | None:

@@ -159,12 +159,14 @@ class LabelsResult(Result):
         audit, asked = self.audit, self.asked
         suspects = audit.top(asked.top, asked.by)
         moved = int((audit.proposed != audit.given).sum())
+        left_out = "left_out_loss" in audit.signals
+        seen = "without having seen it, the model" if left_out else "the model, which has seen it,"
         of = "" if len(audit) == audit.n else f" (of {audit.n:,}, those of largest loss)"
         blocks: list[Any] = [
             Words(
-                f"{len(audit):,} training examples looked at{of}; without having seen it, the model would "
-                f"label {moved:,} otherwise. Ranked by {ranked_by(asked.by, audit.ranking)}. Rare but "
-                "correct examples are among them too: a person should look from the top.",
+                f"{len(audit):,} training examples looked at{of}; {seen} would label {moved:,} otherwise. "
+                f"Ranked by {ranked_by(asked.by, audit.ranking)}. Rare but correct examples are among them "
+                "too: a person should look from the top.",
                 lead="Labels to check.",
             ),
             Words(audit.wrong.words, tone="strong"),
@@ -221,48 +223,54 @@ class LabelsResult(Result):
             ]
             for one in suspects
         ]
-        note = [
-            "proposed: the class the model would give without the example",
-            "left out: loss predicted for the model trained without the example",
-            "harm, relabel: predicted fall of the mean validation loss if it is removed, or\n"
-            "given the label that helps most"
-            if "harm" in names
-            else "no validation examples: harm and the gain by relabelling are left out",
-        ]
+        signals = self.audit.signals
+        note = ["proposed: the class the model would give without the example"]
+        if "left_out_loss" in signals:
+            note.append("left out: loss predicted for the model trained without the example")
+        else:
+            note = ["proposed: the model's own class"]
+        if "relabel" in signals:
+            note.append("harm, relabel: predicted fall of the mean validation loss if it is removed, or")
+            note.append("given the label that helps most")
+        elif "harm" in signals:
+            note.append("harm: predicted fall of the mean validation loss if it is removed")
+        else:
+            note.append("no validation examples: harm and the gain by relabelling are left out")
         return Table(columns, rows, note="\n".join(note), shown=len(rows), where="terminal")
 
     def _notes(self) -> list[tuple[str, str]]:
         settings = self.audit.settings
         validation, held = settings.get("validation", 0), settings.get("left_out_held", 0)
-        notes = [
-            (
-                "The proposal",
+        signals = self.audit.signals
+        if "left_out_loss" in signals:
+            proposal = (
                 "is the likeliest class by the model as it would be without the example, predicted from the "
-                "example's self-influence and not by training again.",
-            ),
-            ("Loss when left out", "is the loss of that model on the example."),
-            ("Self-influence", "says how much the example rests on itself."),
-        ]
-        if validation:
-            notes += [
-                (
-                    "Harm to validation",
-                    f"is how much the mean loss of the {validation} validation examples is predicted to fall "
-                    "when the example is removed.",
-                ),
-                (
-                    "Gain by relabelling",
-                    "is the same when it gets the label that helps most, which need not be the proposed one.",
-                ),
-            ]
-        else:
-            notes.append(
-                (
-                    "No validation examples",
-                    "were given: with them, the ranking also uses what each label does to the loss of "
-                    "examples whose labels are trusted.",
-                )
+                "example's self-influence and not by training again."
             )
+        else:
+            proposal = (
+                "is the class that the model as it is gives: this method does not say what it would be."
+            )
+        harm = (
+            f"is how much the mean loss of the {validation} validation examples is predicted to fall when "
+            "the example is removed."
+        )
+        relabel = "is the same when it gets the label that helps most, which need not be the proposed one."
+        none = (
+            "were given: with them, the ranking also uses what each label does to the loss of examples whose "
+            "labels are trusted."
+        )
+        notes = [("The proposal", proposal)]
+        if "left_out_loss" in signals:
+            notes.append(("Loss when left out", "is the loss of that model on the example."))
+        if "self_influence" in signals:
+            notes.append(("Self-influence", "says how much the example rests on itself."))
+        if "harm" in signals:
+            notes.append(("Harm to validation", harm))
+        if "relabel" in signals:
+            notes.append(("Gain by relabelling", relabel))
+        if not validation:
+            notes.append(("No validation examples", none))
         if held:
             notes.append(
                 (

@@ -155,3 +155,9 @@ def not_all_looked_at(looked_at: int, n: int) -> WrongCount:
 def not_converged(n: int) -> WrongCount:
     """For solves that did not converge, on which the left-out predictions rest."""
     return WrongCount(n, None, None, None, "Some solves did not converge; give the solver more steps.")
+
+
+def no_left_out(n: int, method: str) -> WrongCount:
+    """For a method that does not say what the model would be without an example."""
+    reason = f"{method} does not predict the model's answer without an example; wherefrom.Influence does."
+    return WrongCount(n, None, None, None, reason)
