@@ -23,6 +23,9 @@ def run(**given: Any) -> None:
     its options.
     """
     context, study = given["context"], given["study"]
+    if str(study) == "--help":  # before the file it asks about this command
+        typer.echo(context.get_help())
+        return
     with errors(traceback="--traceback" in context.args):
         kind = load_study(study)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
