@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.panel import Panel
 from rich.segment import Segment
 from rich.text import Span, Text
 
@@ -77,3 +78,15 @@ def _visible_text(text: Text) -> Text:
     made = text.blank_copy(shown)
     made.spans = [Span(at[min(s, len(plain))], at[min(e, len(plain))], style) for s, e, style in text.spans]
     return made
+
+
+def print_error(console: Console, error: BaseException, *, hint: str) -> None:
+    """The message in a panel, and where to learn more."""
+    name = type(error).__name__
+    console.print(
+        Panel(
+            Text(str(error) or name), title=Text(name, style="bold"), title_align="left", border_style="red"
+        )
+    )
+    if hint:
+        console.print(Text(hint, style="dim"))

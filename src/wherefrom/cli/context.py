@@ -55,8 +55,12 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def errors(traceback: bool) -> Iterator[None]:
     """Errors as a panel on standard error: exit status 2 for what Wherefrom refuses, 1 for the rest."""
-    from wherefrom.cli.console import PlainConsole, print_traceback_safely, warnings_shown_safely
-    from wherefrom.cli.terminal import print_error
+    from wherefrom.cli.console import (
+        PlainConsole,
+        print_error,
+        print_traceback_safely,
+        warnings_shown_safely,
+    )
     from wherefrom.errors import WherefromError
 
     try:

@@ -14,7 +14,6 @@ from wherefrom.cli.console import PlainConsole
 from wherefrom.cli.context import (
     OutOption,
     SolverOption,
-    TaskArgument,
     TracebackOption,
     errors,
     one_thread,
@@ -27,7 +26,10 @@ from wherefrom.cli.run_command import run
 from wherefrom.cli.slices_command import slices
 from wherefrom.cli.spectrum_command import spectrum
 from wherefrom.cli.study_command import study_command
+from wherefrom.report import print_section
+from wherefrom.studies.audit.study import Audit
 from wherefrom.studies.labels.study import Labels
+from wherefrom.studies.runner import page_of, run_study
 
 app = typer.Typer(
     name="wherefrom",
@@ -69,65 +71,7 @@ def demo(
         run_demo(PlainConsole(), out, solver=solver)
 
 
-@app.command()
-def audit(
-    task: TaskArgument,
-    out: Annotated[
-        Path,
-        typer.Option("--out", help="Directory for the page and the files; a killed audit resumes there."),
-    ],
-    top: Annotated[int, typer.Option("--top", help="Helpful and harmful examples shown per query.")] = 5,
-    remove: Annotated[
-        int | None,
-        typer.Option("--remove", help="Examples to leave out and retrain without (0: none; default: 20)."),
-    ] = None,
-    queries: Annotated[int, typer.Option("--queries", help="Queries at most: those of largest loss.")] = 8,
-    review: Annotated[
-        int,
-        typer.Option(
-            "--review", help="Training examples ranked by self-influence, of largest loss (0: none)."
-        ),
-    ] = 2000,
-    poison: Annotated[
-        int,
-        typer.Option(
-            "--poison",
-            help="Attack the training set with up to so many edited examples (0, the default: no).",
-        ),
-    ] = 0,
-    shape: Annotated[
-        bool, typer.Option("--shape", help="Show the curvature and the gradients of the loss too.")
-    ] = False,
-    solver: SolverOption = None,
-    traceback: TracebackOption = False,
-) -> None:
-    """Trace a model's predictions to its training examples, and write one page about it."""
-    with errors(traceback):
-        from wherefrom.cli.attack_terminal import print_attack
-        from wherefrom.cli.audit import AuditOptions, run_audits
-        from wherefrom.cli.task_file import load_task
-        from wherefrom.cli.terminal import print_result
-
-        console = PlainConsole()
-        options = AuditOptions(
-            top=top,
-            remove=remove,
-            queries=queries,
-            review=review,
-            poison=poison,
-            shape=shape,
-            solver=solver,
-        )
-        with stages(console) as on_stage:
-            on_stage(f"loading {task}")
-            results = run_audits([load_task(task)], out, options, on_stage=on_stage)
-        for result in results:
-            print_result(console, result)
-            if result.attack is not None:
-                print_attack(console, result.attack, title="Poisoning")
-        say_where(console, out / "report.html")
-
-
+app.command("audit")(study_command(Audit))
 app.command("attack")(attack)
 app.command("change")(change)
 app.command("flip")(flip)
@@ -144,22 +88,23 @@ app.command("spectrum")(spectrum)
 def run_demo(console: Console, out: Path, *, solver: str | None = None, **sizes: int) -> None:
     """The demonstration, with another solver where one is named; `sizes` are those of
     `wherefrom.cli.demo.digits_tasks`."""
-    from wherefrom.cli.audit import AuditOptions, run_audits
     from wherefrom.cli.demo import digits_tasks
     from wherefrom.cli.task_file import task_from
-    from wherefrom.cli.terminal import print_result
 
-    with one_thread(), stages(console) as on_stage:
-        on_stage("training two digit readers on scikit-learn's digits")
+    with one_thread(), stages(console) as say:
+        say("training two digit readers on scikit-learn's digits")
         tasks = [task_from(task, source="the demo", default_name="digits") for task in digits_tasks(**sizes)]
         # Seconds of work: computing it again is simpler than deciding whether an older run may be continued.
-        results = run_audits(
-            tasks,
-            out,
-            AuditOptions(solver=solver, resumable=False),
-            title="Where did these misread digits come from?",
-            on_stage=on_stage,
+        answers = run_study(
+            Demo(), tasks, out, solver=solver, progress=console.is_terminal, keep=False, say=say
         )
-    for result in results:
-        print_result(console, result)
-    say_where(console, out / "report.html")
+    for answer in answers:
+        print_section(console, answer.section)
+    say_where(console, page_of(Demo(), out))
+
+
+class Demo(Audit):
+    """An audit whose page asks about the digits."""
+
+    name = "demo"
+    question = "Where did these misread digits come from?"

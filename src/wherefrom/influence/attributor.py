@@ -115,6 +115,11 @@ class Attributor(OneAtATime, NotPickled, ABC):
         """Which layer rule attributes which parameters, where the method treats layers apart."""
         return ()
 
+    @property
+    def has_self_scores(self) -> bool:
+        """Whether it has scores of training examples for themselves."""
+        return type(self).self_scores is not Attributor.self_scores
+
     def settings(self) -> dict[str, Any]:
         """Everything that defines the scores, as JSON values."""
         return {"method": self.method, "estimand": self.estimand, "n": self.objective.n}

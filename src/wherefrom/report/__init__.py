@@ -18,7 +18,7 @@ from wherefrom.report.blocks import (
 from wherefrom.report.build import build_section, write_page
 from wherefrom.report.cards import Card, merge_card
 from wherefrom.report.describe import Describe, Describer
-from wherefrom.report.page import DEFAULT_TITLE, render_report, write_report
+from wherefrom.report.page import DEFAULT_TITLE, audit_section, render_report, write_report
 from wherefrom.report.panels import Panel, render_panels, write_panels
 from wherefrom.report.sections import ReportSection
 from wherefrom.report.study_page import blocks_panel, render_view, section_html, write_view
@@ -45,6 +45,7 @@ __all__ = [
     "Verdicts",
     "View",
     "Words",
+    "audit_section",
     "blocks_panel",
     "build_section",
     "merge_card",

@@ -17,6 +17,7 @@ from wherefrom.influence import (
     Scores,
     SelfScores,
     resolve_measurement,
+    trust_of,
 )
 from wherefrom.influence.identity import require_same
 from wherefrom.influence.measurements import MEASUREMENTS, measured_now
@@ -97,6 +98,11 @@ def build_section(
         review=review,
         now=None if measured is None else measured.tolist(),
         range=objective.loss.range if scores.measurement == "loss" else ANY,
+        trust=trust_of(
+            attributor,
+            converged=bool(scores.converged.all()),
+            retraining=None if verification is None else verification.judgement().verdict,
+        ),
     )
 
 

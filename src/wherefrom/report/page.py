@@ -1,17 +1,40 @@
-"""The page itself: one HTML file that loads nothing."""
+"""The page about scores: sections of a view, each with the panel that shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from wherefrom.errors import InputError
+from markupsafe import Markup
+
+from wherefrom.influence import Trust
+from wherefrom.report.blocks import Section, View
 from wherefrom.report.environment import template_environment
+from wherefrom.report.panels import Panel
 from wherefrom.report.sections import ReportSection
+from wherefrom.report.study_page import render_view, write_view
 from wherefrom.report.view import section_view
-from wherefrom.store import write_atomically
 
 DEFAULT_TITLE = "Where did these predictions come from?"
+_LEAD = (
+    "For each prediction below: the training examples that made it likelier to be right, and those that made "
+    "it likelier to be wrong, with an error beside each score and the answer of retraining."
+)
+
+
+def audit_section(section: ReportSection, trust: Trust) -> Section:
+    """Scores of one model as a section of a page.
+
+    Args:
+        section: the results.
+        trust: stands at its head.
+    """
+    shown = section_view(section)
+    macros: Any = template_environment().get_template("macros.html.j2").module
+    styles = "\n".join(dict.fromkeys(panel.style for panel in section.panels))
+    panel = Panel("", macros.section(shown), Markup(styles))
+    return Section(section.name, trust, [panel], shown["facts"])
 
 
 def render_report(sections: Sequence[ReportSection], title: str = DEFAULT_TITLE) -> str:
@@ -24,15 +47,7 @@ def render_report(sections: Sequence[ReportSection], title: str = DEFAULT_TITLE)
     Raises:
         InputError: no section, or two of the same name.
     """
-    if not sections:
-        raise InputError("sections is empty: expected at least one ReportSection")
-    names = [section.name for section in sections]
-    if len(set(names)) != len(names):
-        raise InputError(f"sections are named {names}: expected different names")
-    template = template_environment().get_template("page.html.j2")
-    return template.render(
-        title=title, sections=[section_view(section, i) for i, section in enumerate(sections)]
-    )
+    return render_view(_view(sections, title))
 
 
 def write_report(path: str | Path, sections: Sequence[ReportSection], title: str = DEFAULT_TITLE) -> Path:
@@ -42,6 +57,8 @@ def write_report(path: str | Path, sections: Sequence[ReportSection], title: str
         InputError: no section, or two of the same name.
         StoreError: the file cannot be written.
     """
-    path = Path(path)
-    write_atomically(path, render_report(sections, title))
-    return path
+    return write_view(path, _view(sections, title))
+
+
+def _view(sections: Sequence[ReportSection], title: str) -> View:
+    return View(title, _LEAD, [audit_section(section, section.trust) for section in sections])

@@ -11,7 +11,17 @@ from wherefrom.arguments import whole
 from wherefrom.errors import InputError
 from wherefrom.evaluation import Verification
 from wherefrom.gradients import Coverage
-from wherefrom.influence import ANY, MinimumCheck, Range, Resolution, Scores, SelfScores, resolve_change
+from wherefrom.influence import (
+    ANY,
+    MinimumCheck,
+    Range,
+    Resolution,
+    Scores,
+    SelfScores,
+    Trust,
+    resolve_change,
+    trust_without_fit,
+)
 from wherefrom.influence.identity import require_same
 from wherefrom.report.cards import Card
 from wherefrom.report.panels import Panel
@@ -34,6 +44,7 @@ class ReportSection:
         facts: `(name, value)` shown first, such as the accuracy.
         now: `(q,)`: the measurement of each query as it is, `None` where it is not known.
         range: what the measurement can be.
+        trust: how far to trust them.
         top: helpful and harmful examples shown per query.
         review: examples shown in the self-influence ranking.
     """
@@ -53,6 +64,7 @@ class ReportSection:
     review: int = 16
     now: Sequence[float] | None = None
     range: Range = ANY
+    trust: Trust = field(default_factory=trust_without_fit)
 
     def removal(self, q: int, row: Mapping[str, Any]) -> Resolution:
         """Whether what removing one example is predicted to do to query `q` stands out of its errors.

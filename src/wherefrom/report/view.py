@@ -22,14 +22,13 @@ _COVERAGE = ("parameters", "frozen", "unselected")
 _LAYERED = ("plan", "distance", "damping_per_block")
 
 
-def section_view(section: ReportSection, index: int) -> dict[str, Any]:
+def section_view(section: ReportSection) -> dict[str, Any]:
     """Everything the template needs for one section."""
     scores = section.scores
     cards = [section.query_card(q) for q in range(len(scores))]
     names = [card.title or f"query {q}" for q, card in enumerate(cards)]
     check = section.verification
     return {
-        "id": f"model-{index}",
         "name": section.name,
         "facts": _facts(section),
         "verdicts": verdicts(section),

@@ -63,10 +63,12 @@ class PreparedSolver(ABC):
         notes: what was chosen and measured, for reports; JSON values.
         name: of the solver, as a user writes it.
         left_out: what the solver leaves out of the curvature by design, in plain words; empty if nothing.
+        can_refine: whether single scores can be corrected by solving for the training side too.
     """
 
     name: str = "this solver"
     left_out: str = ""
+    can_refine: bool = True
 
     def __init__(self, operator: LinearOperator, lower_bound: float, lower_bound_proven: bool):
         self.operator = operator

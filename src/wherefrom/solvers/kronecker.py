@@ -200,6 +200,8 @@ class PreparedBlocks(PreparedSolver):
         damping: `λ` per block, weight decay included.
     """
 
+    can_refine = False
+
     def __init__(
         self,
         solver: BlockSolver,

@@ -97,6 +97,7 @@ def _ask(
     trust = _trust(result.trust, attributor, run_dir)
     for name, (header, rows) in result.tables().items():
         write_table(folder / f"{name}.csv", header, rows)
+    result.save(folder)
     return Answer(task, result, replace(result.section(), trust=trust), folder)
 
 

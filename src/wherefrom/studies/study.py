@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
@@ -101,6 +102,13 @@ class Result(ABC):
     def tables(self) -> Mapping[str, tuple[Sequence[str], Rows]]:
         """Tables for files: by name without ending, the header and the rows."""
         return {}
+
+    def save(self, folder: Path) -> None:  # noqa: B027
+        """Write what is neither table nor summary.
+
+        Raises:
+            StoreError: a file cannot be written.
+        """
 
     def _repr_html_(self) -> str:
         from wherefrom.report import section_html

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,7 +26,7 @@ NOT_LEFT_OUT = "none"
 def signals_from_scores(
     attributor: Attributor,
     validation: Any,
-    indices: Sequence[int] | Tensor | None,
+    indices: Sequence[int] | Tensor | np.ndarray | None,
     self_scores: SelfScores | None,
     names: Sequence[str] | None,
 ) -> LabelAudit:

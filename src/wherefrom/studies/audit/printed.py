@@ -1,16 +1,15 @@
-"""What the commands print: readable at 80 columns, with or without colour."""
+"""What an audit shows in a terminal: readable at 80 columns, with or without colour."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.audit import AuditResult
 from wherefrom.influence import Ranking
 from wherefrom.plain_text import one_line
 from wherefrom.report import Card, verdicts
@@ -19,6 +18,9 @@ from wherefrom.report.layers import LayerReport, layer_report
 from wherefrom.report.numbers import number, percent, shown_error
 from wherefrom.report.verdicts import resolution
 
+if TYPE_CHECKING:
+    from wherefrom.studies.audit.study import AuditResult
+
 _MARKS = {"good": ("✓", "green"), "fair": ("~", "yellow"), "poor": ("✗", "red"), "none": ("·", "dim")}
 _SHOWN = 3
 # Blocks and remarks listed; the page has all of them.
@@ -26,40 +28,21 @@ _MOST_LAYERS, _MOST_REMARKS = 12, 4
 _WIDEST_NAME = 18
 
 
-def print_result(console: Console, result: AuditResult) -> None:
+def printed_audit(result: AuditResult) -> RenderableType:
     """The verdicts for one model, and one query with its most helpful and harmful training examples."""
-    console.print()
-    console.rule(Text(result.section.name, style="bold"), align="left", style="dim")
-    facts = Text("  ".join(one_line(f"{name} {value}") for name, value in result.task.facts))
-    if facts:
-        console.print(facts)
     table = Table.grid(padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True)
     table.add_column()
-    for verdict in verdicts(result.section):
+    for verdict in verdicts(result.page):
         mark, style = _MARKS[verdict.level]
         words = Text.assemble((f"{verdict.question} {verdict.answer}. ", "bold"), verdict.words)
         if verdict.numbers:
             words.append("\n" + " · ".join(f"{name} {value}" for name, value in verdict.numbers), style="dim")
         table.add_row(Text(mark, style=f"bold {style}"), words)
-    console.print(Padding(table, (1, 0)))
-    layers = layer_report(result.section)
-    if layers is not None:
-        console.print(_layers(layers))
-        console.print()
-    console.print(_query(result, 0))
-
-
-def print_error(console: Console, error: BaseException, *, hint: str) -> None:
-    """The message in a panel, and where to learn more."""
-    name = type(error).__name__
-    console.print(
-        Panel(
-            Text(str(error) or name), title=Text(name, style="bold"), title_align="left", border_style="red"
-        )
-    )
-    if hint:
-        console.print(Text(hint, style="dim"))
+    layers = layer_report(result.page)
+    parts: list[RenderableType] = [table] if layers is None else [table, _layers(layers), Text()]
+    printed = [panel.printed for panel in result.embedded.panels if panel.printed is not None]
+    return Group(*parts, _query(result, 0), *printed)
 
 
 def _layers(layers: LayerReport) -> RenderableType:
@@ -89,7 +72,7 @@ def _layers(layers: LayerReport) -> RenderableType:
 
 
 def _query(result: AuditResult, q: int) -> RenderableType:
-    section = result.section
+    section = result.page
     card = section.query_card(q)
     title = Text.assemble((one_line(card.title), "bold"))
     if card.predicted is not None:
@@ -117,12 +100,12 @@ def _query(result: AuditResult, q: int) -> RenderableType:
 
 def _add_ranking(table: Table, result: AuditResult, q: int, ranking: Ranking, style: str) -> bool:
     """Whether every change in it is resolved."""
-    fine, every = resolution(result.section), True
+    fine, every = resolution(result.page), True
     table.add_row(Text(f"most {ranking.kind}", style=f"bold {style}"))
     for row in ranking:
-        known = result.section.removal(q, row).resolved
+        known = result.page.removal(q, row).resolved
         every = every and known
-        card: Card = result.section.train_card(row["train"])
+        card: Card = result.page.train_card(row["train"])
         table.add_row(
             Text(one_line(card.title)),
             Text(one_line(card.label or "")),

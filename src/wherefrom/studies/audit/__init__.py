@@ -1,0 +1,1 @@
+"""Where predictions came from: scores, errors, verdicts and retraining on one page."""
