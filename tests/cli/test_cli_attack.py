@@ -39,7 +39,7 @@ def test_each_query_is_attacked_by_itself(tmp_path):
     flipped = [row for row in rows if row["flipped"] == "1"]
     assert len(flipped) == round(summary["flips"]["4"] * summary["attacked"])
     assert "4 edited examples" in result.stdout and f"{len(flipped)} of {len(rows)} flip" in result.stdout
-    page = (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/attack.html").read_text()
     assert "difference × 10" in page and page.count("data:image/png") >= 3
     assert "<script" not in page and "http" not in re.sub(r"http-equiv", "", page)
     # A flip of the table, retrained by hand from the file of edits.
@@ -61,7 +61,7 @@ def test_all_queries_are_attacked_at_once(tmp_path):
     assert summary["targeted"] <= 8 and len(summary["edited"]) == 6
     assert summary["controls"]["count"] == 32
     assert summary["retraining"] == "by the recipe"
-    assert "all queries at once" in (tmp_path / "out/report.html").read_text()
+    assert "all queries at once" in (tmp_path / "out/attack.html").read_text()
     edits = load_file(tmp_path / "out/edits.safetensors")
     assert edits["edited"].shape == (6, 64) and edits["train"].tolist() == summary["edited"]
 
@@ -81,7 +81,7 @@ def test_the_default_budget_keeps_the_picture_and_may_flip_nothing(tmp_path):
     assert summary["budget"]["grid"] == "same" and summary["budget"]["radius"] == 0.5
     result = attack(tmp_path, HEAD, "--queries", "5", "--edits", "1", "--steps", "1", "--budget", "1e-6")
     assert result.exit_code == 0, result.output
-    assert "No prediction flipped" in (tmp_path / "out/report.html").read_text()
+    assert "No prediction flipped" in (tmp_path / "out/attack.html").read_text()
 
 
 def test_a_norm_beside_a_whole_budget_is_refused(tmp_path):
@@ -112,7 +112,7 @@ def test_a_range_that_is_guessed_is_told_and_promises_no_grid_but_that_of_pictur
         result.stdout.split()
     )
     assert json.loads((tmp_path / "out/attack.json").read_text())["budget"]["grid"] == grid
-    assert ("8-bit picture stays the same" in (tmp_path / "out/report.html").read_text()) == (grid == "same")
+    assert ("8-bit picture stays the same" in (tmp_path / "out/attack.html").read_text()) == (grid == "same")
 
 
 def test_every_seed_has_its_rows(tmp_path):
@@ -130,7 +130,7 @@ def test_tables_show_their_largest_changes(tmp_path):
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "out/attack.json").read_text())
     assert summary["flips"]["12"] > 0
-    page = (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/attack.html").read_text()
     assert "largest changes" in page and "above" in page and "below" in page
 
 
@@ -139,12 +139,12 @@ def test_an_audit_has_a_poisoning_section_when_asked(tmp_path):
     plain = run("audit", file, "--out", tmp_path / "plain", "--remove", "0", "--queries", "1")
     assert plain.exit_code == 0, plain.output
     assert "Poisoning" not in plain.stdout
-    assert "poisoned-shares" not in (tmp_path / "plain/report.html").read_text()
+    assert "poisoned-shares" not in (tmp_path / "plain/attack.html").read_text()
     assert not (tmp_path / "plain/attack.json").exists()
     result = run("audit", file, "--out", tmp_path / "out", "--remove", "0", "--queries", "1", "--poison", "4")
     assert result.exit_code == 0, result.output
     assert "Poisoning" in result.stdout and "4 edited examples" in result.stdout
-    page = (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/attack.html").read_text()
     assert "poisoned-shares" in page and ".poisoned {" in page
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert set(summary["models"][0]["poisoning"]["flips"]) == {"1", "2", "4"}

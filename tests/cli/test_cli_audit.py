@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 import wherefrom
 from tests.cli.audit_problem import TABLE, TEXT, write
-from wherefrom.cli.audit import AuditOptions, run_audits
 from wherefrom.cli.main import app
-from wherefrom.cli.selection import choose_queries
 from wherefrom.cli.task_file import load_task, task_from
 from wherefrom.errors import InputError
 from wherefrom.influence import load_scores
+from wherefrom.studies.audit.study import Audit
+from wherefrom.studies.runner import run_study
+from wherefrom.studies.selection import choose_queries
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "audit_digits.py"
 
@@ -52,12 +53,12 @@ def test_an_audit_says_what_it_found(audited):
         "most harmful",
     ):
         assert expected in said, expected
-    assert str(out / "report.html") in said
+    assert str(out / "audit.html") in said
 
 
 def test_the_files_agree_with_one_another(audited):
     out, _ = audited
-    summary = json.loads((out / "summary.json").read_text())["models"][0]
+    summary = json.loads((out / "audit.json").read_text())
     scores = load_scores(out / "scores.safetensors")
     assert scores.values.shape == (3, 40) and summary["n"] == 40
     numbers = summary["queries"]
@@ -73,14 +74,14 @@ def test_the_files_agree_with_one_another(audited):
     assert summary["verification"]["pearson"] > 0.95
     own = [float(row["self_influence"]) for row in table(out / "self_influence.csv")]
     assert len(own) == 40 and own == sorted(own, reverse=True)
-    assert "below" in (out / "report.html").read_text(encoding="utf-8")
+    assert "below" in (out / "audit.html").read_text(encoding="utf-8")
 
 
 def test_the_scores_are_those_of_the_library(audited):
     out, _ = audited
     task = load_task(out.parent / "my_task.py")
     influence = wherefrom.Influence(task.model, task.train, loss=task.loss, weight_decay=0.1).fit()
-    numbers = json.loads((out / "summary.json").read_text())["models"][0]["queries"]
+    numbers = json.loads((out / "audit.json").read_text())["queries"]
     direct = influence.scores((task.queries[0][numbers], task.queries[1][numbers]))
     torch.testing.assert_close(load_scores(out / "scores.safetensors").values, direct.values)
 
@@ -123,7 +124,7 @@ def recipe(data, seed):
 
 def test_texts_and_a_task_function(tmp_path):
     audit(write(tmp_path, TEXT), "--out", tmp_path / "out", "--remove", 2)
-    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    html = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "Words" in html and "awful fine" in html and "<blockquote" in html
 
 
@@ -131,7 +132,7 @@ def test_without_a_recipe_nothing_is_retrained(tmp_path):
     file = write(tmp_path, TABLE + "\ndel recipe\n")
     said = audit(file, "--out", tmp_path / "out", "--queries", 1)
     assert "Not checked" in said
-    assert not (tmp_path / "out" / "run").exists()
+    assert not (tmp_path / "out" / "run" / "retrained").exists()
     assert not (tmp_path / "out" / "verification.csv").exists()
 
 
@@ -143,9 +144,9 @@ def test_only_the_examples_of_largest_loss_are_ranked_where_asked(tmp_path):
     losses = torch.nn.functional.cross_entropy(task.model(task.train[0]), task.train[1], reduction="none")
     ranked = {int(row["train"]) for row in table(tmp_path / "out" / "self_influence.csv")}
     assert ranked == set(losses.topk(6).indices.tolist())
-    assert "Ranked were 6 of the" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Ranked were 6 of the" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     audit(file, *options, "--review", 0)
-    assert "Examples to review" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Examples to review" not in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
 
 
 def test_several_tasks_share_a_page(tmp_path):
@@ -154,10 +155,10 @@ def test_several_tasks_share_a_page(tmp_path):
         task_from({**_values(task), "name": name}, source="test", default_name="")
         for name in ("One", "The two")
     ]
-    results = run_audits(others, tmp_path / "out", AuditOptions(queries=1, remove=0))
+    results = run_study(Audit(queries=1, remove=0), others, tmp_path / "out")
     assert [result.folder.name for result in results] == ["one", "the-two"]
     assert all((result.folder / "scores.csv").is_file() for result in results)
-    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    html = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "The two" in html
 
 
@@ -208,9 +209,9 @@ def test_numbers_out_of_range_are_refused(tmp_path, option):
         write(tmp_path, TABLE), "--out", tmp_path / "out", option, 0, code=2
     )
     with pytest.raises(InputError, match="remove=-1"):
-        AuditOptions(remove=-1)
+        Audit(remove=-1)
     with pytest.raises(InputError, match="review=-1"):
-        AuditOptions(review=-1)
+        Audit(review=-1)
 
 
 def test_an_error_of_the_users_own_code_has_its_own_status(tmp_path):

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 import wherefrom
 from tests.cli.audit_problem import TABLE, TEXT, write
-from wherefrom.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
 from wherefrom.cli.main import app
 from wherefrom.errors import InputError
+from wherefrom.studies.change.edit_words import parse_indices, parse_label, parse_pair, parse_times
 
 
 def run(*arguments: object):
@@ -70,7 +70,7 @@ def test_terminal_and_page(changed):
     output, out = changed
     assert max(len(line) for line in output.splitlines() if str(out) not in line) <= 80
     assert "Remove 4 training examples" in output and "retrained" in output and "Retraining" in output
-    page = (out / "report.html").read_text()
+    page = (out / "change.html").read_text()
     assert "What was edited" in page and "relabelled above" in page and "Predicted against actual" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
 
@@ -88,7 +88,7 @@ def test_a_group_that_grows(tmp_path):
         assert float(row["predicted"]) == pytest.approx(float(row["actual"]), rel=0.01, abs=1e-5)
     everything = [float(row["actual"]) for row in table(out / "change.csv")]
     assert float(rows[-1]["actual"]) == pytest.approx(sum(everything) / 4)
-    page = (out / "report.html").read_text()
+    page = (out / "change.html").read_text()
     assert "As the group grows" in page and "polyline" in page
 
 
@@ -210,7 +210,7 @@ def test_the_page_shows_the_text_of_the_query_and_what_is_not_resolved(tmp_path)
     out = tmp_path / "out"
     ran = run("change", write(tmp_path, TEXT), "--out", out, "--remove", "0,1,2,3,4", "--order", "first")
     assert ran.exit_code == 0, ran.output
-    page = (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "change.html").read_text(encoding="utf-8")
     assert "good awful" in page and "How far to trust this: the model is at a minimum" in page
     assert "How far to trust this" in ran.output
     summary = json.loads((out / "change.json").read_text())

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 import wherefrom
-from wherefrom.cli.files import slug
 from wherefrom.cli.main import app
-from wherefrom.cli.terminal import picture
+from wherefrom.report.files import slug
+from wherefrom.report.images import block_picture as picture
 
 
 def test_version():

@@ -14,7 +14,7 @@ import wherefrom
 from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.cli.main import app
 from wherefrom.interventions import Confirmation, FlipSet
-from wherefrom.report.flip_panel import outcome_words
+from wherefrom.studies.flip.panel import outcome_words
 
 
 def run(*arguments: object):
@@ -63,7 +63,7 @@ def test_terminal_and_page(flipped):
     smallest = min((one["size"], one["query"]) for one in sets_of(out) if one["size"] is not None)
     plural = "" if smallest[0] == 1 else "s"
     assert f"rests on training example{plural} " in " ".join(output.split())
-    page = (out / "report.html").read_text()
+    page = (out / "flip.html").read_text()
     assert f"{f'{100 * smallest[0] / 40:#.2g}'.rstrip('.')} % of the training set" in page
     assert "The predictions that rest on the fewest examples" in page and "confirmed" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
@@ -95,7 +95,7 @@ def test_nothing_found_is_said(tmp_path):
     ran = run("flip", task, "--out", tmp_path / "out", "--no-confirm")
     assert ran.exit_code == 0, ran.output
     assert "Look further with a larger" in " ".join(ran.output.split())
-    assert "No set of that size" in (tmp_path / "out" / "report.html").read_text()
+    assert "No set of that size" in (tmp_path / "out" / "flip.html").read_text()
 
 
 def test_texts_are_shown(tmp_path):

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.api import Influence
-from wherefrom.cli.geometry import GeometryOptions, find_geometry, run_geometry
 from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
+from wherefrom.studies.geometry.study import GeometryOptions, find_geometry, run_geometry
 
 # Gradients do not need a minimum: the network stays as it was initialised.
 MLP = TABLE.replace(
@@ -105,7 +105,7 @@ def test_the_files_hold_what_autograd_says(found):
 
 
 def test_the_page_stands_alone(found):
-    html = (found[0] / "out" / "report.html").read_text(encoding="utf-8")
+    html = (found[0] / "out" / "geometry.html").read_text(encoding="utf-8")
     assert "How steep is this model, and where?" in html and "Every layer's part in the bound" in html
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html
 
@@ -115,7 +115,7 @@ def test_shared_weights_are_outside_and_said_so(tmp_path):
     assert "Not by every layer." in said and "shared" in said
     summary = json.loads((tmp_path / "out" / "geometry.json").read_text())
     assert "shared" in summary["outside_the_theorem"] and summary["bound"]["violations"] == 0
-    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    html = (tmp_path / "out" / "geometry.html").read_text(encoding="utf-8")
     assert "Not every layer is covered." in html and "Steepest in the input" in html
 
 
@@ -137,7 +137,7 @@ def test_a_regression_takes_the_loss(tmp_path):
 
 def test_texts_as_cards(tmp_path):
     invoke(write(tmp_path, TEXT), "--out", tmp_path / "out", "--top", 8, "--scalar", "loss")
-    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8").count("<blockquote") == 8
+    assert (tmp_path / "out" / "geometry.html").read_text(encoding="utf-8").count("<blockquote") == 8
 
 
 def test_a_linear_margin_ranks_nothing(tmp_path):
@@ -146,7 +146,7 @@ def test_a_linear_margin_ranks_nothing(tmp_path):
     found = json.loads((tmp_path / "out" / "geometry.json").read_text())
     assert found["steepest"] == [] and "Nothing to rank" in found["nothing_to_rank"]
     assert found["trust"]["minimum"] == "not checked"
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "geometry.html").read_text(encoding="utf-8")
     assert "Nothing to rank: all 40" in page and "look here first" not in page
 
 

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 import wherefrom
 from tests.cli.audit_problem import TABLE, write
 from wherefrom.cli.console import PlainConsole, print_traceback_safely, warnings_shown_safely
-from wherefrom.cli.files import write_table
 from wherefrom.cli.main import app
 from wherefrom.plain_text import no_formula, visible
+from wherefrom.report.files import write_table
 
 FORGED = "✓ forged"
 CLASSES = [

@@ -139,7 +139,7 @@ def test_an_audit_of_a_classification_shows_the_panel(tmp_path):
     invoke(
         write(tmp_path, FLIPPED), "--out", tmp_path / "out", "--remove", 0, "--queries", 1, command="audit"
     )
-    assert "Labels to check" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Labels to check" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
 
 
 REGRESSION = (
@@ -155,7 +155,7 @@ def test_an_audit_of_a_regression_does_not(tmp_path):
     invoke(
         write(tmp_path, REGRESSION), "--out", tmp_path / "out", "--remove", 0, "--queries", 1, command="audit"
     )
-    assert "Labels to check" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Labels to check" not in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def summary(out: Path) -> dict:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    return json.loads((out / "summary.json").read_text(), parse_constant=refuse)["models"][0]
+    return json.loads((out / "audit.json").read_text(), parse_constant=refuse)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -119,7 +119,7 @@ def test_without_probes_the_error_reads_as_not_measured(tmp_path):
     assert "Not measured" in said and "unknown" in said and "∞" not in said
     assert summary(tmp_path / "out")["scores"]["distance"] is None
     assert {row["error"] for row in table(tmp_path / "out" / "scores.csv")} == {""}
-    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    html = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "± unknown" in html and "∞" not in html
 
 

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from tests.cli.audit_problem import TABLE, write
 from wherefrom.cli.main import app
-from wherefrom.cli.slices import SlicesOptions, run_slices
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
+from wherefrom.studies.slices.study import SlicesOptions, run_slices
 
 GROUPS = """
 train_groups = ["first site" if i < 8 else "second site <b>" for i in range(40)]
@@ -43,7 +43,7 @@ def ran(tmp_path_factory):
 def test_the_terminal_shows_groups_and_clusters_in_80_columns(ran):
     _, result = ran
     assert result.exit_code == 0, result.output
-    lines = [line for line in result.output.splitlines() if "report.html" not in line]
+    lines = [line for line in result.output.splitlines() if "slices.html" not in line]
     assert max(map(len, lines)) <= 80
     for text in ("young: 13 queries, mean loss", "old: 7 queries", "first site", "second site <b>", "32*"):
         assert text in result.output
@@ -72,7 +72,7 @@ def test_the_files_hold_every_number(ran):
 
 def test_the_page_escapes_names_and_loads_nothing(ran):
     out, _ = ran
-    page = (out / "report.html").read_text()
+    page = (out / "slices.html").read_text()
     assert "second site &lt;b&gt;" in page and "second site <b>" not in page
     assert "Groups: who carries whose error" in page and "Clusters that hurt together" in page
     assert "http" not in page.replace("http-equiv", "") and 'class="cell' in page
@@ -96,7 +96,7 @@ def test_an_audit_shows_the_groups_a_task_names(tmp_path):
     arguments = ["audit", str(file), "--out", str(tmp_path / "out"), "--remove", "0", "--review", "0"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "Groups: who carries whose error" in (tmp_path / "out" / "report.html").read_text()
+    assert "Groups: who carries whose error" in (tmp_path / "out" / "slices.html").read_text()
     assert len(read(tmp_path / "out" / "slices.csv")) == 4
 
 

@@ -57,7 +57,7 @@ def test_terminal_fits_80_columns(ran):
 
 
 def test_page(ran):
-    page = (ran[1] / "report.html").read_text()
+    page = (ran[1] / "spectrum.html").read_text()
     assert "The shape of the loss" in page and "2/learning rate" in page
     assert "<svg" in page and "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
 
@@ -77,6 +77,6 @@ def test_an_audit_shows_the_shape_when_asked(tmp_path):
     command = ["audit", str(tmp_path / "my_task.py"), "--out", str(tmp_path / "out"), "--shape"]
     ran = CliRunner().invoke(app, [*command, "--queries", "2"])
     assert ran.exit_code == 0, ran.output
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "spectrum.html").read_text()
     assert "The shape of the loss" in page and "steep in the parameters" in page
     assert (tmp_path / "out" / "spectrum.json").exists()

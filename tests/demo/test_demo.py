@@ -27,21 +27,21 @@ def shown(tmp_path_factory):
 
 def test_both_models_are_confirmed_by_retraining(shown):
     out, _ = shown
-    models = json.loads((out / "summary.json").read_text())["models"]
+    models = json.loads((out / "demo.json").read_text())["models"]
     assert [model["name"] for model in models] == ["Softmax regression", "MLP, 64-8-10 tanh"]
     for model, removed in zip(models, (4, 3)):
         assert model["minimum"]["verdict"] == "minimum"
         assert model["verification"]["removed"] == removed
         assert model["verification"]["pearson"] > 0.9
         assert (out / model["folder"] / "scores.csv").is_file()
-    assert (out / "report.html").stat().st_size > 10_000
+    assert (out / "demo.html").stat().st_size > 10_000
 
 
 def test_the_terminal_is_readable_at_80_columns(shown):
     out, text = shown
     # A path is never broken: it is there to be copied.
     assert max(map(len, text.replace(str(out), "out").splitlines())) <= 80
-    for expected in ("Test accuracy", "in truth", "most helpful", "Pearson", "Slope", "report.html"):
+    for expected in ("Test accuracy", "in truth", "most helpful", "Pearson", "Slope", "demo.html"):
         assert expected in text, expected
 
 
@@ -61,4 +61,4 @@ def test_the_command_keeps_the_threads_as_they_were(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert torch.get_num_threads() == before
-    assert (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "out" / "demo.html").is_file()

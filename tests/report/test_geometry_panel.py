@@ -14,10 +14,10 @@ from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.linalg import Estimate
 from wherefrom.report import Card
-from wherefrom.report.geometry_layers import layer_rows, quantiles, violations
-from wherefrom.report.geometry_panel import geometry_panel, steepest_first
-from wherefrom.report.geometry_words import share_text, what_it_is
 from wherefrom.report.log_charts import log_scatter, log_ticks
+from wherefrom.studies.geometry.panel import geometry_panel, steepest_first
+from wherefrom.studies.geometry.panel_layers import layer_rows, quantiles, violations
+from wherefrom.studies.geometry.panel_words import share_text, what_it_is
 
 EXACT = Estimate(2.5, 0.0, 0)
 

@@ -6,7 +6,7 @@ import re
 
 from tests.support import digits, softmax_regression
 from wherefrom import FullBatch, Influence
-from wherefrom.report.growth_panel import growth_panel
+from wherefrom.studies.change.growth_panel import growth_panel
 
 
 def influence():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from wherefrom.report import Card, write_panels
-from wherefrom.report.poisoning_panel import attack_panel, flip_names, poisoning_panel
 from wherefrom.studies.attack import AttackResult, Budget, Controls, EditSize, PoisonedQuery, PoisoningAudit
+from wherefrom.studies.attack.panel import attack_panel, flip_names, poisoning_panel
 
 SIZE = EditSize(0.002, 0.05, 0.5, True)
 

@@ -10,8 +10,8 @@ import torch
 
 from wherefrom.influence import resolve_change
 from wherefrom.report import Card
-from wherefrom.report.slices_panel import MOST_COLUMNS, MOST_ROWS, harmful_panel, shown_groups, slices_panel
 from wherefrom.studies.slices import GroupInfluence, Groups, HarmfulCluster, HarmfulGroups
+from wherefrom.studies.slices.panel import MOST_COLUMNS, MOST_ROWS, harmful_panel, shown_groups, slices_panel
 
 
 def card(index: int) -> Card:

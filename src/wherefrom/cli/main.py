@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from wherefrom.cli.attack_command import attack
-from wherefrom.cli.change_command import change
 from wherefrom.cli.console import PlainConsole
 from wherefrom.cli.context import (
     OutOption,
@@ -20,16 +18,18 @@ from wherefrom.cli.context import (
     say_where,
     stages,
 )
-from wherefrom.cli.flip_command import flip
-from wherefrom.cli.geometry_command import geometry
 from wherefrom.cli.run_command import run
-from wherefrom.cli.slices_command import slices
-from wherefrom.cli.spectrum_command import spectrum
 from wherefrom.cli.study_command import study_command
 from wherefrom.report import print_section
+from wherefrom.studies.attack.study import Attack
 from wherefrom.studies.audit.study import Audit
+from wherefrom.studies.change.study import Change
+from wherefrom.studies.flip.study import Flip
+from wherefrom.studies.geometry.study import Geometry
 from wherefrom.studies.labels.study import Labels
 from wherefrom.studies.runner import page_of, run_study
+from wherefrom.studies.slices.study import Slices
+from wherefrom.studies.spectra.study import Spectrum
 
 app = typer.Typer(
     name="wherefrom",
@@ -71,18 +71,12 @@ def demo(
         run_demo(PlainConsole(), out, solver=solver)
 
 
-app.command("audit")(study_command(Audit))
-app.command("attack")(attack)
-app.command("change")(change)
-app.command("flip")(flip)
-app.command("geometry")(geometry)
-app.command("labels")(study_command(Labels))
+for kind in (Audit, Attack, Change, Flip, Geometry, Labels, Slices, Spectrum):
+    app.command(kind.name)(study_command(kind))
 app.command(
     "run",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )(run)
-app.command("slices")(slices)
-app.command("spectrum")(spectrum)
 
 
 def run_demo(console: Console, out: Path, *, solver: str | None = None, **sizes: int) -> None:

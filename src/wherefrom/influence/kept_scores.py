@@ -20,8 +20,8 @@ from wherefrom.influence.scores_file import load_scores, save_scores
 from wherefrom.influence.self_scores import SelfScores
 from wherefrom.store import fingerprint, read_tensors, write_tensors
 from wherefrom.store.json_values import dump_json
+from wherefrom.store.run_directory import SCORES
 
-_FOLDER = "scores"
 _KIND = "wherefrom-self-scores-1"
 _ADVICE = "Remove the file, and it is computed again."
 # What may differ from run to run and changes scores by rounding at most.
@@ -100,4 +100,4 @@ def _read(path: Path) -> SelfScores:
 def _place(attributor: Attributor, of: Any) -> Path:
     assert attributor.run_dir is not None  # callers keep nothing without one
     name = fingerprint([identity_with_settings(attributor), of])[:24]
-    return attributor.run_dir / _FOLDER / f"{name}.safetensors"
+    return attributor.run_dir / SCORES / f"{name}.safetensors"

@@ -16,8 +16,8 @@ from wherefrom.store.tensors import RECOMPUTE
 
 _FORMAT = 2  # 1 had no checksums
 _MANIFEST = "manifest.json"
-# Beside the records, in run directories of their own: the factors of a fitted curvature.
-FACTORS = "kronecker"
+# Beside the records, in folders of their own: the factors of a fitted curvature, scores, verdicts.
+FACTORS, SCORES, TRUST = "kronecker", "scores", "trust"
 _ELSEWHERE = "Use a new directory, or delete this one if its results are no longer needed."
 
 
@@ -136,7 +136,11 @@ def check_run_directory(path: str | Path) -> None:
 def _may_be_here(entry: Path) -> bool:
     """Runs that measure something else have directories of their own inside, which a killed process may have
     left empty."""
-    if entry.name.startswith(TEMPORARY_PREFIX) or entry.name == FACTORS or (entry / _MANIFEST).exists():
+    if (
+        entry.name.startswith(TEMPORARY_PREFIX)
+        or entry.name in (FACTORS, SCORES, TRUST)
+        or (entry / _MANIFEST).exists()
+    ):
         return True
     return entry.is_dir() and all(inner.name.startswith(TEMPORARY_PREFIX) for inner in entry.iterdir())
 

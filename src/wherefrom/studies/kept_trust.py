@@ -7,6 +7,7 @@ from pathlib import Path
 from wherefrom.influence import Attributor, Trust, trust_of
 from wherefrom.influence.kept_scores import identity_with_settings
 from wherefrom.store import RunDirectory
+from wherefrom.store.run_directory import TRUST
 
 _RECORD = "verdict"
 
@@ -22,7 +23,7 @@ class KeptTrust:
     def __init__(self, run_dir: Path, attributor: Attributor):
         self._attributor = attributor
         self._of = identity_with_settings(attributor)
-        self._path = run_dir / "trust" / self._of[:16]
+        self._path = run_dir / TRUST / self._of[:16]
 
     def write(self, retraining: str) -> None:
         """Keep the verdict.

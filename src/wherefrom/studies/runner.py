@@ -90,9 +90,11 @@ def _ask(
     study: Study, task: Task, folder: Path, solver: str | None, progress: bool, keep: bool, say: Say
 ) -> Answer:
     study.check(task)
-    say(f"{task.name}: checking model and data, fitting")
-    run_dir = folder / RUN if keep else None
-    attributor = task.fit(solver=solver, progress=progress, run_dir=run_dir)
+    say(f"{task.name}: checking model and data{', fitting the curvature' if study.needs_fit else ''}")
+    run_dir = folder / RUN if keep and study.needs_fit else None
+    attributor = study.prepared(task).attributor_of(
+        solver=solver, progress=progress, run_dir=run_dir, fitted=study.needs_fit
+    )
     result = study.run(attributor, task, say)
     trust = _trust(result.trust, attributor, run_dir)
     for name, (header, rows) in result.tables().items():

@@ -54,11 +54,13 @@ class Study(ABC):
         name: of the command, and of the page and the files it writes.
         question: at the head of its page.
         lead: a sentence or two below it.
+        needs_fit: whether an influence function is fitted before it is asked.
     """
 
     name: ClassVar[str]
     question: ClassVar[str]
     lead: ClassVar[str] = ""
+    needs_fit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for one in options_of(type(self)):
@@ -70,6 +72,10 @@ class Study(ABC):
         Raises:
             InputError: what is missing, and how to give it.
         """
+
+    def prepared(self, task: Task) -> Task:
+        """The task as it is to be fitted."""
+        return task
 
     @abstractmethod
     def run(self, attributor: Attributor, task: Task, say: Say = quiet) -> Result:

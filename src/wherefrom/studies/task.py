@@ -65,8 +65,17 @@ class Task:
 
     attributor: Attributor | None = None
 
-    def fit(
-        self, *, solver: str | None = None, progress: bool = True, run_dir: Path | None = None
+    def fit(self, *, solver: str | None = None, progress: bool = True, run_dir: Path | None = None) -> Any:
+        """`attributor_of`, fitted."""
+        return self.attributor_of(solver=solver, progress=progress, run_dir=run_dir)
+
+    def attributor_of(
+        self,
+        *,
+        solver: str | None = None,
+        progress: bool = True,
+        run_dir: Path | None = None,
+        fitted: bool = True,
     ) -> Attributor:
         """The task's own attributor, or its fitted influence function, with another solver if one is named.
 
@@ -82,6 +91,7 @@ class Task:
             self.attributor.run_dir, self.attributor.progress = run_dir, progress
             return self.attributor
         given = {**self.options, **({} if solver is None else {"solver": solver})}
-        return self.make(
+        made: Fit = self.make(
             self.model, self.train, loss=self.loss, progress=progress, run_dir=run_dir, **given
-        ).fit()
+        )
+        return made.fit() if fitted else made

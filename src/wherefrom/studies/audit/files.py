@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wherefrom.influence import save_scores
-
-if TYPE_CHECKING:
-    from wherefrom.studies.audit.study import AuditResult
 
 _SCORES = (
     "query",
@@ -29,7 +26,7 @@ _SCORES = (
 )
 
 
-def tables(result: AuditResult) -> dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]:
+def tables(result: Any) -> dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]:
     """`scores.csv` of the examples shown and, if computed, `self_influence.csv`, `verification.csv`."""
     numbers = result.query_numbers
     made: dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]] = {
@@ -61,16 +58,17 @@ def tables(result: AuditResult) -> dict[str, tuple[Sequence[str], Iterable[Seque
     return made
 
 
-def save(result: AuditResult, folder: Path) -> None:
+def save(result: Any, folder: Path) -> None:
     """Write `scores.safetensors`.
 
     Raises:
         StoreError: the file cannot be written.
     """
     save_scores(result.scores, folder / "scores.safetensors")
+    result.embedded.save(folder)
 
 
-def summary(result: AuditResult) -> dict[str, Any]:
+def summary(result: Any) -> dict[str, Any]:
     """The headline numbers, as JSON values."""
     scores, page = result.scores, result.page
     settings = dict(scores.settings)
@@ -98,7 +96,7 @@ def summary(result: AuditResult) -> dict[str, Any]:
     }
 
 
-def _score_rows(result: AuditResult) -> Iterable[tuple[Any, ...]]:
+def _score_rows(result: Any) -> Iterable[tuple[Any, ...]]:
     section = result.page
     for q, number in enumerate(result.query_numbers):
         card = section.query_card(q)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -18,9 +18,6 @@ from wherefrom.report.layers import LayerReport, layer_report
 from wherefrom.report.numbers import number, percent, shown_error
 from wherefrom.report.verdicts import resolution
 
-if TYPE_CHECKING:
-    from wherefrom.studies.audit.study import AuditResult
-
 _MARKS = {"good": ("✓", "green"), "fair": ("~", "yellow"), "poor": ("✗", "red"), "none": ("·", "dim")}
 _SHOWN = 3
 # Blocks and remarks listed; the page has all of them.
@@ -28,7 +25,7 @@ _MOST_LAYERS, _MOST_REMARKS = 12, 4
 _WIDEST_NAME = 18
 
 
-def printed_audit(result: AuditResult) -> RenderableType:
+def printed_audit(result: Any) -> RenderableType:
     """The verdicts for one model, and one query with its most helpful and harmful training examples."""
     table = Table.grid(padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True)
@@ -71,7 +68,7 @@ def _layers(layers: LayerReport) -> RenderableType:
     return Group(*lines)
 
 
-def _query(result: AuditResult, q: int) -> RenderableType:
+def _query(result: Any, q: int) -> RenderableType:
     section = result.page
     card = section.query_card(q)
     title = Text.assemble((one_line(card.title), "bold"))
@@ -98,7 +95,7 @@ def _query(result: AuditResult, q: int) -> RenderableType:
     return Group(title, Padding(body, (1, 0, 0, 0)), note)
 
 
-def _add_ranking(table: Table, result: AuditResult, q: int, ranking: Ranking, style: str) -> bool:
+def _add_ranking(table: Table, result: Any, q: int, ranking: Ranking, style: str) -> bool:
     """Whether every change in it is resolved."""
     fine, every = resolution(result.page), True
     table.add_row(Text(f"most {ranking.kind}", style=f"bold {style}"))

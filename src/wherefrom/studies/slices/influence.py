@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wherefrom.influence import Fit, Measurement, resolve_measurement
+from wherefrom.influence import Attributor, Fit, Measurement, resolve_measurement
+from wherefrom.influence.measurements import measured_now
 from wherefrom.influence.room import require_room_for_scores
 from wherefrom.progress import progress_bar
-from wherefrom.studies.slices.groups import resolve_groups
+from wherefrom.studies.slices.from_scores import groups_from_scores
+from wherefrom.studies.slices.groups import Groups, resolve_groups
 from wherefrom.studies.slices.sums import (
     change_of_each,
     damping_error,
@@ -29,7 +31,7 @@ ALL_QUERIES = "all queries"
 
 
 def group_influence(
-    fitted: Fit,
+    attributor: Attributor,
     queries: Any,
     train_groups: Any,
     query_groups: Any = None,
@@ -47,7 +49,8 @@ def group_influence(
     is ever made.
 
     Args:
-        fitted: the fitted influence function.
+        attributor: of the model; one that has scores alone, and is no influence function, is asked for all of
+            them (see `groups_from_scores`).
         queries: examples, in any form the training data may have.
         train_groups: one group name per training example, or a mapping from names to indices or masks, whose
             groups may overlap.
@@ -58,11 +61,13 @@ def group_influence(
         InputError: other numbers of names than of examples, a missing name, an empty group, bad queries.
         OutOfMemoryError: two numbers per training example and query group do not fit.
     """
-    measured = resolve_measurement(measurement, fitted.objective.loss)
-    train = resolve_groups(train_groups, fitted.objective.n, "train_groups")
+    measured = resolve_measurement(measurement, attributor.objective.loss)
+    train = resolve_groups(train_groups, attributor.objective.n, "train_groups")
+    if not isinstance(attributor, Fit):
+        return _from_scores(attributor, queries, train, query_groups, measured)
+    fitted = attributor
     gradients = fitted.measure_gradients(queries, measured)
-    everyone = {ALL_QUERIES: torch.arange(len(gradients))}
-    asked = resolve_groups(everyone if query_groups is None else query_groups, len(gradients), "query_groups")
+    asked = _query_groups(query_groups, len(gradients))
     require_room_for_scores(fitted.objective, len(asked), "query groups", _NUMBERS)
     n, q, dtype = fitted.objective.n, len(asked), fitted.objective.dtype
     scores, score_error = torch.empty(n, q, dtype=dtype), torch.empty(n, q, dtype=dtype)
@@ -104,3 +109,17 @@ def group_influence(
         settings={**fitted.settings(), "measurement": measured.name},
         damping_error=damped,
     )
+
+
+def _query_groups(given: Any, q: int) -> Groups:
+    return resolve_groups({ALL_QUERIES: torch.arange(q)} if given is None else given, q, "query_groups")
+
+
+def _from_scores(
+    attributor: Attributor, queries: Any, train: Groups, query_groups: Any, measured: Measurement
+) -> GroupInfluence:
+    examples = attributor.objective.read(queries, role="queries")
+    asked = _query_groups(query_groups, len(examples))
+    values = measured_now(attributor.objective, examples, measured).double()
+    scores = attributor.scores(queries, measured)
+    return groups_from_scores(attributor, scores, measured, train, asked, values)

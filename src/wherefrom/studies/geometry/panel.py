@@ -14,17 +14,17 @@ from wherefrom.arguments import whole
 from wherefrom.errors import InputError
 from wherefrom.report.card_view import card_view
 from wherefrom.report.cards import Card
-from wherefrom.report.geometry_layers import LayerRow, layer_rows, quantiles, violations
-from wherefrom.report.geometry_words import (
+from wherefrom.report.log_charts import LogScatter, log_scatter
+from wherefrom.report.numbers import number
+from wherefrom.report.panels import Panel
+from wherefrom.studies.geometry.panel_layers import LayerRow, layer_rows, quantiles, violations
+from wherefrom.studies.geometry.panel_words import (
     bound_verdict,
     complexity_verdict,
     share_text,
     steepness_verdict,
     what_it_is,
 )
-from wherefrom.report.log_charts import LogScatter, log_scatter
-from wherefrom.report.numbers import number
-from wherefrom.report.panels import Panel
 
 if TYPE_CHECKING:
     from wherefrom.linalg import Estimate

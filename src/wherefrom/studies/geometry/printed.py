@@ -1,44 +1,45 @@
-"""What `wherefrom geometry` prints: readable at 80 columns, with or without colour."""
+"""What `wherefrom geometry` shows in a terminal: readable at 80 columns, with or without colour."""
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import Any
+
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.geometry import GeometryResult
 from wherefrom.plain_text import one_line
-from wherefrom.report.geometry_layers import layer_rows, quantiles, violations
-from wherefrom.report.geometry_panel import steepest_first, tied
-from wherefrom.report.geometry_words import share_text, short_name
 from wherefrom.report.numbers import number
 from wherefrom.studies.geometry import GradientBounds
+from wherefrom.studies.geometry.panel import steepest_first, tied
+from wherefrom.studies.geometry.panel_layers import layer_rows, quantiles, violations
+from wherefrom.studies.geometry.panel_words import share_text, short_name
 
 _STEEPEST = 5
 _BAR = 14
 _WIDEST = 16
 
 
-def print_geometry(console: Console, result: GeometryResult) -> None:
+def printed(result: Any) -> RenderableType:
     """The gradients, the bound with its layers or the reason why there is none, the steepest examples."""
-    console.print()
-    console.rule(Text(result.task.name, style="bold"), align="left", style="dim")
-    console.print(_found(result))
-    console.print()
+    lines: list[RenderableType] = []
+    lines.append(_found(result))
+    lines.append(Text())
     if result.bounds is None:
-        console.print(Text.assemble(("No bound for this network. ", "bold yellow"), result.reason))
+        lines.append(Text.assemble(("No bound for this network. ", "bold yellow"), result.reason))
     else:
         if result.reason:
-            console.print(Text.assemble(("Not by every layer. ", "bold yellow"), result.reason))
-        console.print(_bound(result.bounds))
-        console.print()
-        console.print(_layers(result.bounds))
-    console.print()
+            lines.append(Text.assemble(("Not by every layer. ", "bold yellow"), result.reason))
+        lines.append(_bound(result.bounds))
+        lines.append(Text())
+        lines.append(_layers(result.bounds))
+    lines.append(Text())
     same = tied(result.norms, result.top)
-    console.print(Text(same) if same else _steepest(result))
+    lines.append(Text(same) if same else _steepest(result))
+    return Group(*lines)
 
 
-def _found(result: GeometryResult) -> Text:
+def _found(result: Any) -> Text:
     inputs, parameters = result.norms.inputs, result.norms.parameters
     of = "" if len(result.numbers) == result.n else f" (of {result.n:,}, spread evenly)"
     typical, largest = quantiles(inputs, 0.5, 1.0)
@@ -89,7 +90,7 @@ def _layers(bounds: GradientBounds) -> Table:
     return table
 
 
-def _steepest(result: GeometryResult) -> Table:
+def _steepest(result: Any) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     table.add_column("steepest: train", justify="right", no_wrap=True)
     for name in ("label", "predicted"):

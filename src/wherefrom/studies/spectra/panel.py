@@ -7,8 +7,8 @@ from typing import Any
 from wherefrom.linalg import Estimate
 from wherefrom.report.numbers import number, percent
 from wherefrom.report.panels import Panel
-from wherefrom.report.spectrum_chart import spectrum_chart
 from wherefrom.studies.spectra import ClassMeans, LayerCurvature, SpectrumReport
+from wherefrom.studies.spectra.chart import spectrum_chart
 
 # What people read for the matrix that was looked at.
 MATRICES = {

@@ -1,20 +1,20 @@
-"""What `wherefrom slices` prints: readable at 80 columns, with or without colour."""
+"""What `wherefrom slices` shows in a terminal: readable at 80 columns, with or without colour."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import torch
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.slices import SlicesResult
 from wherefrom.plain_text import one_line, short
 from wherefrom.report.numbers import number, percent
-from wherefrom.report.slices_panel import named_labels
 from wherefrom.studies.slices import LARGE_SHARE, GroupInfluence, HarmfulGroups, label_words, share_words
+from wherefrom.studies.slices.panel import named_labels
 
 # Query groups, training groups of each, single examples of each, and clusters listed; the files have all.
 _QUERY_GROUPS, _TRAIN_GROUPS, _EXAMPLES, _CLUSTERS = 4, 8, 3, 5
@@ -22,20 +22,21 @@ _BAR = 6
 _WIDEST = 20
 
 
-def print_slices(console: Console, result: SlicesResult) -> None:
+def printed(result: Any) -> RenderableType:
     """For each query group the training groups that do it most harm, and the most harmful clusters."""
+    lines: list[RenderableType] = []
     if result.table is not None:
         table = result.table
         size = table.change.abs().max(0).values
         shown = sorted(size.argsort(descending=True, stable=True)[:_QUERY_GROUPS].tolist())
         for q in shown:
-            console.print()
-            console.print(_query_group(table, q, min(_EXAMPLES, result.top)))
+            lines.append(Text())
+            lines.append(_query_group(table, q, min(_EXAMPLES, result.top)))
         hidden = len(table.queries) - len(shown)
         if hidden:
             groups = "group" if hidden == 1 else "groups"
-            console.print(Text(f"and {hidden} more query {groups}, in slices.csv", style="dim"))
-        console.print()
+            lines.append(Text(f"and {hidden} more query {groups}, in slices.csv", style="dim"))
+        lines.append(Text())
         note = (
             "change: predicted when the whole group is removed from training, to first order\n"
             "± sample: standard error for other queries of the group's kind"
@@ -44,10 +45,11 @@ def print_slices(console: Console, result: SlicesResult) -> None:
             note += (
                 f"\n*: more than {percent(LARGE_SHARE)} of the training set: a direction, no reliable size"
             )
-        console.print(Text(note, style="dim"))
+        lines.append(Text(note, style="dim"))
     if result.clusters is not None:
-        console.print()
-        console.print(_clusters(result.clusters, result))
+        lines.append(Text())
+        lines.append(_clusters(result.clusters, result))
+    return Group(*lines)
 
 
 def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType:
@@ -97,8 +99,8 @@ def _query_group(table: GroupInfluence, q: int, examples: int) -> RenderableType
     return Group(*lines)
 
 
-def _clusters(groups: HarmfulGroups, result: SlicesResult) -> RenderableType:
-    names = result.task.class_names
+def _clusters(groups: HarmfulGroups, result: Any) -> RenderableType:
+    names = result.class_names
     certain = len(groups.harmful)
     verb, clusters = "harms" if certain == 1 else "harm", "cluster" if len(groups) == 1 else "clusters"
     head = f": {certain} of {len(groups)} {clusters} {verb} the validation set"

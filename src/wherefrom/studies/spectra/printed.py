@@ -1,38 +1,38 @@
-"""What `wherefrom spectrum` prints: readable at 80 columns, with or without colour."""
+"""What `wherefrom spectrum` shows in a terminal: readable at 80 columns, with or without colour."""
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import Any
+
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.spectrum import SpectrumResult
 from wherefrom.report.numbers import number, percent
-from wherefrom.report.spectrum_panel import MATRICES, chance_text, estimate_text
 from wherefrom.studies.spectra import ClassMeans, SpectrumReport
+from wherefrom.studies.spectra.panel import MATRICES, chance_text, estimate_text
 
 _STYLE = {"good": "bold green", "fair": "bold yellow", "poor": "bold red"}
 _LAYERS = 12
 
 
-def print_spectrum(console: Console, result: SpectrumResult) -> None:
+def printed(result: Any) -> RenderableType:
     """The verdict, the numbers, and a row per layer."""
+    lines: list[RenderableType] = []
     report = result.report
-    console.print()
-    console.rule(Text(result.task.name, style="bold"), align="left", style="dim")
     verdict = report.verdict
-    console.print(Text.assemble("Can influence be trusted here? ", (verdict.answer, _STYLE[verdict.level])))
+    lines.append(Text.assemble("Can influence be trusted here? ", (verdict.answer, _STYLE[verdict.level])))
     for level, words in verdict.reasons:
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_row(Text("•", style=_STYLE[level]), Text(words))
-        console.print(grid)
-    console.print(Text(f"Damping that follows: {number(verdict.damping, 3)}, {verdict.damping_reason}."))
-    console.print()
-    console.print(_facts(report))
-    console.print()
-    console.print(_layers(report))
+        lines.append(grid)
+    lines.append(Text(f"Damping that follows: {number(verdict.damping, 3)}, {verdict.damping_reason}."))
+    lines.append(Text())
+    lines.append(_facts(report))
+    lines.append(Text())
+    lines.append(_layers(report))
     if len(report.layers) > _LAYERS:
-        console.print(Text(f"… {len(report.layers) - _LAYERS} more in layers.csv", style="dim"))
+        lines.append(Text(f"… {len(report.layers) - _LAYERS} more in layers.csv", style="dim"))
     if isinstance(report.classes, ClassMeans):
         words = (
             f"Class means explain {percent(report.classes.explained_by_class)} of the top "
@@ -40,7 +40,8 @@ def print_spectrum(console: Console, result: SpectrumResult) -> None:
             f"means of class pairs {percent(report.classes.explained_by_pair)} "
             f"(chance: {chance_text(report.classes.chance_pair)})."
         )
-        console.print(Text(words))
+        lines.append(Text(words))
+    return Group(*lines)
 
 
 def _facts(report: SpectrumReport) -> Table:

@@ -1,44 +1,44 @@
-"""What `wherefrom attack` prints: readable at 80 columns, with or without colour."""
+"""What `wherefrom attack` shows in a terminal: readable at 80 columns, with or without colour."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.attack import AttackReport
 from wherefrom.plain_text import short
 from wherefrom.report.numbers import percent
-from wherefrom.report.poisoning_panel import flip_names
 from wherefrom.studies.attack import AttackResult, PoisoningAudit
+from wherefrom.studies.attack.panel import flip_names
 
 _BAR = 24
 _SHOWN = 8
 _WIDEST = 14
 
 
-def print_attack(console: Console, report: AttackReport, title: str | None = None) -> None:
+def printed(report: Any) -> RenderableType:
     """Shares as bars, the verdict in words, and some of the flipped queries, under the name of the model or
     another title."""
+    lines: list[RenderableType] = []
     found = report.found
-    console.print()
-    console.rule(Text(title or report.task.name, style="bold"), align="left", style="dim")
     if isinstance(found, PoisoningAudit):
         counted = len(found.attacked) - len(found.not_converged)
         rows: list[tuple[int, float | int, int]] = [(k, len(found.flipped(k)), counted) for k in found.edits]
     else:
         rows = [(len(found.index), found.flips, len(found.queries))] if found.seeds else []
     if rows and rows[0][2]:
-        console.print(Padding(_bars(rows), (1, 0)))
-    console.print(Text(found.words))
+        lines.append(Padding(_bars(rows), (1, 0)))
+    lines.append(Text(found.words))
     if report.remark:
-        console.print(Text(report.remark, style="dim"))
+        lines.append(Text(report.remark, style="dim"))
     table = _flips(report)
     if table is not None:
-        console.print(Padding(table, (1, 0, 0, 0)))
+        lines.append(Padding(table, (1, 0, 0, 0)))
+    return Group(*lines)
 
 
 def _bars(rows: Sequence[tuple[int, float | int, int]]) -> Table:
@@ -61,9 +61,9 @@ def _bars(rows: Sequence[tuple[int, float | int, int]]) -> Table:
     return table
 
 
-def _flips(report: AttackReport) -> RenderableType | None:
+def _flips(report: Any) -> RenderableType | None:
     """The first flipped queries, with what was edited for them."""
-    found, names = report.found, report.task.class_names
+    found, names = report.found, report.class_names
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for column in ("query", "before", "after", "edited training examples"):
         right = column == "query"

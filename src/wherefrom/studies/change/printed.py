@@ -1,38 +1,37 @@
-"""What `wherefrom change` prints: readable at 80 columns, with or without colour."""
+"""What `wherefrom change` shows in a terminal: readable at 80 columns, with or without colour."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.change import ChangeResult
-from wherefrom.cli.grow import growth_table
 from wherefrom.plain_text import short
-from wherefrom.report.change_panel import step_words
 from wherefrom.report.numbers import number
+from wherefrom.studies.change.growth import growth_table
+from wherefrom.studies.change.panel import step_words
 
 _STYLES = {"good": "green", "fair": "yellow", "poor": "red"}
 _WIDEST = 12
 
 
-def print_change(console: Console, result: ChangeResult) -> None:
+def printed(result: Any) -> RenderableType:
     """The edit, each query's predicted change beside the actual one, and whether to trust it."""
+    lines: list[RenderableType] = []
     change, outcome = result.change, result.outcome
-    console.print()
-    console.rule(Text(result.task.name, style="bold"), align="left", style="dim")
     done = change.words_done[:1].upper() + change.words_done[1:]
     order = {"first": "to first order", "second": "to second order", "newton": "by a Newton step"}
     how = order.get(change.order, "by steps to the optimum")
-    console.print(
+    lines.append(
         Text.assemble((f"{done}. ", "bold"), f"Change of the {change.measurement}, predicted {how}:")
     )
-    console.print()
-    console.print(_table(result))
-    console.print()
+    lines.append(Text())
+    lines.append(_table(result))
+    lines.append(Text())
     reasons = Counter(
         found.reason.partition(" (")[0]
         for q in range(len(change))
@@ -40,26 +39,27 @@ def print_change(console: Console, result: ChangeResult) -> None:
     )
     if reasons:
         said = "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
-        console.print(
+        lines.append(
             Text(f"?: not resolved, neither size nor sign is to be read. Because {said}", style="dim")
         )
-    console.print(Text(change.words, style=_STYLES[change.level]))
+    lines.append(Text(change.words, style=_STYLES[change.level]))
     if outcome is not None:
-        console.print(Text(outcome.words))
+        lines.append(Text(outcome.words))
     if result.curve is not None:
-        console.print()
-        console.print(Text(f"As the group grows: mean change of the {change.measurement}", style="bold"))
-        console.print()
-        console.print(growth_table(result.curve))
-        console.print()
+        lines.append(Text())
+        lines.append(Text(f"As the group grows: mean change of the {change.measurement}", style="bold"))
+        lines.append(Text())
+        lines.append(growth_table(result.curve))
+        lines.append(Text())
     notes = ["one more step: what a further step towards the new optimum would add"]
     if outcome is not None:
         several = f", mean over {len(outcome.seeds)} seeds" if len(outcome.seeds) > 1 else ""
         notes.append(f"retrained: after training on the edited data, minus on the given data{several}")
-    console.print(Text("\n".join(notes), style="dim"))
+    lines.append(Text("\n".join(notes), style="dim"))
+    return Group(*lines)
 
 
-def _table(result: ChangeResult) -> Table:
+def _table(result: Any) -> Table:
     change, outcome = result.change, result.outcome
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     table.add_column("query", justify="right", no_wrap=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wherefrom.cli.edit_words import parse_indices, parse_label, parse_pair, parse_times
 from wherefrom.errors import InputError
 from wherefrom.influence import check_indices
 from wherefrom.interventions.edits import Edits, relabel, remove, upweight
 from wherefrom.losses import CrossEntropy, Logistic, SmoothHinge, resolve_loss
+from wherefrom.studies.change.edit_words import parse_indices, parse_label, parse_pair, parse_times
 from wherefrom.studies.task import Task
 from wherefrom.task import Data
 
@@ -20,7 +20,7 @@ def check_edits(
 
     Args:
         task: its data and names of classes.
-        removed, relabelled, upweighted: as written, see `wherefrom.cli.edit_words`.
+        removed, relabelled, upweighted: as written, see `wherefrom.studies.change.edit_words`.
 
     Raises:
         InputError: text that is no edit, an index outside the training set or named twice, an unknown label,

@@ -1,46 +1,46 @@
-"""What `wherefrom flip` prints: readable at 80 columns, with or without colour."""
+"""What `wherefrom flip` shows in a terminal: readable at 80 columns, with or without colour."""
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import Any
+
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wherefrom.cli.flip import FlipResult
 from wherefrom.interventions import FlipSet
 from wherefrom.plain_text import short
-from wherefrom.report.flip_panel import outcome_words
 from wherefrom.report.numbers import number, percent
+from wherefrom.studies.flip.panel import outcome_words
 
 _WIDEST = 10
 _SHOWN = 8
 _LEVELS = {"confirmed": "green", "enlarged": "yellow", "kept": "red", "unstable": "yellow", "unasked": "dim"}
 
 
-def print_flips(console: Console, result: FlipResult) -> None:
+def printed(result: Any) -> RenderableType:
     """The robustness figure, and the predictions that fall to the fewest examples."""
-    console.print()
-    console.rule(Text(result.task.name, style="bold"), align="left", style="dim")
-    console.print(Text(result.robustness.words))
-    console.print()
-    console.print(_shares(result))
-    console.print()
+    lines: list[RenderableType] = []
+    lines.append(Text(result.robustness.words))
+    lines.append(Text())
+    lines.append(_shares(result))
+    lines.append(Text())
     smallest = result.smallest()
     if not smallest:
-        console.print(
+        lines.append(
             Text(
                 f"No set of up to {result.flips.most:,} training examples is predicted to flip one of these "
                 "predictions. Look further with a larger --max-share."
             )
         )
-        return
-    console.print(_table(result, smallest))
+        return Group(*lines)
+    lines.append(_table(result, smallest))
     first = smallest[0]
     shown = ", ".join(str(i) for i in first.indices[:_SHOWN])
     more = f" and {len(first.indices) - _SHOWN} more" if len(first.indices) > _SHOWN else ""
-    console.print()
+    lines.append(Text())
     examples = "example" if len(first.indices) == 1 else "examples"
-    console.print(
+    lines.append(
         Text(f"query {result.numbers[first.query]} rests on training {examples} {shown}{more}.", style="dim")
     )
     notes = ["margin: logit of the prediction minus that of its closest rival"]
@@ -49,10 +49,11 @@ def print_flips(console: Console, result: FlipResult) -> None:
             "single scores: the size that adding them up says",
             "size: by refits of the linear model after each candidate set",
         ]
-    console.print(Text("\n".join(notes), style="dim"))
+    lines.append(Text("\n".join(notes), style="dim"))
+    return Group(*lines)
 
 
-def _shares(result: FlipResult) -> Table:
+def _shares(result: Any) -> Table:
     found = result.robustness
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for name in ("removed", "examples", "predicted to fall", "confirmed"):
@@ -68,8 +69,8 @@ def _shares(result: FlipResult) -> Table:
     return table
 
 
-def _table(result: FlipResult, smallest: list[FlipSet]) -> Table:
-    names = result.task.class_names
+def _table(result: Any, smallest: list[FlipSet]) -> Table:
+    names = result.class_names
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     table.add_column("query", justify="right", no_wrap=True)
     table.add_column("predicted", no_wrap=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from wherefrom.report.geometry_layers import quantiles, violations
 from wherefrom.report.numbers import number
 from wherefrom.report.verdicts import Verdict
+from wherefrom.studies.geometry.panel_layers import quantiles, violations
 
 if TYPE_CHECKING:
     from wherefrom.linalg import Estimate

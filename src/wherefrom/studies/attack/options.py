@@ -34,8 +34,6 @@ class AttackOptions:
         steps: of each attack, at most.
         queries: queries attacked, spread over those given.
         together: attack all of them at once, with the largest of `edits`.
-        solver: name of a solver, instead of the task's.
-        progress: show progress bars.
         more: other settings of the task file: `low`, `high`, `levels`, `grid`, `step_size`, `candidates`,
             `refit_every`.
     """
@@ -46,8 +44,6 @@ class AttackOptions:
     steps: int | None = None
     queries: int | None = None
     together: bool | None = None
-    solver: str | None = None
-    progress: bool = True
     more: Mapping[str, Any] = field(default_factory=dict)
 
 

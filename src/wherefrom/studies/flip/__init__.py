@@ -1,0 +1,1 @@
+"""Which smallest set of training examples would flip a prediction?"""

@@ -1,0 +1,58 @@
+"""What groups of training examples do to groups of queries, from scores alone."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wherefrom.influence import Attributor, Measurement, Scores
+from wherefrom.studies.slices.groups import Groups
+from wherefrom.studies.slices.sums import standard_error
+from wherefrom.studies.slices.table import GroupInfluence
+
+
+def groups_from_scores(
+    attributor: Attributor,
+    scores: Scores,
+    measured: Measurement,
+    train: Groups,
+    asked: Groups,
+    values: Tensor,
+) -> GroupInfluence:
+    """The table for an attributor that gives no gradients: scores are summed over the training group and
+    averaged over the query group. Errors of single scores are added up, as nothing says how far they cancel.
+
+    Args:
+        attributor, measured: as of `group_influence`.
+        scores: of all queries.
+        train, asked: the groups.
+        values: the measurement of each query now.
+    """
+    n = attributor.objective.n
+    mean = torch.stack([scores.values[part].double().mean(0) for part in asked.members], dim=1)  # (n, Q)
+    error = torch.stack([scores.error[part].double().mean(0) for part in asked.members], dim=1)
+    each = torch.stack([scores.values[:, part].double().sum(1) for part in train.members], dim=1) / n
+    spread = [[standard_error(each[part, t]) for part in asked.members] for t in range(len(train))]
+    return GroupInfluence(
+        train=train,
+        queries=asked,
+        measured=torch.stack([values[part].mean() for part in asked.members]),
+        change=_summed(mean, train) / n,
+        error=_summed(error, train) / n,
+        bound=torch.full((len(train), len(asked)), torch.inf, dtype=torch.float64),
+        standard_error=torch.tensor(spread, dtype=torch.float64),
+        scores=mean.to(scores.values.dtype),
+        score_error=error.to(scores.values.dtype),
+        converged=torch.stack([scores.converged[part].all() for part in asked.members]),
+        reason=scores.reason,
+        measurement=scores.measurement,
+        higher_is_better=scores.higher_is_better,
+        range=measured.range,
+        settings=dict(scores.settings),
+        damping_error=0.0,
+    )
+
+
+def _summed(values: Float[Tensor, "n q"], train: Groups) -> Float[Tensor, "t q"]:
+    return torch.stack([values[part].sum(0) for part in train.members])
