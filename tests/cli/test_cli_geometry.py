@@ -15,7 +15,8 @@ from wherefrom.api import Influence
 from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
-from wherefrom.studies.geometry.study import GeometryOptions, find_geometry, run_geometry
+from wherefrom.studies.geometry.study import Geometry
+from wherefrom.studies.runner import run_study
 
 # Gradients do not need a minimum: the network stays as it was initialised.
 MLP = TABLE.replace(
@@ -170,7 +171,7 @@ def test_what_cannot_be_done_is_said(tmp_path, text, options, message):
 
 def test_options_are_checked():
     with pytest.raises(InputError, match="probes=1"):
-        GeometryOptions(probes=1)
+        Geometry(probes=1)
 
 
 def test_help_fits_80_columns():
@@ -181,10 +182,9 @@ def test_help_fits_80_columns():
 def test_from_python(tmp_path):
     task = load_task(write(tmp_path, MLP))
     stages: list[str] = []
-    result = run_geometry(task, tmp_path / "out", GeometryOptions(top=2), on_stage=stages.append)
+    (answer,) = run_study(Geometry(top=2), task, tmp_path / "out", say=stages.append)
+    result = answer.result
     assert len(stages) == 5
     # An influence that is not fitted is enough, and gives the same.
-    again = find_geometry(
-        task, Influence(task.model, task.train, loss=task.loss, progress=False), GeometryOptions(top=2)
-    )
-    assert again.panel() == result.panel()
+    again = Geometry(top=2).run(Influence(task.model, task.train, loss=task.loss, progress=False), task)
+    assert again.summary() == result.summary() and again.tables().keys() == result.tables().keys()

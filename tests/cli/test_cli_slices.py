@@ -12,7 +12,8 @@ from tests.cli.audit_problem import TABLE, write
 from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
-from wherefrom.studies.slices.study import SlicesOptions, run_slices
+from wherefrom.studies.runner import run_study
+from wherefrom.studies.slices.study import Slices
 
 GROUPS = """
 train_groups = ["first site" if i < 8 else "second site <b>" for i in range(40)]
@@ -112,7 +113,7 @@ def test_an_audit_shows_the_groups_a_task_names(tmp_path):
 )
 def test_tasks_that_cannot_be_sliced(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
-        run_slices(load_task(write(tmp_path, TABLE + text)), tmp_path / "out")
+        run_study(Slices(), load_task(write(tmp_path, TABLE + text)), tmp_path / "out")
     assert invoke(tmp_path, TABLE + text).exit_code == 2
     assert not (tmp_path / "out").exists()
 
@@ -123,7 +124,7 @@ def test_tasks_that_cannot_be_sliced(tmp_path, text, message):
 )
 def test_options_that_cannot_be(options, message):
     with pytest.raises(InputError, match=message):
-        SlicesOptions(**options)
+        Slices(**options)
 
 
 def test_help_fits_80_columns():
