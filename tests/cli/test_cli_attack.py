@@ -139,15 +139,15 @@ def test_an_audit_has_a_poisoning_section_when_asked(tmp_path):
     plain = run("audit", file, "--out", tmp_path / "plain", "--remove", "0", "--queries", "1")
     assert plain.exit_code == 0, plain.output
     assert "Poisoning" not in plain.stdout
-    assert "poisoned-shares" not in (tmp_path / "plain/attack.html").read_text()
+    assert "poisoned-shares" not in (tmp_path / "plain/audit.html").read_text()
     assert not (tmp_path / "plain/attack.json").exists()
     result = run("audit", file, "--out", tmp_path / "out", "--remove", "0", "--queries", "1", "--poison", "4")
     assert result.exit_code == 0, result.output
     assert "Poisoning" in result.stdout and "4 edited examples" in result.stdout
-    page = (tmp_path / "out/attack.html").read_text()
+    page = (tmp_path / "out/audit.html").read_text()
     assert "poisoned-shares" in page and ".poisoned {" in page
-    summary = json.loads((tmp_path / "out/summary.json").read_text())
-    assert set(summary["models"][0]["poisoning"]["flips"]) == {"1", "2", "4"}
+    summary = json.loads((tmp_path / "out/audit.json").read_text())
+    assert set(summary["poisoning"]["flips"]) == {"1", "2", "4"}
     assert (tmp_path / "out/attack.csv").exists()
 
 

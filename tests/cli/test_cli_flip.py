@@ -32,7 +32,7 @@ def flipped(tmp_path_factory):
 
 def test_the_sets_in_the_files_flip_the_predictions(flipped):
     _, out, _ = flipped
-    summary = json.loads((out / "flips.json").read_text())
+    summary = json.loads((out / "flip.json").read_text())
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, 3, generator=generator, dtype=torch.float64)
     y = (x @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) > 0).long()
@@ -53,7 +53,7 @@ def test_the_sets_in_the_files_flip_the_predictions(flipped):
 
 
 def sets_of(out):
-    return json.loads((out / "flips.json").read_text())["sets"]
+    return json.loads((out / "flip.json").read_text())["sets"]
 
 
 def test_terminal_and_page(flipped):
@@ -81,7 +81,7 @@ def test_without_retraining_and_with_fewer_queries(tmp_path):
     task, out = write(tmp_path, TABLE + "\ndel recipe\n"), tmp_path / "out"
     ran = run("flip", task, "--out", out, "--max-share", "0.3", "--queries", 7, "--top", 2)
     assert ran.exit_code == 0, ran.output
-    summary = json.loads((out / "flips.json").read_text())
+    summary = json.loads((out / "flip.json").read_text())
     assert summary["queries"] == 7 and summary["robustness"]["confirmed"] is None
     assert "not asked" in ran.output
     again = run("flip", task, "--out", tmp_path / "other", "--confirm")

@@ -97,7 +97,7 @@ def test_an_audit_shows_the_groups_a_task_names(tmp_path):
     arguments = ["audit", str(file), "--out", str(tmp_path / "out"), "--remove", "0", "--review", "0"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "Groups: who carries whose error" in (tmp_path / "out" / "slices.html").read_text()
+    assert "Groups: who carries whose error" in (tmp_path / "out" / "audit.html").read_text()
     assert len(read(tmp_path / "out" / "slices.csv")) == 4
 
 

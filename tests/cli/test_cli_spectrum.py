@@ -77,6 +77,6 @@ def test_an_audit_shows_the_shape_when_asked(tmp_path):
     command = ["audit", str(tmp_path / "my_task.py"), "--out", str(tmp_path / "out"), "--shape"]
     ran = CliRunner().invoke(app, [*command, "--queries", "2"])
     assert ran.exit_code == 0, ran.output
-    page = (tmp_path / "out" / "spectrum.html").read_text()
+    page = (tmp_path / "out" / "audit.html").read_text()
     assert "The shape of the loss" in page and "steep in the parameters" in page
     assert (tmp_path / "out" / "spectrum.json").exists()

@@ -1,6 +1,7 @@
 """Influence of training examples: scores with errors, self-influence, parameters, and whether `θ̂` is a
 minimum."""
 
+from wherefrom.influence.as_fit import as_fit
 from wherefrom.influence.attributor import Attributor, Estimand, Measured, estimand_words
 from wherefrom.influence.compute import (
     compute_scores,
@@ -8,7 +9,7 @@ from wherefrom.influence.compute import (
     explain_scores,
     parameter_influence,
 )
-from wherefrom.influence.fit import Fit, as_fit
+from wherefrom.influence.fit import Fit
 from wherefrom.influence.fit_options import FitOptions
 from wherefrom.influence.head_scores import head_influence, head_scores
 from wherefrom.influence.input_influence import InputInfluence, input_influence

@@ -17,13 +17,14 @@ from wherefrom.arguments import whole
 from wherefrom.errors import InputError
 from wherefrom.gradients import ExampleGradients
 from wherefrom.influence.damping_effect import damping_share, departure, undamped_distance
-from wherefrom.influence.fit import Fit, SolvedBlock
+from wherefrom.influence.fit import Fit
 from wherefrom.influence.identity import identity_of
 from wherefrom.influence.layerwise import layerwise_plan, layerwise_scores, layerwise_self_scores
 from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.room import NUMBERS_PER_SCORE, require_room_for_scores
 from wherefrom.influence.scores import Scores, check_indices
 from wherefrom.influence.self_scores import SelfScores
+from wherefrom.influence.solved_block import SolvedBlock
 from wherefrom.memory import memory_errors
 from wherefrom.progress import progress_bar
 from wherefrom.solvers import PreparedBlocks, Solution

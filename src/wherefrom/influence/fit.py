@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from wherefrom.influence.minimum import MinimumCheck, check_minimum
 from wherefrom.influence.score_errors import overlap_with, rounding_estimate, score_bound
 from wherefrom.influence.scores import Scores
 from wherefrom.influence.self_scores import SelfScores
+from wherefrom.influence.solved_block import SolvedBlock
 from wherefrom.linalg import Spectrum, lanczos_spectrum
 from wherefrom.memory import memory_errors
 from wherefrom.progress import progress_display
@@ -74,31 +75,7 @@ _ROUNDING_UNITS_HEAD = 2.5
 _ROUNDING_UNITS = 5.0
 
 
-@dataclass(frozen=True)
-class SolvedBlock:
-    """Query gradients and their solutions for a block of queries."""
-
-    where: slice
-    gradients: Float[Tensor, "p k"]
-    solution: Solution
-
-
 F = TypeVar("F", bound="Fit")
-
-
-def as_fit(attributor: Attributor, what: str) -> Fit:
-    """The same, where it is an influence function.
-
-    Args:
-        attributor: any.
-        what: needs the gradients and the curvature of one, for the error.
-
-    Raises:
-        UnsupportedError: it is another method.
-    """
-    if isinstance(attributor, Fit):
-        return attributor
-    attributor.refuse(what, "gradients and curvature, which this is made of")
 
 
 # Filled by `fit`.

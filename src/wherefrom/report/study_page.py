@@ -24,8 +24,10 @@ def render_view(view: View) -> str:
         InputError: no section, or two of the same name.
     """
     names = [section.name for section in view.sections]
-    if not names or len(set(names)) != len(names):
-        raise InputError(f"sections are named {names}: expected at least one, with different names")
+    if not names:
+        raise InputError("sections is empty: expected at least one Section")
+    if len(set(names)) != len(names):
+        raise InputError(f"sections are named {names}: expected different names")
     template = template_environment().get_template("study.html.j2")
     styles = [
         block.style for section in view.sections for block in section.blocks if isinstance(block, Panel)

@@ -10,6 +10,8 @@ from typing import Any
 from wherefrom.errors import UnsupportedError
 from wherefrom.influence import Attributor, SelfScores, as_fit
 from wherefrom.report import Panel, blocks_panel
+from wherefrom.store import write_atomically
+from wherefrom.store.json_values import dump_json
 from wherefrom.studies.attack.study import Attack, require_attackable
 from wherefrom.studies.geometry.study import Geometry
 from wherefrom.studies.labels import has_class_labels
@@ -37,9 +39,11 @@ class Embedded:
         self.results.append(result)
 
     def save(self, folder: Path) -> None:
-        """Write what is neither table nor summary."""
+        """Write what is no table: each study's summary, and what else it saves."""
         for result in self.results:
             result.save(folder)
+        for name, summary in self.summaries.items():
+            write_atomically(folder / f"{name}.json", dump_json(summary, indent=2) + "\n")
 
 
 def attack_of(audit: Any) -> Attack:
@@ -81,7 +85,7 @@ def embedded_studies(
         found.panels.append(blocks_panel("Labels to check", labels.blocks()))
     if audit.poison:
         attack = attack_of(audit).run(attributor, task, say)
-        found.add("poisoning", attack, attack.panels())
+        found.add("attack", attack, attack.panels())
     if audit.shape:
         _add_shape(found, attributor, task, say)
     return found

@@ -91,7 +91,7 @@ def summary(result: Any) -> dict[str, Any]:
         if result.verification is None
         else {**result.verification.summary(), "words": result.verification.words},
         "review": [] if result.self_scores is None else [i for i, _ in result.self_scores.top(page.review)],
-        **result.embedded.summaries,
+        "poisoning": result.embedded.summaries.get("attack"),
         "settings": settings,
     }
 

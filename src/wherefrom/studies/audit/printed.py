@@ -38,8 +38,11 @@ def printed_audit(result: Any) -> RenderableType:
         table.add_row(Text(mark, style=f"bold {style}"), words)
     layers = layer_report(result.page)
     parts: list[RenderableType] = [table] if layers is None else [table, _layers(layers), Text()]
-    printed = [panel.printed for panel in result.embedded.panels if panel.printed is not None]
-    return Group(*parts, _query(result, 0), *printed)
+    parts.append(_query(result, 0))
+    for panel in result.embedded.panels:
+        if panel.printed is not None:
+            parts += [Text(), Text(panel.title, style="bold"), panel.printed]
+    return Group(*parts)
 
 
 def _layers(layers: LayerReport) -> RenderableType:

@@ -265,7 +265,7 @@ class LabelsResult(Result):
             notes.append(("Loss when left out", "is the loss of that model on the example."))
         if "self_influence" in signals:
             notes.append(("Self-influence", "says how much the example rests on itself."))
-        if "harm" in signals:
+        if validation:
             notes.append(("Harm to validation", harm))
         if "relabel" in signals:
             notes.append(("Gain by relabelling", relabel))
