@@ -6,6 +6,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests import shape_checks
+
+shape_checks.install()
+
 settings.register_profile("wherefrom", deadline=None)  # no test asserts a time
 settings.load_profile("wherefrom")
 
