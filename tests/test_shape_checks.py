@@ -16,7 +16,7 @@ from wherefrom.linalg import extreme_eigenpairs
 
 @checked(typechecker=None)
 def product(
-    a: Float[Tensor, "n m"], b: Float[Tensor, "m k"], *more: Float[Tensor, "k"]
+    a: Float[Tensor, "n m"], b: Float[Tensor, "m k"], *more: Float[Tensor, " k"]
 ) -> Float[Tensor, "n k"]:
     out = a @ b
     return out if len(more) < 2 else out[:1]
@@ -25,7 +25,7 @@ def product(
 @checked
 @dataclass
 class Held:
-    values: list[Float[Tensor, "n"]]
+    values: list[Float[Tensor, " n"]]
     name: str = "held"
 
 
