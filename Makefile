@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= out
 
-.PHONY: demo test lint types bench figures clean setup
+.PHONY: demo test test-fast lint types bench figures clean setup
 setup: $(STAMP)
 
 # torch comes first and pinned, so that nothing else pulls a build with CUDA packages.
@@ -18,8 +18,16 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/wherefrom demo --out $(OUT)/demo
 
+# Compiled modules are kept (PYTHONDONTWRITEBYTECODE empty): each worker would compile all of them again.
+# A worker that has nothing left takes tests from another one (worksteal).
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST)
+
+# Without the few tests that take seconds each (marked slow): while one works on something else.
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
