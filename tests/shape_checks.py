@@ -126,7 +126,8 @@ def kind(value: Any, depth: int = _DEPTH) -> Any:
 
 
 def _of_array(value: Any, depth: int) -> Any:
-    return type(value), value.dtype, value.shape
+    # A nested tensor has no shape.
+    return type(value), value.dtype, None if getattr(value, "is_nested", False) else value.shape
 
 
 def _of_items(value: Any, depth: int) -> Any:

@@ -124,7 +124,7 @@ def test_bad_requests_are_refused():
 
 
 def test_only_heads_are_audited():
-    from test_run_attack import network
+    from tests.attack.test_run_attack import network
 
     with pytest.raises(UnsupportedError, match="no linear head to attack"):
         audit_poisoning(network()[0], queries(), budget=BUDGET)
