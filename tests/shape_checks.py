@@ -126,8 +126,10 @@ def kind(value: Any, depth: int = _DEPTH) -> Any:
 
 
 def _of_array(value: Any, depth: int) -> Any:
-    # A nested tensor has no shape.
-    return type(value), value.dtype, None if getattr(value, "is_nested", False) else value.shape
+    try:
+        return type(value), value.dtype, value.shape
+    except RuntimeError:  # a nested tensor has no shape
+        return type(value), value.dtype
 
 
 def _of_items(value: Any, depth: int) -> Any:

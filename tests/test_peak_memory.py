@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc"),
+]
 
 # What a run may add to a warmed-up process beside its results: the budget, what the allocator keeps, and code
 # of torch's that is loaded when first used.

@@ -46,6 +46,7 @@ def test_inputs_and_tokens():
     assert len(sentences.fit().token_replacements(2, words, embedding="0", top=3, rescore=5)) == 3
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_in_single_precision():
     with torch.random.fork_rng():
         torch.manual_seed(0)

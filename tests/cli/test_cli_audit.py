@@ -166,6 +166,7 @@ def _values(task):
     return {name: getattr(task, name) for name in ("model", "train", "queries", "loss")} | dict(task.options)
 
 
+@pytest.mark.slow
 def test_the_example(tmp_path):
     said = audit(EXAMPLE, "--out", tmp_path / "out", "--remove", 2, "--queries", 2)
     assert "Digits, 64-16-10" in said and "██" in said

@@ -33,6 +33,7 @@ def test_a_missing_argument_is_a_usage_error():
     assert CliRunner().invoke(app, ["no-such-command"]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_package_runs_as_a_module():
     ran = subprocess.run(
         [sys.executable, "-m", "wherefrom", "--version"], capture_output=True, text=True, check=True

@@ -25,6 +25,7 @@ def shown(tmp_path_factory):
     return out, console.export_text()
 
 
+@pytest.mark.slow
 def test_both_models_are_confirmed_by_retraining(shown):
     out, _ = shown
     models = json.loads((out / "demo.json").read_text())["models"]
@@ -37,6 +38,7 @@ def test_both_models_are_confirmed_by_retraining(shown):
     assert (out / "demo.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_terminal_is_readable_at_80_columns(shown):
     out, text = shown
     # A path is never broken: it is there to be copied.
@@ -45,6 +47,7 @@ def test_the_terminal_is_readable_at_80_columns(shown):
         assert expected in text, expected
 
 
+@pytest.mark.slow
 def test_the_queries_are_misread_and_the_models_at_a_minimum():
     for task in digits_tasks(**SMALL):
         x, y = task["queries"]
@@ -54,6 +57,7 @@ def test_the_queries_are_misread_and_the_models_at_a_minimum():
         assert task["describe_query"](0).image.shape == (8, 8)
 
 
+@pytest.mark.slow
 def test_the_command_keeps_the_threads_as_they_were(tmp_path, monkeypatch):
     small = digits_tasks(**SMALL)
     monkeypatch.setattr(wherefrom.cli.demo, "digits_tasks", lambda: small)

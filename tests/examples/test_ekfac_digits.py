@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 import ekfac_digits
 
 
+@pytest.mark.slow
 def test_the_example_runs_and_says_how_far_it_is_from_the_full_curvature(tmp_path, capsys):
     found = ekfac_digits.main(["--out", str(tmp_path), "--train", "150", "--queries", "3", "--remove", "4"])
     said = capsys.readouterr().out

@@ -17,6 +17,7 @@ from tests.examples import oracles
 from wherefrom.losses import Logistic, SmoothHinge
 
 
+@pytest.mark.slow
 def test_figure2_predicts_retraining_by_every_solver(splits):
     train, test = splits
     settings = figure2.Settings(

@@ -60,6 +60,7 @@ def dense_scores(model, x, y, query, damping):
     return (gradients @ torch.linalg.solve(curvature, grad(loss)(theta, query[0].double(), query[1]))).numpy()
 
 
+@pytest.mark.slow
 def test_scores_and_retraining(larger, monkeypatch):
     # So small a network is far from a minimum; what damping λ predicts is what a time of about 1/λ does.
     monkeypatch.setattr(figure2_cnn, "DAMPING", 1.0)
@@ -94,6 +95,7 @@ def test_a_query_that_is_read_correctly_is_refused(larger):
         figure2_cnn.experiment(train, test, 100_000, settings)
 
 
+@pytest.mark.slow
 def test_damping_is_raised_where_the_hessian_needs_it(larger, monkeypatch):
     """An untrained network: the Hessian is indefinite, and the damping in use is told."""
     train, test = larger

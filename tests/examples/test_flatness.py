@@ -29,6 +29,7 @@ from small_images import ImageSet, load
 from small_networks import network
 
 
+@pytest.mark.slow
 def test_generalisation_trains_measures_and_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(trained_nets, "LEARNING_RATES", {"mlp": (0.3, 0.5)})
     monkeypatch.setattr(trained_nets, "BATCH_SIZES", (20, 40))
@@ -51,6 +52,7 @@ def test_generalisation_trains_measures_and_goes_on_where_it_stopped(tmp_path, c
         generalisation.main([*command, "--test", "61"])
 
 
+@pytest.mark.slow
 def test_trust_compares_influence_with_both_retrainings(tmp_path, capsys, monkeypatch):
     recipe = replicas.Recipe("penalised", parameter_penalty=0.05, batch_size=20, steps=150)
     monkeypatch.setattr(trust, "RECIPES", (recipe,))

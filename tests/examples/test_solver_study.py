@@ -76,6 +76,7 @@ def test_conjugate_gradients_reach_their_tolerance(problem):
     assert tight["examples"] == (tight["iterations"] + 1) * problem.n > loose["examples"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_tables_and_plots(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("WHEREFROM_DATA", raising=False)
     arguments = ["--out", str(tmp_path), "--quick", "--seeds", "4", "--train", "60"]

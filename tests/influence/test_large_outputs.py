@@ -79,6 +79,7 @@ def test_datainf_refuses_what_it_needs_at_once():
         influence.scores(queries)
 
 
+@pytest.mark.slow
 def test_a_projection_that_cannot_hold_all_roots_takes_products():
     projection = Rademacher(200)
     small = fit(solver=Projected(projection), parameters="mix*", memory="1MB")[0]

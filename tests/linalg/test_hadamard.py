@@ -168,6 +168,7 @@ def test_scaling_eigenvalues_and_damping_scales_the_inverse(problem, power):
     assert other.score_rms == pytest.approx(one.score_rms)  # Λ/(Λ+λ) has no unit
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_expansion_and_large_matrices_too():
     eigenvalues = sample(1030, 1100, seed=3, noise=0.2)  # beyond the size of the dense eigenproblem
     damping = float(eigenvalues.mean())

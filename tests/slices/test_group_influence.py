@@ -179,6 +179,7 @@ def test_without_probes_the_error_is_unknown_and_said_to_be():
     assert "unknown" in repr(table.harmful(k=2))
 
 
+@pytest.mark.slow
 def test_the_spread_of_lissa_is_carried_to_the_groups():
     plain = convex()
     solver = LiSSA(repeats=4, batch_size=8, depth=400)

@@ -35,6 +35,7 @@ def test_solution_and_residual(bound, columns):
     assert bool((true_residual <= 1e-10 * rhs.norm(dim=0)).all())
 
 
+@pytest.mark.slow
 def test_a_block_agrees_with_single_columns_and_needs_fewer_iterations():
     matrix = with_spectrum(torch.logspace(-3, 1, 120, dtype=torch.float64))
     rhs = gaussian(120, 12)

@@ -146,6 +146,7 @@ def test_the_iterates_of_a_convergent_series_stay_within_their_bound(depth):
     assert size > 0.7 * min(depth + 1, 3.0 / 0.01)
 
 
+@pytest.mark.slow
 def test_steps_are_spent_on_noise_rather_than_on_bias_below_it():
     """The defaults against a bias ten times smaller at the same cost: four repeats of half as many more
     steps leave more error than six."""

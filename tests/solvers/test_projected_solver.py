@@ -71,6 +71,7 @@ def test_it_is_the_formula(kind, constant):
     torch.testing.assert_close(solution.residual_norm, (rhs - dense @ expected).norm(dim=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Rademacher, Gaussian, SparseJL])
 def test_scores_converge_as_components_grow_and_err_as_estimated(kind):
     """Over seeds the root mean square error falls like `1/√k`, and the estimate agrees with it."""

@@ -121,6 +121,7 @@ def prepare(x):
 """
 
 
+@pytest.mark.slow
 def test_functions_and_values_that_the_code_names_count(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

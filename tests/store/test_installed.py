@@ -63,6 +63,7 @@ def test_python_torch_and_this_package_are_installed_wherever_they_lie():
     assert not is_installed("__main__") and not is_installed("absent") and is_installed(None)
 
 
+@pytest.mark.slow
 def test_a_fit_is_kept_where_packages_come_from_the_path(tmp_path):
     """Under the interpreter behind a virtual environment, which finds torch only by `sys.path`."""
     code = f"""

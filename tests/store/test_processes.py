@@ -71,6 +71,7 @@ def processes(tmp_path_factory):
     return folder, said, started[0].pid
 
 
+@pytest.mark.slow
 def test_of_two_different_runs_that_start_at_once_one_is_refused(processes):
     folder, said, _ = processes
     for k, answers in enumerate(zip(*said)):
@@ -81,6 +82,7 @@ def test_of_two_different_runs_that_start_at_once_one_is_refused(processes):
         assert sorted(entry.name for entry in run.path.iterdir()) == ["manifest.json", "retrained"]
 
 
+@pytest.mark.slow
 def test_after_a_kill_every_file_is_whole_and_nothing_else_is_left(processes):
     folder, _, process = processes
     left = folder / "killed" / "deep" / f"{temporary_prefix().rsplit('-', 2)[0]}-{process}-xyz"
