@@ -93,3 +93,56 @@ def test_commands_take_it_from_the_task_file(tmp_path):
         app, ["labels", str(file), "--out", str(tmp_path / "o"), "--solver", "cg"]
     )
     assert refused.exit_code == 2 and "takes no solver" in refused.output
+
+
+def test_slices_are_sums_of_its_scores(made):
+    tracin = made["tracin"]
+    table = wherefrom.slices(tracin, made["queries"], made["train_groups"], ["a", "b", "a", "b", "b", "a"])
+    scores = sum(0.5 * products(made["trained"](k), made["train"], made["queries"]) for k in (5, 60))
+    for t, name in enumerate(table.train.names):
+        members = [i for i, group in enumerate(made["train_groups"]) if group == name]
+        for q, part in enumerate(([0, 2, 5], [1, 3, 4])):
+            each = scores[part][:, members].sum(1) / 40
+            assert float(table.change[t, q]) == pytest.approx(float(each.mean()))
+            assert float(table.standard_error[t, q]) == pytest.approx(float(each.std()) / 3**0.5)
+    x, y = made["queries"]
+    losses = torch.nn.functional.cross_entropy(made["trained"](60)(x), y, reduction="none")
+    torch.testing.assert_close(
+        table.measured, torch.stack([losses[[0, 2, 5]].mean(), losses[[1, 3, 4]].mean()])
+    )
+    assert bool(table.error.isinf().all()) and "was not measured" in next(iter(table))["reason"]
+    with pytest.raises(UnsupportedError, match="harmful_groups: TracIn has no gradients and curvature"):
+        wherefrom.harmful_groups(tracin, made["validation"])
+
+
+def test_the_errors_of_its_scores_are_added_up(made):
+    class Known(made["TracIn"]):
+        def scores(self, queries, measurement="loss"):
+            return self.scored(torch.ones(6, 40), queries, measurement, error=0.01 * torch.ones(6, 40))
+
+    known = Known([made["trained"](60)], 0.5, made["train"], made["loss"])
+    table = wherefrom.slices(known, made["queries"], {"few": [0, 1, 2]})
+    assert float(table.error) == pytest.approx(3 * 0.01 / 40) and float(table.change) == pytest.approx(3 / 40)
+
+
+def test_the_slices_command_leaves_clusters_out_and_says_so(tmp_path):
+    out, file = tmp_path / "out", tracin_task(tmp_path)
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["slices", str(file), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert max(len(line) for line in result.output.splitlines() if str(out) not in line) <= 80
+    summary = json.loads((out / "slices.json").read_text())
+    assert len(summary["slices"]) == 2 and summary["clusters"] is None
+    assert summary["settings"]["method"] == "TracIn" and not (out / "clusters.csv").exists()
+    said = "left out: they are made of the gradients and the curvature of an influence function"
+    page = (out / "slices.html").read_text(encoding="utf-8")
+    assert said in " ".join(page.split()) and said in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("command", "edit"), [("flip", []), ("change", ["--remove", "3"])])
+def test_what_needs_the_curvature_is_refused_by_name(tmp_path, command, edit):
+    out = tmp_path / "out"
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(
+        app, [command, str(tracin_task(tmp_path)), "--out", str(out), *edit]
+    )
+    assert result.exit_code == 2 and f"{command}: TracIn has no gradients and curvature" in result.output
+    assert not out.exists()

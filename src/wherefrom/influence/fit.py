@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ _ROUNDING_UNITS_HEAD = 2.5
 _ROUNDING_UNITS = 5.0
 
 
-F = TypeVar("F", bound="Fit")
+F = TypeVar("F", bound=Attributor)
 
 
 # Filled by `fit`.
@@ -131,16 +131,18 @@ class Fit(Attributor):
         once.
 
         Raises:
-            InputError: anything that cannot be used as given; the message names it and the fix.
-            NotPositiveDefiniteError: a curvature that the solver cannot invert; it names a damping.
+            InputError: what cannot be used as given, a curvature that cannot be inverted among it.
         """
+        cast(Fit, self)._fit_anew()
+        return self
+
+    def _fit_anew(self) -> None:
         self._forget()
         try:
             self._fit()
-        except BaseException:
-            self._forget()  # half a fit is none
+        except BaseException:  # half a fit is none
+            self._forget()
             raise
-        return self
 
     def _forget(self) -> None:
         for name in _FITTED:

@@ -96,20 +96,21 @@ def _ask(
         solver=solver, progress=progress, run_dir=run_dir, fitted=study.needs_fit
     )
     result = study.run(attributor, task, say)
-    trust = _trust(result.trust, attributor, run_dir)
+    trust = _trust(study, result.trust, attributor, run_dir)
     for name, (header, rows) in result.tables().items():
         write_table(folder / f"{name}.csv", header, rows)
     result.save(folder)
     return Answer(task, result, replace(result.section(), trust=trust), folder)
 
 
-def _trust(found: Trust, attributor: Attributor, run_dir: Path | None) -> Trust:
+def _trust(study: Study, found: Trust, attributor: Attributor, run_dir: Path | None) -> Trust:
     """With the verdict of retraining that any study of this run has measured."""
     if run_dir is None:
         return found
     kept = KeptTrust(run_dir, attributor)
     if found.retraining is not None:
-        kept.write(found.retraining)
+        if study.verifies:
+            kept.write(found.retraining)
         return found
     return kept.added_to(found)
 

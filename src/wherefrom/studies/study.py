@@ -55,12 +55,14 @@ class Study(ABC):
         question: at the head of its page.
         lead: a sentence or two below it.
         needs_fit: whether an influence function is fitted before it is asked.
+        verifies: whether its verdict of retraining is of the scores themselves, and so of every later study.
     """
 
     name: ClassVar[str]
     question: ClassVar[str]
     lead: ClassVar[str] = ""
     needs_fit: ClassVar[bool] = True
+    verifies: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for one in options_of(type(self)):

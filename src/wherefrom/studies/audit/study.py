@@ -32,6 +32,8 @@ class Audit(Study):
         "made it likelier to be wrong, with an error beside each score and the answer of retraining."
     )
 
+    verifies: ClassVar[bool] = True
+
     top: int = option(5, "Helpful and harmful examples shown per query.", least=1)
     remove: int | None = option(
         None, "Examples to leave out and retrain without (0: none; default: the task's, or 20).", least=0

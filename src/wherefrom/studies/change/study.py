@@ -89,7 +89,7 @@ class Change(Study):
             InputError: nothing is changed.
             UnsupportedError: a method without gradients.
         """
-        fitted = as_fit(attributor, "predicted changes of the training data")
+        fitted = as_fit(attributor, "change")
         intervention, edited = _edits(task, fitted, self)
         if not edited and not intervention.edits.added:
             raise InputError(_NOTHING)

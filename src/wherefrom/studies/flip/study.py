@@ -62,7 +62,7 @@ class Flip(Study):
         Raises:
             UnsupportedError: a loss without classes, or a method without gradients.
         """
-        fitted = as_fit(attributor, "sets that flip a prediction")
+        fitted = as_fit(attributor, "flip")
         confirm = task.recipe is not None if self.confirm is None else self.confirm
         queries, numbers = spread_queries(fitted, task.queries, self.queries)
         n = fitted.objective.n

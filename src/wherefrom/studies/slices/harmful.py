@@ -13,7 +13,7 @@ from torch import Tensor
 from wherefrom.arguments import whole
 from wherefrom.gradients.projected import project_gradients
 from wherefrom.gradients.projections import SparseJL
-from wherefrom.influence import Fit, Measurement, resolve_change, resolve_measurement
+from wherefrom.influence import Attributor, Fit, Measurement, as_fit, resolve_change, resolve_measurement
 from wherefrom.studies.slices.clusters import HarmfulCluster, HarmfulGroups
 from wherefrom.studies.slices.groups import Groups
 from wherefrom.studies.slices.sums import (
@@ -39,7 +39,7 @@ LEAST = 5
 
 
 def harmful_groups(
-    fitted: Fit,
+    attributor: Attributor,
     validation: Any,
     *,
     clusters: int | Literal["auto"] = "auto",
@@ -54,7 +54,7 @@ def harmful_groups(
     every validation example apart.
 
     Args:
-        fitted: the fitted influence function.
+        attributor: a fitted influence function; other methods have no gradients to cluster.
         validation: clean examples, in any form the training data may have.
         clusters: how many; `"auto"`: where harm differs, each of five examples or more.
         measurement: what is measured on a validation example.
@@ -66,7 +66,9 @@ def harmful_groups(
 
     Raises:
         InputError: bad validation examples, or a number of clusters outside `2..n`.
+        UnsupportedError: another method.
     """
+    fitted = as_fit(attributor, "harmful_groups")
     n = fitted.objective.n
     if not isinstance(clusters, str) or clusters != "auto":
         words = f"'auto' or a whole number from 2 to the {n} examples"

@@ -44,7 +44,7 @@ def slices_panel(table: GroupInfluence, card: Callable[[int], Card], *, top: int
     """
     rows, columns = shown_groups(table)
     largest = max(float(table.change[rows][:, columns].abs().max()), 1e-300)
-    shares, resolution = table.share_of_harm, _resolution(table.settings)
+    shares, resolution = table.share_of_harm, torch.finfo(table.scores.dtype).eps
     cells = [[_cell(table, shares, t, q, largest, resolution) for q in columns] for t in rows]
     return Panel.from_template(
         "Groups: who carries whose error",
@@ -135,10 +135,6 @@ def _worst(table: GroupInfluence) -> list[int]:
     """The query groups served worst, worst first."""
     order = table.measured.argsort(descending=not table.higher_is_better, stable=True)
     return order[:_MOST_CARRIED].tolist()
-
-
-def _resolution(settings: dict[str, Any]) -> float:
-    return torch.finfo(getattr(torch, settings["dtype"])).eps
 
 
 def _cell(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
-from wherefrom.report import Card, Panel, Section
+from wherefrom.report import Card, Panel, Section, Words
 from wherefrom.studies.cards import train_cards
 from wherefrom.studies.slices.clusters import CLUSTER_COLUMNS, HarmfulGroups
 from wherefrom.studies.slices.harmful import harmful_groups
@@ -18,6 +18,11 @@ from wherefrom.studies.slices.printed import printed
 from wherefrom.studies.slices.table import COLUMNS, GroupInfluence
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
+
+_NO_CLUSTERS = (
+    "are left out: they are made of the gradients and the curvature of an influence function, which this "
+    "method does not have."
+)
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,11 @@ class Slices(Study):
             )
         if table is None and clusters is None:
             as_fit(attributor, "clusters of training examples")
+        missing = task.validation is not None and clusters is None
         solved = (table is None or bool(table.converged.all())) and (clusters is None or clusters.converged)
         trust = trust_of(attributor, converged=solved)
         card = train_cards(task, attributor)
-        return SlicesResult(task.name, task.class_names, table, clusters, card, self.top, trust)
+        return SlicesResult(task.name, task.class_names, table, clusters, card, self.top, trust, missing)
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ class SlicesResult(Result):
     card: Callable[[int], Card]
     top: int
     trust: Trust
+    no_clusters: bool = False
 
     def panels(self) -> list[Panel]:
         """Its blocks of a page."""
@@ -108,7 +115,10 @@ class SlicesResult(Result):
 
     def section(self) -> Section:
         """Its blocks, the first of which a terminal shows."""
-        first, *others = self.panels()
+        first, *rest = self.panels()
+        others: list[Any] = [*rest]
+        if self.no_clusters:
+            others.append(Words(_NO_CLUSTERS, lead="Clusters that hurt together", tone="muted"))
         return Section(self.name, self.trust, [replace(first, printed=printed(self)), *others])
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
