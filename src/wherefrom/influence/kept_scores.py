@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from wherefrom.errors import StoreError
+from wherefrom.errors import InputError, StoreError
 from wherefrom.influence.attributor import Attributor, Measured
-from wherefrom.influence.identity import identity_of
+from wherefrom.influence.fit import Fit
+from wherefrom.influence.identity import fit_identity, identity_of
 from wherefrom.influence.measurements import resolve_measurement
-from wherefrom.influence.scores import Scores
+from wherefrom.influence.scores import Scores, check_indices
 from wherefrom.influence.scores_file import load_scores, save_scores
 from wherefrom.influence.self_scores import SelfScores
 from wherefrom.store import fingerprint, read_tensors, write_tensors
 from wherefrom.store.json_values import dump_json
 from wherefrom.store.run_directory import SCORES
+from wherefrom.task import Objective
 
 _KIND = "wherefrom-self-scores-1"
+_PER_EXAMPLE = ("index", "values", "error", "bound", "converged")
 _ADVICE = "Remove the file, and it is computed again."
 # What may differ from run to run and changes scores by rounding at most.
 _PASSING = ("memory", "batch_size", "solver_reason", "solver_notes", "damping_reason", "curvature_reason")
 
 
+# Of every attributor: its identity says what they are, or they change nothing.
+_COMMON = ("objective", "identity", "run_dir", "progress")
+
+
 def identity_with_settings(attributor: Attributor) -> str:
-    """A fingerprint of everything that decides scores: model, data and the settings of the method."""
+    """A fingerprint of everything that decides scores: model, data and the settings of the method. A method
+    that is no influence function need not name its settings: its class and its attributes (checkpoints,
+    rates) count too."""
     settings = {key: value for key, value in attributor.settings().items() if key not in _PASSING}
-    return fingerprint([attributor.identity, settings])
+    parts: list[Any] = [attributor.identity, settings]
+    if not isinstance(attributor, Fit):
+        own = {name: value for name, value in vars(attributor).items() if name not in _COMMON}
+        parts += [type(attributor), _described(own)]
+    return fingerprint(parts)
 
 
 def scores_of(
@@ -64,25 +78,56 @@ def scores_of(
     return made
 
 
-def self_scores_of(attributor: Attributor, indices: Sequence[int] | Tensor | None = None) -> SelfScores:
-    """`attributor.self_scores`, or what was kept of them; see `scores_of`.
+def self_scores_of(
+    attributor: Attributor, indices: Sequence[int] | Tensor | np.ndarray | None = None
+) -> SelfScores:
+    """`attributor.self_scores`, computed only for the examples of which an earlier study of the same run
+    directory kept none; see `scores_of`.
 
     Raises:
         UnsupportedError: the method has none.
+        InputError: indices that are none of the training set, or the method leaves some of them out.
         StoreError: what was kept is damaged, or cannot be written.
     """
     if attributor.run_dir is None:
         return attributor.self_scores(indices)
-    wanted = None if indices is None else torch.as_tensor(indices).tolist()
-    path = _place(attributor, ["self", wanted])
-    if path.exists():
-        return _read(path)
-    made = attributor.self_scores(indices)
-    values = {entry.name: getattr(made, entry.name) for entry in fields(made)}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    rest = {name: value for name, value in values.items() if name not in tensors}
+    n = attributor.objective.n
+    wanted = torch.arange(n) if indices is None else check_indices(indices, n)
+    path = _place(attributor, "self")
+    kept = _read(path) if path.exists() else None
+    missing = wanted if kept is None else wanted[~torch.isin(wanted, kept.index)]
+    if kept is None or len(missing):
+        made = attributor.self_scores(missing)
+        if not bool(torch.isin(missing, made.index).all()):
+            raise InputError(
+                f"self_scores of {attributor.method} answered for {len(made)} of the {len(missing)} examples "
+                "it was asked for; expected one score for each"
+            )
+        kept = made if kept is None else _joined(kept, made)
+        _write(path, kept)
+    return _of(kept, wanted)
+
+
+def _joined(first: SelfScores, second: SelfScores) -> SelfScores:
+    each: dict[str, Any] = {
+        name: torch.cat([getattr(first, name), getattr(second, name)]) for name in _PER_EXAMPLE
+    }
+    reasons = sorted({reason for reason in (first.reason, second.reason) if reason})
+    return replace(second, **each, reason=" ".join(reasons))
+
+
+def _of(kept: SelfScores, wanted: Tensor) -> SelfScores:
+    """Those of some of the examples, in this order."""
+    order = kept.index.argsort()
+    at = order[torch.searchsorted(kept.index[order], wanted)]
+    each: dict[str, Any] = {name: getattr(kept, name)[at] for name in _PER_EXAMPLE}
+    return replace(kept, **each, reason="" if bool(each["converged"].all()) else kept.reason)
+
+
+def _write(path: Path, made: SelfScores) -> None:
+    rest = {entry.name: getattr(made, entry.name) for entry in fields(made) if entry.name not in _PER_EXAMPLE}
+    tensors = {name: getattr(made, name) for name in _PER_EXAMPLE}
     write_tensors(path, tensors, {"kind": _KIND, "scores": dump_json(rest)})
-    return made
 
 
 def _read(path: Path) -> SelfScores:
@@ -101,3 +146,16 @@ def _place(attributor: Attributor, of: Any) -> Path:
     assert attributor.run_dir is not None  # callers keep nothing without one
     name = fingerprint([identity_with_settings(attributor), of])[:24]
     return attributor.run_dir / SCORES / f"{name}.safetensors"
+
+
+def _described(value: Any) -> Any:
+    """As `fingerprint` takes it: what is fitted counts by its identity, not by its working state."""
+    if isinstance(value, Attributor):
+        return identity_with_settings(value)
+    if isinstance(value, Objective):
+        return fit_identity(value)
+    if isinstance(value, Mapping):
+        return {key: _described(content) for key, content in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_described(item) for item in value]
+    return value

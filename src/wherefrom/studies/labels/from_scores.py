@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wherefrom.errors import UnsupportedError
 from wherefrom.influence import Attributor, SelfScores
+from wherefrom.influence.kept_scores import scores_of, self_scores_of
 from wherefrom.influence.scores import check_indices
 from wherefrom.studies.labels.audit import LabelAudit
 from wherefrom.studies.labels.classes import ClassLabels, class_labels, require_examples
@@ -62,7 +63,7 @@ def signals_from_scores(
         examples = require_examples(objective, validation, "validation")
         labels, sure, _ = _evaluated(attributor, classes, examples, "validation")
         count, disagreements = len(labels), int((sure.argmax(1) != labels).sum())
-        scores = attributor.scores(validation)
+        scores = scores_of(attributor, validation)
         signals["harm"] = -scores.values.double().mean(0)[index] / objective.n
         errors["harm"] = scores.error.double().mean(0)[index] / objective.n
         converged = converged and bool(scores.converged.all())
@@ -93,7 +94,7 @@ def signals_from_scores(
 
 def _self_scores(attributor: Attributor, index: Int[Tensor, " k"]) -> SelfScores | None:
     try:
-        return attributor.self_scores(index)
+        return self_scores_of(attributor, index)
     except UnsupportedError:  # said by the signs that are missing
         return None
 

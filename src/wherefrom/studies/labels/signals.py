@@ -11,8 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from wherefrom.errors import InputError
-from wherefrom.influence import Attributor, Fit, SelfScores, compute_self_scores, output_spread
+from wherefrom.influence import Attributor, Fit, SelfScores, output_spread
 from wherefrom.influence.identity import require_same
+from wherefrom.influence.kept_scores import self_scores_of
 from wherefrom.influence.scores import check_indices
 from wherefrom.progress import progress_bar
 from wherefrom.solvers import PreparedBlocks
@@ -140,7 +141,7 @@ def _self_influence(
     self_scores: SelfScores | None,
 ) -> tuple[SelfScores, Int[Tensor, " k"]]:
     if self_scores is None:
-        own = compute_self_scores(fitted, indices)
+        own = self_scores_of(fitted, indices)
         return own, own.index
     if indices is not None:
         raise InputError(
