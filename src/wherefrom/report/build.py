@@ -98,6 +98,10 @@ def build_section(
         review=review,
         now=None if measured is None else measured.tolist(),
         range=objective.loss.range if scores.measurement == "loss" else ANY,
+        not_ranked=""
+        if attributor.has_self_scores
+        else f"{attributor.method} has no scores of training examples for themselves (self-influence), so "
+        "none are ranked.",
         trust=trust_of(
             attributor,
             converged=bool(scores.converged.all()),

@@ -47,6 +47,7 @@ class ReportSection:
         trust: how far to trust them.
         top: helpful and harmful examples shown per query.
         review: examples shown in the self-influence ranking.
+        not_ranked: why there is none, where the method has no self-influence.
     """
 
     name: str
@@ -62,9 +63,20 @@ class ReportSection:
     facts: Sequence[tuple[str, str]] = ()
     top: int = 5
     review: int = 16
+    not_ranked: str = ""
     now: Sequence[float] | None = None
     range: Range = ANY
     trust: Trust = field(default_factory=trust_without_fit)
+
+    @property
+    def solved(self) -> bool:
+        """Whether the scores are those of an influence function, made by a solver."""
+        return "solver" in self.settings
+
+    @property
+    def sized(self) -> bool:
+        """Whether they predict a change, and not an order alone."""
+        return self.scores.estimand != "similarity"
 
     def removal(self, q: int, row: Mapping[str, Any]) -> Resolution:
         """Whether what removing one example is predicted to do to query `q` stands out of its errors.
@@ -73,12 +85,14 @@ class ReportSection:
             q: the query.
             row: of a ranking.
         """
+        if not self.sized:
+            return Resolution(False, "these scores are an order, without a size")
         share = self.scores.distance or 0.0
         n = self.scores.n_train
         layered = "plan" in self.settings
         errors = {"the curvature used": share * abs(row["predicted_change"])} if layered else {}
         if math.isfinite(row["error"]) or self.scores.distance is None:
-            errors["the solver"] = row["error"] / n
+            errors["the solver" if self.solved else "the method"] = row["error"] / n
         return resolve_change(
             row["predicted_change"],
             errors,

@@ -58,25 +58,29 @@ def _solver(section: ReportSection) -> Verdict:
     typical = float(np.median([abs(row["score"]) for row in rows]))
     relative = largest / typical if typical > 0 else 0.0
     residual = float(scores.relative_residual.max())
-    numbers = (
-        ("Largest error shown", _share(relative)),
-        ("Worst relative residual", number(residual, 2)),
-    )
+    numbers: tuple[tuple[str, str], ...] = (("Largest error shown", _share(relative)),)
+    if section.solved:
+        numbers += (("Worst relative residual", number(residual, 2)),)
     missing = int((~scores.converged).sum())
     if missing:
         words = f"{missing} of {len(scores)} queries did not reach the tolerance asked for. {scores.reason}"
         return Verdict(_ACCURATE, "poor", "Not all", words, numbers)
     if relative <= _ACCURATE_TO:
         words = "Every query was solved. The solver's errors are too small to change what is shown."
+        if not section.solved:
+            words = "The errors that the method states are too small to change what is shown."
         return Verdict(_ACCURATE, "good", "Yes", words, numbers)
     if not math.isfinite(relative):
         words = "Every query was solved, but how far the scores are off was not measured."
+        if not section.solved:
+            words = "This method states no errors of its scores."
         return Verdict(_ACCURATE, "none", "Not measured", words, numbers)
-    better = "Stricter settings of the solver, Exact() or CG() sharpen them."
+    better = "Stricter settings of the solver, Exact() or CG() sharpen them." if section.solved else ""
     if relative > _ROUGH:
-        words = f"The errors are as large as the scores. {better}"
+        words = f"The errors are as large as the scores. {better}".rstrip()
         return Verdict(_ACCURATE, "poor", "No", words, numbers)
-    words = f"Every query was solved, but the errors show beside the scores. {better}"
+    solved = "Every query was solved, but the" if section.solved else "The"
+    words = f"{solved} errors show beside the scores. {better}".rstrip()
     return Verdict(_ACCURATE, "fair", "Roughly", words, numbers)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wherefrom.influence import Ranking
+from wherefrom.influence import Ranking, estimand_words
 from wherefrom.report.card_view import card_view, scale_words
 from wherefrom.report.cards import Card
 from wherefrom.report.charts import histogram, scatter
@@ -38,10 +38,15 @@ def section_view(section: ReportSection) -> dict[str, Any]:
         "histogram": histogram(scores.to_numpy(), flip=scores.higher_is_better),
         "review": _review_view(section),
         "ranked": 0 if section.self_scores is None else len(section.self_scores),
+        "not_ranked": section.not_ranked,
         "panels": section.panels,
         "layers": layer_report(section),
         "coverage": _coverage(section.settings),
         "settings": _flatten(section.settings),
+        "solved": section.solved,
+        "sized": section.sized,
+        "method": section.settings.get("method", ""),
+        "meaning": estimand_words(scores.estimand),
         "measurement": scores.measurement,
         "higher_is_better": scores.higher_is_better,
         "n": scores.n_train,
@@ -62,6 +67,8 @@ def _facts(section: ReportSection) -> list[tuple[str, str]]:
     for name, key in (("Curvature", "curvature"), ("Solver", "solver")):
         if key in settings:
             facts.append((name, _method_name(str(settings[key]))))
+    if not section.solved and "method" in settings:
+        facts.append(("Method", str(settings["method"])))
     if settings.get("damping_per_block"):
         amounts = settings["damping_per_block"].values()
         low, high = number(min(amounts), 2), number(max(amounts), 2)
@@ -116,8 +123,8 @@ def _ranked(section: ReportSection, q: int, ranking: Ranking, largest: float) ->
                 "error": error_beside(shown_error(row["error"], row["bound"], row["score"], fine)),
                 "bound": f"The solver's error {proven} {number(row['bound'], 2)}"
                 if math.isfinite(row["bound"])
-                else "No bound on the solver's error is known",
-                "change": _removal(section, q, row),
+                else f"No bound on the {'solver' if section.solved else 'method'}'s error is known",
+                "change": _removal(section, q, row) if section.sized else "",
                 "unresolved": section.removal(q, row).reason,
                 "share": round(100 * abs(row["score"]) / largest, 1),
             }
@@ -177,7 +184,7 @@ def _coverage(settings: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         "frozen": "Frozen: held fixed, do not require gradients",
         "unselected": "Not selected: held fixed by the choice of parameters",
     }
-    return [(words[key], [str(name) for name in settings.get(key, [])]) for key in _COVERAGE]
+    return [(words[key], [str(name) for name in settings[key]]) for key in _COVERAGE if key in settings]
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

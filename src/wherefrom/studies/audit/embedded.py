@@ -80,7 +80,8 @@ def embedded_studies(
         slices.check(task)
         result = slices.run(attributor, task, say)
         found.add("slices", result, result.panels())
-    if self_scores is not None and has_class_labels(attributor.objective):
+    ranked = self_scores is not None or (audit.review and not attributor.has_self_scores)
+    if ranked and has_class_labels(attributor.objective):
         labels = Labels().run(attributor, task, self_scores=self_scores)
         found.panels.append(blocks_panel("Labels to check", labels.blocks()))
     if audit.poison:

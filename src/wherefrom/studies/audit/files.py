@@ -113,7 +113,7 @@ def _score_rows(result: Any) -> Iterable[tuple[Any, ...]]:
                     row["score"],
                     row["error"],
                     row["bound"],
-                    row["predicted_change"],
+                    row["predicted_change"] if section.sized else None,
                     section.removal(q, row).resolved,
                     section.removal(q, row).reason,
                 )

@@ -83,7 +83,7 @@ def _query(result: Any, q: int) -> RenderableType:
         title.append(f", in truth {one_line(card.label)}")
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     table.add_column("training example", no_wrap=True, overflow="ellipsis", max_width=24)
-    for column in ("label", "score", "± error", "removal"):
+    for column in ("label", "score", "± error", *(("removal",) if section.sized else ())):
         table.add_column(column, justify="right", no_wrap=True, overflow="ellipsis", max_width=12)
     shown = min(_SHOWN, section.top)
     rankings = ((section.scores.helpful(shown, q), "cyan"), (section.scores.harmful(shown, q), "yellow"))
@@ -92,6 +92,9 @@ def _query(result: Any, q: int) -> RenderableType:
     if card.image is not None:
         body = Table.grid(padding=(0, 3, 0, 0))
         body.add_row(block_picture(card.image, card.scale), table)
+    if not section.sized:
+        note = Text("an order of likeness: these scores have no size and predict no change", style="dim")
+        return Group(title, Padding(body, (1, 0, 0, 0)), note)
     note = Text("removal: predicted change of the query's measurement without that example", style="dim")
     if not all(added):
         note.append(";\n?: not resolved against its errors, see the page")
@@ -106,16 +109,16 @@ def _add_ranking(table: Table, result: Any, q: int, ranking: Ranking, style: str
         known = result.page.removal(q, row).resolved
         every = every and known
         card: Card = result.page.train_card(row["train"])
-        table.add_row(
+        cells = [
             Text(one_line(card.title)),
             Text(one_line(card.label or "")),
             Text(number(row["score"], sign=True), style=style),
             Text(_error(shown_error(row["error"], row["bound"], row["score"], fine))),
-            Text(
-                number(row["predicted_change"], 3, sign=True) + ("" if known else "?"),
-                style="" if known else "dim",
-            ),
-        )
+        ]
+        if result.page.sized:
+            change = number(row["predicted_change"], 3, sign=True) + ("" if known else "?")
+            cells.append(Text(change, style="" if known else "dim"))
+        table.add_row(*cells)
     return every
 
 
