@@ -52,7 +52,7 @@ def test_files(ran):
 
 def test_terminal_fits_80_columns(ran):
     result, _ = ran
-    assert "Can influence be trusted here?" in result.output
+    assert "Does the shape of the loss speak for influence here?" in result.output
     assert all(len(line) <= 80 for line in result.output.splitlines() if "/" not in line)
 
 

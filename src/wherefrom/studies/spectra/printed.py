@@ -21,7 +21,11 @@ def printed(result: Any) -> RenderableType:
     lines: list[RenderableType] = []
     report = result.report
     verdict = report.verdict
-    lines.append(Text.assemble("Can influence be trusted here? ", (verdict.answer, _STYLE[verdict.level])))
+    lines.append(
+        Text.assemble(
+            "Does the shape of the loss speak for influence here? ", (verdict.answer, _STYLE[verdict.level])
+        )
+    )
     for level, words in verdict.reasons:
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_row(Text("•", style=_STYLE[level]), Text(words))
