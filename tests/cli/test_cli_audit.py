@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import wherefrom
 from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.cli.main import app
+from wherefrom.cli.python_file import run_python
 from wherefrom.cli.task_file import load_task, task_from
 from wherefrom.errors import InputError
 from wherefrom.influence import load_scores
@@ -120,6 +121,15 @@ def recipe(data, seed):
     )
     said = audit(file, "--out", tmp_path / "out", "--remove", 5, "--queries", 2, code=2)
     assert "StoreError" in said and "belongs to another run" in said
+
+
+def test_a_task_file_is_run_as_it_is_now(tmp_path):
+    """Not as Python keeps it compiled: another text of the same length, written within the same second."""
+    file = tmp_path / "changing.py"
+    for value in (1, 2):
+        file.write_text(f"value = {value}\n")
+        assert run_python(file, "value").value == value
+    assert not (tmp_path / "__pycache__").exists()
 
 
 def test_texts_and_a_task_function(tmp_path):

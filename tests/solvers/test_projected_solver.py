@@ -187,7 +187,7 @@ def test_scores_of_a_network_carry_the_error():
     sketch = scores(Projected(Rademacher(400)))
     assert bool(sketch.converged.all())
     error = (sketch.values - exact.values).abs()
-    assert float((error <= 3 * sketch.estimate).double().mean()) > 0.8
+    assert float((error <= 3 * sketch.error).double().mean()) > 0.8
     assert bool((error <= sketch.bound).all())
     assert sketch.settings["projection"] == "rademacher"
     assert sketch.settings["solver_notes"]["effective_dimension"] < 400

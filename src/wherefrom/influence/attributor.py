@@ -66,6 +66,9 @@ class Attributor(OneAtATime, NotPickled, ABC):
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.progress = progress
 
+    def _ready(self, method: str) -> None:
+        self.objective.check_unchanged()
+
     @property
     def data(self) -> Data:
         """The training set as it was given.

@@ -79,19 +79,8 @@ F = TypeVar("F", bound=Attributor)
 
 
 # Filled by `fit`.
-_FITTED = frozenset(
-    [
-        "engine",
-        "curvature",
-        "train_gradients",
-        "solver",
-        "solver_reason",
-        "damping",
-        "prepared",
-        "extremes",
-        "mean_gradient",
-    ]
-) | {"_minimum"}
+_CHOSEN = {"engine", "curvature", "train_gradients", "solver", "solver_reason", "damping", "prepared"}
+_FITTED = _CHOSEN | {"extremes", "mean_gradient", "_minimum"}
 
 
 class Fit(Attributor):
@@ -151,6 +140,7 @@ class Fit(Attributor):
     @property
     def minimum(self) -> MinimumCheck:
         """Whether the trained parameters are a minimum of the objective, with a verdict in plain words."""
+        self._ready("minimum")
         return self._minimum
 
     def _fit(self) -> None:
@@ -371,16 +361,17 @@ class Fit(Attributor):
 
     def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:
         """Checked queries and the gradients of a measurement on them."""
+        engine = self.engine  # refused before a fit
         examples = self.objective.read(queries, role="queries")
         self.objective.check_unchanged()
         seen = check_examples(
             self.objective,
             examples,
-            batch_size=self.engine.forward_batch(max(self.engine.batch_size, 256)),
+            batch_size=engine.forward_batch(max(engine.batch_size, 256)),
             progress=False,
         )
         check_measurement(self.objective, examples, measurement, seen)
-        return ExampleGradients(self.engine, examples, measurement.function)
+        return ExampleGradients(engine, examples, measurement.function)
 
     def _rows(
         self, gradients: ExampleGradients, where: slice

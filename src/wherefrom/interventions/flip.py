@@ -65,6 +65,7 @@ def find_flips(
     """
     _check(fitted, max_size, order, reduction, rivals)
     objective = fitted.objective
+    objective.check_unchanged(data=True)  # the sets are of what was given
     decision = resolve_decision(objective.loss)
     examples = objective.read(queries, role="queries")
     check_examples(objective, examples, batch_size=max(fitted.engine.batch_size, 256), progress=False)

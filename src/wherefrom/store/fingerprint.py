@@ -66,7 +66,8 @@ class _Description:
         elif isinstance(value, enum.Enum):
             yield f"{_name(type(value))}.{value.name}"
         elif isinstance(value, Mapping):
-            for key, content in value.items():
+            # At once: describing what it holds may import or keep something, which changes it.
+            for key, content in list(value.items()):
                 yield self.of(key, depth)
                 yield self.of(content, depth)
         elif isinstance(value, (list, tuple)):

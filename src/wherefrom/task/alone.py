@@ -15,23 +15,32 @@ from wherefrom.errors import InputError
 
 # Of the process, not of a model: attention kernels are chosen, and hooks are set, for all threads at once.
 _LOCK = threading.RLock()
+_inside = False
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu")
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def alone() -> Iterator[bool]:
     """Inside the block no other thread is in such a block, and neither `torch.autocast` nor
-    `torch.inference_mode` of the caller is in force.
+    `torch.inference_mode` of the caller is in force. Gives whether it is the outermost one.
 
     Autocast would round every product to half precision, where errors are stated for the computation's
     dtype; nothing can be differentiated in inference mode.
     """
+    global _inside
     with _LOCK, ExitStack() as stack:
+        outermost, _inside = not _inside, True
+        stack.callback(_set_inside, not outermost)
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         for device in autocast_devices():
             stack.enter_context(torch.autocast(device, enabled=False))
-        yield
+        yield outermost
+
+
+def _set_inside(value: bool) -> None:
+    global _inside
+    _inside = value
 
 
 def autocast_devices() -> list[str]:
@@ -60,24 +69,31 @@ def _autocast_is_on(device: str) -> bool:
 
 
 class OneAtATime:
-    """Public methods of classes that inherit from it run inside `alone()`; objects may be shared by
-    threads."""
+    """Public methods of classes that inherit from it run inside `alone()`, once `_ready` says that they may;
+    objects may be shared by threads."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, method in list(vars(cls).items()):
-            if isinstance(method, types.FunctionType) and _public(name):
+            if isinstance(method, types.FunctionType) and (name == "__init__" or not name.startswith("_")):
                 setattr(cls, name, _wrapped(method))
 
+    def _ready(self, method: str) -> None:
+        """Refuse a method that cannot be used as things are; asked before each that is called from outside.
 
-def _public(name: str) -> bool:
-    return name == "__init__" or not name.startswith("_")
+        Raises:
+            InputError: what is missing or has changed.
+        """
 
 
 def _wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
+    name = method.__name__
+
     @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with alone():
-            return method(*args, **kwargs)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with alone() as outermost:
+            if outermost and name != "__init__":
+                self._ready(name)
+            return method(self, *args, **kwargs)
 
     return call
