@@ -1,12 +1,14 @@
 """One self-contained page that shows where predictions came from."""
 
 from wherefrom.report.blocks import (
+    Beside,
     Block,
     Cards,
     Cell,
     Chart,
     Column,
     Columns,
+    Facts,
     Section,
     Shown,
     Table,
@@ -27,6 +29,7 @@ from wherefrom.report.verdicts import verdicts
 
 __all__ = [
     "DEFAULT_TITLE",
+    "Beside",
     "Block",
     "Card",
     "Cards",
@@ -36,6 +39,7 @@ __all__ = [
     "Columns",
     "Describe",
     "Describer",
+    "Facts",
     "Panel",
     "ReportSection",
     "Section",

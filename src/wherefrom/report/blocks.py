@@ -20,10 +20,12 @@ class Block:
     Attributes:
         heading: above it; a new part of the page begins with one.
         where: shown on the page (and in notebooks), in the terminal, or in both.
+        folded: the page shows these words, and the block when they are clicked.
     """
 
     heading: str = field(default="", kw_only=True)
     where: Where = field(default="everywhere", kw_only=True)
+    folded: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,35 @@ class Columns(Block):
 
 
 @dataclass(frozen=True)
+class Facts(Block):
+    """Names with their values: `(name, value)`."""
+
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Beside(Block):
+    """Blocks side by side where there is room, and below one another where there is none."""
+
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """An answer: `level` is `"good"`, `"fair"`, `"poor"` or `"none"` (not checked)."""
+    """An answer: `level` is `"good"`, `"fair"`, `"poor"` or `"none"` (not checked).
+
+    Attributes:
+        question, answer, words: what was asked, the answer in a word, and why.
+        numbers: `(name, value)` behind it.
+        reasons: sentences of its own level each, `(level, sentence)`.
+    """
 
     question: str
     level: str
     answer: str
     words: str
     numbers: tuple[tuple[str, str], ...] = ()
+    reasons: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -73,12 +96,19 @@ class Cell:
     Attributes:
         text: as it is shown.
         tone: its colour.
-        bar: a share in `[0, 1]` drawn behind or beside it.
+        bar: a share in `[0, 1]` drawn beside it; in `[-1, 1]` where the column is `signed`.
+        note: smaller words below it; the page's alone.
+        card: an example, small beside the text; the page's alone.
+        doubt: why neither size nor sign of a number is to be read; it then stands in grey, with a question
+            mark in the terminal.
     """
 
     text: str
     tone: Tone = ""
     bar: float | None = None
+    note: str = ""
+    card: Card | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +121,8 @@ class Column:
         width: characters in the terminal, at most.
         where: a column may be too much for a terminal.
         code: names of things in code.
+        tone: of its bars.
+        signed: its bars go to either side of zero.
     """
 
     name: str
@@ -98,6 +130,8 @@ class Column:
     width: int | None = None
     where: Where = "everywhere"
     code: bool = False
+    tone: Tone = ""
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +144,6 @@ class Table(Block):
         note: below it, what the columns mean.
         shown: rows in the terminal; the rest is in the files.
         file: which file has all rows.
-        folded: the page shows these words, and the table when they are clicked.
     """
 
     columns: Sequence[Column]
@@ -118,7 +151,6 @@ class Table(Block):
     note: str = ""
     shown: int = 12
     file: str = ""
-    folded: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +164,9 @@ class Shown:
         rank: its place in a ranking.
         share: a bar in `[0, 1]` below it.
         tone: of the bar.
+        words: a sentence or two; it then takes the whole width.
+        pictures: smaller cards that belong to it, in a row below; likewise.
+        more: said after these, such as how many are not shown.
     """
 
     card: Card
@@ -140,6 +175,14 @@ class Shown:
     rank: int | None = None
     share: float | None = None
     tone: Tone = ""
+    words: str = ""
+    pictures: Sequence[Shown] = ()
+    more: str = ""
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes the whole width."""
+        return bool(self.words or self.pictures)
 
 
 @dataclass(frozen=True)
@@ -165,11 +208,13 @@ class Chart(Block):
         template: of `report/templates`, or a full path, that draws it as SVG.
         values: what the template names.
         caption: what it shows, in words; the terminal says this.
+        keys: what its colours mean, `(words, tone)`; the page's alone.
     """
 
     template: str
     values: dict[str, Any]
     caption: str = ""
+    keys: Sequence[tuple[str, Tone]] = ()
 
 
 @dataclass(frozen=True)

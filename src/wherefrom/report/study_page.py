@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from wherefrom.errors import InputError
-from wherefrom.report.blocks import Block, Cards, Cell, Chart, Section, Table, View
+from wherefrom.report.blocks import Beside, Block, Cards, Cell, Chart, Section, Shown, Table, View
 from wherefrom.report.card_view import card_view
 from wherefrom.report.environment import template_environment
 from wherefrom.report.panels import Panel
@@ -52,8 +52,7 @@ def blocks_panel(title: str, blocks: Sequence[Any]) -> Panel:
     """Blocks of a study as one panel of a page that shows more."""
     environment = template_environment()
     macros: Any = environment.get_template("blocks.html.j2").module
-    shown = [_plain(block) for block in blocks if getattr(block, "where", "page") != "terminal"]
-    body = Markup("").join(macros.block(block) for block in shown)
+    body = Markup("").join(macros.block(block) for block in _on_page(blocks))
     return Panel(title, body, Markup(environment.get_template("blocks.css").render()))
 
 
@@ -66,21 +65,23 @@ def section_html(section: Section) -> str:
 
 
 def _section(section: Section) -> Section:
-    blocks = [_plain(block) for block in section.blocks if getattr(block, "where", "page") != "terminal"]
-    return dataclasses.replace(section, blocks=blocks)
+    return dataclasses.replace(section, blocks=_on_page(section.blocks))
+
+
+def _on_page(blocks: Sequence[Any]) -> list[dict[str, Any]]:
+    return [_plain(block) for block in blocks if getattr(block, "where", "page") != "terminal"]
 
 
 def _plain(block: Block | Panel) -> dict[str, Any]:
     """What the template reads of a block."""
     if isinstance(block, Panel):
-        return {"kind": "Panel", "heading": block.title, "body": block.body}
+        return {"kind": "Panel", "heading": block.title, "body": block.body, "folded": ""}
     values = {one.name: getattr(block, one.name) for one in dataclasses.fields(block)}
     values["kind"] = type(block).__name__
     if isinstance(block, Cards):
-        values["entries"] = [
-            {**vars(entry), "card": card_view(entry.card)} if dataclasses.is_dataclass(entry) else entry
-            for entry in block.entries
-        ]
+        values["entries"] = [_shown(entry) for entry in block.entries]
+    if isinstance(block, Beside):
+        values["blocks"] = _on_page(block.blocks)
     if isinstance(block, Table):
         kept = [k for k, column in enumerate(block.columns) if column.where != "terminal"]
         values["columns"] = [block.columns[k] for k in kept]
@@ -91,6 +92,11 @@ def _plain(block: Block | Panel) -> dict[str, Any]:
     return values
 
 
+def _shown(entry: Shown) -> dict[str, Any]:
+    smaller = [_shown(one) for one in entry.pictures]
+    return {**vars(entry), "card": card_view(entry.card), "pictures": smaller, "wide": entry.wide}
+
+
 def _cell(value: str | Cell, column: Any) -> dict[str, Any]:
     cell = value if isinstance(value, Cell) else Cell(value)
-    return {"text": cell.text, "tone": cell.tone, "bar": cell.bar, "column": column}
+    return {**vars(cell), "column": column, "card": None if cell.card is None else card_view(cell.card)}

@@ -11,7 +11,20 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from wherefrom.plain_text import one_line, short
-from wherefrom.report.blocks import Cards, Cell, Chart, Columns, Section, Shown, Table, Verdicts, Words
+from wherefrom.report.blocks import (
+    Beside,
+    Cards,
+    Cell,
+    Chart,
+    Column,
+    Columns,
+    Facts,
+    Section,
+    Shown,
+    Table,
+    Verdicts,
+    Words,
+)
 from wherefrom.report.images import block_picture
 from wherefrom.report.panels import Panel
 
@@ -44,16 +57,27 @@ def print_section(console: Console, section: Section) -> None:
     )
     console.print(Text(trust.words))
     console.print(Text.assemble(("What to do: ", "dim"), trust.advice))
-    for block in section.blocks:
+    _print_blocks(console, section.blocks)
+
+
+def _print_blocks(console: Console, blocks: Sequence[Any]) -> None:
+    for block in blocks:
         if getattr(block, "where", "everywhere") == "page":
+            continue
+        if isinstance(block, Beside):
+            _print_heading(console, block.heading)
+            _print_blocks(console, block.blocks)
             continue
         shown = _rendered(block)
         if shown is not None:
-            console.print()
-            heading = getattr(block, "heading", "")
-            if heading:
-                console.print(Text(one_line(heading), style="bold"))
+            _print_heading(console, getattr(block, "heading", ""))
             console.print(shown)
+
+
+def _print_heading(console: Console, heading: str) -> None:
+    console.print()
+    if heading:
+        console.print(Text(one_line(heading), style="bold"))
 
 
 def _rendered(block: Any) -> RenderableType | None:
@@ -65,6 +89,8 @@ def _rendered(block: Any) -> RenderableType | None:
         )
     if isinstance(block, Columns):
         return Text("\n".join(f"{lead} {text}" for lead, text in block.notes), style="dim")
+    if isinstance(block, Facts):
+        return _facts(block)
     if isinstance(block, Verdicts):
         return _verdicts(block)
     if isinstance(block, Table):
@@ -76,6 +102,14 @@ def _rendered(block: Any) -> RenderableType | None:
     raise AssertionError(f"no way to print a {type(block).__name__}")
 
 
+def _facts(block: Facts) -> RenderableType:
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    for name, value in block.pairs:
+        grid.add_row(Text(one_line(name), style="dim"), Text(one_line(value)))
+    return grid
+
+
 def _verdicts(block: Verdicts) -> RenderableType:
     grid = Grid.grid(padding=(0, 2, 1, 0))
     grid.add_column(no_wrap=True)
@@ -83,6 +117,8 @@ def _verdicts(block: Verdicts) -> RenderableType:
     for verdict in block.verdicts:
         mark, style = _MARKS[verdict.level]
         words = Text.assemble((f"{verdict.question} {verdict.answer}. ", "bold"), verdict.words)
+        for level, sentence in verdict.reasons:
+            words.append("\n• ", style=f"bold {_MARKS[level][1]}").append(sentence)
         if verdict.numbers:
             words.append("\n" + " · ".join(f"{name} {value}" for name, value in verdict.numbers), style="dim")
         grid.add_row(Text(mark, style=f"bold {style}"), words)
@@ -102,7 +138,7 @@ def _table(block: Table) -> RenderableType:
             max_width=column.width or (_WIDEST if column.left else None),
         )
     for row in block.rows[: block.shown]:
-        grid.add_row(*(_cell(row[k]) for k in kept))
+        grid.add_row(*(_cell(row[k], block.columns[k]) for k in kept))
     lines: list[RenderableType] = [grid]
     hidden = len(block.rows) - block.shown
     if hidden > 0:
@@ -112,19 +148,24 @@ def _table(block: Table) -> RenderableType:
     return Group(*lines)
 
 
-def _cell(value: str | Cell) -> Text:
+def _cell(value: str | Cell, column: Column) -> Text:
     cell = value if isinstance(value, Cell) else Cell(value)
-    text = Text(one_line(cell.text), style=STYLES[cell.tone])
-    if cell.bar is not None:
-        text.append(f" {'█' * round(_BAR * cell.bar):<{_BAR}}", style="yellow")
+    text = Text(one_line(cell.text), style=STYLES["muted" if cell.doubt else cell.tone])
+    if cell.doubt:
+        text.append("?")
+    if cell.bar is not None and not column.signed:
+        text.append(f" {'█' * round(_BAR * cell.bar):<{_BAR}}", style=STYLES[column.tone] or "yellow")
     return text
 
 
 def _cards(block: Cards) -> RenderableType | None:
-    """Pictures side by side, or texts below one another; feature rows are left to the page."""
+    """Pictures side by side, or texts below one another; feature rows are left to the page. What is said of
+    an entry at length stands without its picture."""
     entries = block.entries[: block.shown]
     if not entries:
         return Text(block.empty, style="dim") if block.empty else None
+    if any(entry.wide for entry in entries):
+        return Group(*(line for entry in entries for line in _at_length(entry)))
     pictures = [entry.card for entry in entries]
     if all(card.image is not None for card in pictures):
         grid = Grid.grid(padding=(0, 2, 0, 0))
@@ -138,6 +179,16 @@ def _cards(block: Cards) -> RenderableType | None:
             lines += [_caption(entry), Text(text, style="dim", no_wrap=True, overflow="ellipsis")]
         return Group(*lines)
     return None
+
+
+def _at_length(entry: Shown) -> list[RenderableType]:
+    smaller = ", ".join(one_line(one.card.title) for one in entry.pictures)
+    rest = [
+        entry.words,
+        " · ".join(f"{name} {value}" for name, value in entry.lines),
+        " ".join(part for part in (smaller, entry.more) if part),
+    ]
+    return [_caption(entry), *(Text(line, style="dim") for line in rest if line)]
 
 
 def _caption(entry: Shown) -> Text:

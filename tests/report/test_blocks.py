@@ -1,0 +1,91 @@
+"""Blocks on the page and in the terminal: what is the same in both, and what belongs to one of them."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+from rich.console import Console
+
+from wherefrom.influence import trust_without_fit
+from wherefrom.report import (
+    Beside,
+    Card,
+    Cards,
+    Cell,
+    Column,
+    Facts,
+    Section,
+    Shown,
+    Table,
+    Verdict,
+    Verdicts,
+    View,
+    Words,
+    print_section,
+    render_view,
+)
+
+
+def page(*blocks: object) -> str:
+    whole = render_view(View("Q", "", [Section("model", trust_without_fit(), blocks)]))
+    return whole.partition("<body>")[2]
+
+
+def terminal(*blocks: object) -> str:
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_section(console, Section("model", trust_without_fit(), blocks))
+    return console.export_text()
+
+
+def test_a_doubtful_number_is_grey_with_its_reason_on_the_page_and_has_a_mark_in_the_terminal():
+    table = Table([Column("change"), Column("other")], [[Cell("+1.5", doubt="the noise <hides> it"), "+2.5"]])
+    shown = page(table)
+    assert 'class="n unresolved"' in shown and "not resolved: the noise &lt;hides&gt; it" in shown
+    assert "+1.5?" in terminal(table) and "+2.5?" not in terminal(table)
+
+
+def test_signed_bars_go_to_either_side_of_zero():
+    table = Table([Column("", signed=True, tone="good")], [[Cell("−", bar=-0.5)], [Cell("+", bar=1.0)]])
+    bars = re.findall(r'<span class="bar tone-good signed"><i style="([^"]*)"', page(table))
+    assert bars == ["left:25.0%;width:25.0%", "left:50.0%;width:50.0%"]
+    assert "█" not in terminal(table)
+
+
+def test_a_cell_shows_an_example_and_a_note_on_the_page():
+    row = [Cell("query 1", note="label <b>", card=Card("q", text="a <text>")), Cell("x", card=picture("p"))]
+    shown = page(Table([Column("", left=True), Column("")], [row]))
+    assert "label &lt;b&gt;" in shown and "a &lt;text&gt;" in shown and shown.count("<img") == 1
+    assert "label" not in terminal(Table([Column("", left=True), Column("")], [row]))
+
+
+def picture(title: str) -> Card:
+    return Card(title, label="3", image=np.zeros((8, 8)))
+
+
+def test_a_card_with_smaller_ones_says_them_all_in_both():
+    smaller = [Shown(picture("train 4")), Shown(picture("train 9"))]
+    entry = Shown(
+        picture("query 1"), [("3", "strong")], [("margin", "0.2")], words="Rests on two.", pictures=smaller
+    )
+    cards = Cards([entry, Shown(picture("query 2"), words="Alone.", more="and 5 more")])
+    shown, said = page(cards), terminal(cards)
+    assert shown.count("<img") == 4 and shown.count('<ol class="smaller">') == 1
+    for words in ("query 1", "Rests on two.", "margin", "train 4", "train 9", "Alone.", "and 5 more"):
+        assert words in shown and words in said
+
+
+def test_blocks_beside_one_another_come_below_one_another_in_the_terminal():
+    both = Beside([Words("left", heading="One"), Words("page alone", where="page"), Facts([("p", "7")])])
+    shown, said = page(both), terminal(both)
+    assert shown.count('<div class="beside">') == 1 and "<h3>One</h3>" in shown and "page alone" in shown
+    assert said.index("One") < said.index("left") < said.index("p  7") and "page alone" not in said
+
+
+def test_reasons_of_a_verdict_and_what_is_folded():
+    verdict = Verdict("Why?", "poor", "No", "", reasons=[("good", "one"), ("poor", "two <2>")])
+    shown = page(Verdicts([verdict]), Words("inside", folded="More"))
+    assert '<li class="tone-good">one</li><li class="tone-poor">two &lt;2&gt;</li>' in shown
+    assert shown.index("<summary>More</summary>") < shown.index("inside") < shown.index("</details>")
+    assert "• one" in terminal(Verdicts([verdict])) and "• two <2>" in terminal(Verdicts([verdict]))
