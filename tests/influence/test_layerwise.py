@@ -50,7 +50,7 @@ def dense_inverse(influence: wherefrom.Influence) -> Tensor:
             left = torch.eye(o).double() if basis.left is None else basis.left[group]
             right = torch.eye(i).double() if basis.right is None else basis.right[group]
             own = block.index[group].reshape(-1)
-            if getattr(prepared.settings, "factored", False):
+            if getattr(influence.solver, "factored", False):
                 a = right @ torch.diag(basis.right_values[group]) @ right.T
                 b = left @ torch.diag(basis.left_values[group]) @ left.T
                 # Means over all groups.
@@ -144,12 +144,12 @@ def test_an_approximate_contraction_is_part_of_the_estimate(monkeypatch: pytest.
     x, y = normal(300, 40), labels(300)
     problem = Problem(model, (x, y), "cross_entropy", lambda m: m(x), lambda f: f.sum(1))
     rough = fitted(problem, wherefrom.EKFAC("exact", score_rtol=0.3, probes=2)).scores((x, y))
-    plan = rough.settings["plan"]
+    plan = rough.plan
     assert 0 < plan["measured_error"] <= 0.3 and {block["method"] for block in plan["blocks"]} >= {"low rank"}
     exact = fitted(problem, wherefrom.EKFAC("exact", score_rtol=0.0, probes=2)).scores((x, y))
     values = torch.as_tensor(rough.values)
     sizes = values.square().mean(1, keepdim=True).sqrt()
-    distance = rough.settings["distance"]
+    distance = rough.distance
     even = math.hypot(0.02 * distance, plan["measured_error"])
     expected = torch.hypot(distance * values.abs(), even * sizes)
     torch.testing.assert_close(torch.as_tensor(rough.error), expected, rtol=1e-6, atol=0.0)
@@ -232,7 +232,7 @@ def test_plans_and_coverage() -> None:
     told = influence.explain(queries())
     assert f"6 queries x {N} training examples" in told and "Exact up to rounding." in told
     assert [row.rule for row in influence.coverage()] == ["linear", "linear"]
-    assert influence.scores(queries()).settings["plan"]["queries"] == 6
+    assert influence.scores(queries()).plan["queries"] == 6
 
 
 def test_no_plan_for_solvers_of_all_layers_at_once() -> None:

@@ -169,7 +169,7 @@ def test_a_small_memory_budget_changes_nothing_but_rounding():
     plain = trained("mlp")
     whole = influence(plain, curvature="ggn", solver=CG(rtol=1e-10)).scores(queries(plain)).values
     tight = influence(plain, curvature="ggn", solver=CG(rtol=1e-10), memory="50kB")
-    assert tight.block_size() < len(queries(plain)[0])
+    assert tight.pairing.block_size() < len(queries(plain)[0])
     torch.testing.assert_close(tight.scores(queries(plain)).values, whole, rtol=1e-6, atol=1e-9)
 
 

@@ -109,7 +109,8 @@ def test_scores_without_a_bound_do_not_boast_of_convergence():
         error=0.25 * VALUES.abs(),
         bound=INFINITE,
         relative_residual=torch.tensor([22.0, 22.0]),
-        settings={"solver": "ekfac", "distance": 0.25},
+        settings={"solver": "ekfac"},
+        distance=0.25,
     )
     assert probed.distance == 0.25
     assert "expected error 25 % of the scores, no bound" in repr(probed)
@@ -127,7 +128,8 @@ def test_errors_that_were_not_measured_read_so():
         error=INFINITE,
         bound=INFINITE,
         relative_residual=torch.full((2,), float("nan")),
-        settings={"solver": "identity", "distance": float("inf")},
+        settings={"solver": "identity"},
+        distance=float("inf"),
     )
     assert made.distance is None
     assert "error not measured" in repr(made)
@@ -154,9 +156,9 @@ def test_a_measurements_name_is_no_markup():
 
 
 def test_a_distance_that_was_not_measured_survives_a_file_as_none(tmp_path):
-    save_scores(scores(settings={"distance": float("inf")}, bound=INFINITE), tmp_path / "scores")
+    save_scores(scores(distance=float("inf"), bound=INFINITE), tmp_path / "scores")
     again = load_scores(tmp_path / "scores")
-    assert again.settings == {"distance": None} and again.distance is None
+    assert again.distance is None
     assert torch.equal(again.bound, INFINITE)
     assert b"Infinity" not in (tmp_path / "scores").read_bytes()
 

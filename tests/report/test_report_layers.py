@@ -45,7 +45,13 @@ def plan(**changed: Any) -> dict[str, Any]:
     return {**fields, **changed}
 
 
-def layered(distance: float | None = 0.25, *, estimate: float = 0.5, **changed: Any) -> ReportSection:
+def layered(
+    distance: float | None = 0.25,
+    *,
+    estimate: float = 0.5,
+    contraction: dict[str, Any] | None = None,
+    **changed: Any,
+) -> ReportSection:
     settings = {
         "solver": "ekfac",
         "curvature": "ggn",
@@ -56,14 +62,14 @@ def layered(distance: float | None = 0.25, *, estimate: float = 0.5, **changed: 
         "score_rtol": 1e-3,
         "probes": 4,
         "solver_notes": {"labels": "output curvature taken exactly, 9 gradients an example"},
-        "distance": distance,
-        "plan": plan(),
         **changed.pop("settings", {}),
     }
     made = scores(
         VALUES,
         error=estimate,
         settings=settings,
+        distance=distance,
+        plan=contraction or plan(),
         bound=torch.full((len(VALUES), len(VALUES[0])), float("inf"), dtype=torch.float64),
         bound_proven=False,
         relative_residual=torch.full((2,), 22.0, dtype=torch.float64),
@@ -172,7 +178,7 @@ def test_one_damping_for_all_layers_stands_in_every_row():
 
 def test_an_exact_plan_says_so_and_many_layers_are_folded():
     many = [block(f"layers.{k}", (1, 8, 10), "explicit") for k in range(30)]
-    exact = layered(settings={"plan": plan(blocks=many, measured_error=0.0)}, verification=None)
+    exact = layered(contraction=plan(blocks=many, measured_error=0.0), verification=None)
     page = Page(render_report([exact]))
     assert "Every block is contracted exactly, up to rounding." in page.text
     assert "30 blocks of parameters" in page.text and "layers.29" in page.text

@@ -195,7 +195,7 @@ def test_many_query_groups_are_solved_in_blocks(monkeypatch):
     plain = convex()
     model = fitted(plain, damping=DAMPING)
     whole = group_influence(model, queries(), train_names(plain), list(range(9)))
-    monkeypatch.setattr(type(model), "block_size", lambda self: 2)
+    monkeypatch.setattr(type(model.pairing), "block_size", lambda self: 2)
     parts = group_influence(model, queries(), train_names(plain), list(range(9)))
     torch.testing.assert_close(parts.change, whole.change, rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(parts.scores, whole.scores, rtol=1e-9, atol=1e-14)

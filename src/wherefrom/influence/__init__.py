@@ -7,13 +7,13 @@ from wherefrom.influence.compute import (
     compute_scores,
     compute_self_scores,
     explain_scores,
+    layer_coverage,
     parameter_influence,
 )
 from wherefrom.influence.fit import Fit
 from wherefrom.influence.fit_options import FitOptions
 from wherefrom.influence.head_scores import head_influence, head_scores
 from wherefrom.influence.input_influence import InputInfluence, input_influence
-from wherefrom.influence.layerwise import layer_coverage
 from wherefrom.influence.leave_one_out import LeaveOneOut, has_closed_form, leave_one_out, output_spread
 from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.minimum import MinimumCheck

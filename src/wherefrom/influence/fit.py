@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
@@ -13,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.curvature import Curvature, choose_curvature
-from wherefrom.errors import InputError, NonFiniteError
-from wherefrom.gradients import Coverage, ExampleGradients, GradientEngine, GradientSizes
+from wherefrom.errors import InputError
+from wherefrom.gradients import Coverage, ExampleGradients, GradientEngine
 from wherefrom.influence.attributor import Attributor, Estimand, Measured
 from wherefrom.influence.choice import say_choice
 from wherefrom.influence.finite_gradients import require_finite_gradients
@@ -23,20 +21,14 @@ from wherefrom.influence.fit_settings import settings_of
 from wherefrom.influence.flat_loss import refuse_flat_loss
 from wherefrom.influence.measurements import Measurement, check_measurement
 from wherefrom.influence.minimum import MinimumCheck, check_minimum
-from wherefrom.influence.score_errors import overlap_with, rounding_estimate, score_bound
 from wherefrom.influence.scores import Scores
 from wherefrom.influence.self_scores import SelfScores
-from wherefrom.influence.solved_block import SolvedBlock
 from wherefrom.linalg import Spectrum, lanczos_spectrum
 from wherefrom.memory import memory_errors
 from wherefrom.progress import progress_display
 from wherefrom.solvers import (
-    CG,
-    BlockDiagonal,
-    BlockSolver,
     Damping,
-    Identity,
-    PreparedBlocks,
+    Pairing,
     PreparedSolver,
     RelativeDamping,
     Solution,
@@ -45,7 +37,6 @@ from wherefrom.solvers import (
     choose_solver,
     keep_factors,
     relative_damping,
-    solve_scaled,
 )
 from wherefrom.solvers.contraction import GradientSource
 from wherefrom.task import (
@@ -58,21 +49,11 @@ from wherefrom.task import (
     refuse_autocast,
 )
 
-# Vectors of size p held per query while a block of queries is solved.
-_VECTORS_PER_QUERY = 10
-_SOLVE_SHARE = 0.5
 # Training gradients whose scores tell a solver when to stop, and their share of the memory budget.
 _LEAST_WATCHED, _MOST_WATCHED = 32, 256
 _WATCH_SHARE = 0.1
 # Enough for the largest eigenvalue to a percent or so, which is all that is asked where the damping is given.
 _LANCZOS_STEPS = 12
-# Training gradients by which the rounding of dot products is gauged.
-_FEW = 8
-# Entries of exact solutions and gradients are off by one to twenty units, measured on softmax, dense and
-# convolutional models in float32 and float64, primal and dual; networks of several layers lose more than a
-# linear head.
-_ROUNDING_UNITS_HEAD = 2.5
-_ROUNDING_UNITS = 5.0
 
 
 F = TypeVar("F", bound=Attributor)
@@ -80,7 +61,7 @@ F = TypeVar("F", bound=Attributor)
 
 # Filled by `fit`.
 _CHOSEN = {"engine", "curvature", "train_gradients", "solver", "solver_reason", "damping", "prepared"}
-_FITTED = _CHOSEN | {"extremes", "mean_gradient", "_minimum"}
+_FITTED = _CHOSEN | {"pairing", "extremes", "mean_gradient", "_minimum"}
 
 
 class Fit(Attributor):
@@ -88,6 +69,7 @@ class Fit(Attributor):
 
     Attributes:
         engine, curvature, damping, solver, prepared: the pieces in use, after `fit`.
+        pairing: of solutions with gradients, with the error of each product.
         extremes: the extreme eigenvalues of `C`, without damping.
         mean_gradient: `(1/n) Σ g_i`, without the regulariser's.
         minimum: whether `θ̂` is a minimum.
@@ -102,6 +84,7 @@ class Fit(Attributor):
     solver_reason: str
     damping: Damping
     prepared: PreparedSolver
+    pairing: Pairing
     extremes: Spectrum
     mean_gradient: Float[Tensor, " p"]
     _minimum: MinimumCheck
@@ -174,11 +157,10 @@ class Fit(Attributor):
             damped=_will_damp(options.damping),
         )
         say_choice(options.solver, self.solver, self.solver_reason, enabled=options.progress)
-        if self.curvature.name in ("hessian", "ggn") and not isinstance(self.solver, Identity):
+        if self.curvature.name in ("hessian", "ggn") and self.solver.uses_curvature:
             refuse_flat_loss(objective, self.engine.batch_size)
         # Solvers of blocks hand their gradients' factors on, and refuse NaN in these themselves.
-        blocks = isinstance(self.solver, (BlockSolver, BlockDiagonal))
-        gradients = None if blocks else self._mean_and_typical_gradient(None)
+        gradients = None if self.solver.layers_apart else self._mean_and_typical_gradient(None)
         with (
             progress_display(options.progress),
             memory_errors(
@@ -189,9 +171,19 @@ class Fit(Attributor):
             self.prepared = self.damping.prepared or self.solver.prepare(
                 self.damping.add_to(self.curvature.operator), seed=options.seed
             )
-        if isinstance(self.solver, CG) and self.solver.stop == "scores":
+        if self.prepared.follows_scores:
             self.prepared.watch(self._watched())
         self.extremes = self._spectrum()
+        self.pairing = Pairing(
+            self.prepared,
+            self.train_gradients,
+            solver=self.solver.name,
+            damping=self.damping.value if self.damping.diagonal is None else self.damping.diagonal,
+            most_damping=self.damping.value,
+            departs=self.damping.departs,
+            largest=self.extremes.largest_upper,
+            progress=options.progress,
+        )
         self.mean_gradient, rms = gradients or self._mean_and_typical_gradient(self.prepared)
         self._minimum = check_minimum(
             objective,
@@ -207,9 +199,9 @@ class Fit(Attributor):
         spectrum."""
         damping = self.options.damping
         operator = self.curvature.operator
-        if isinstance(self.solver, Identity) and damping == "auto":
+        if not self.solver.uses_curvature and damping == "auto":
             return Damping(0.0, "none: the identity inverts no curvature")
-        if isinstance(self.solver, (BlockSolver, BlockDiagonal)) and damping == "auto":
+        if self.solver.layers_apart and damping == "auto":
             damping = RelativeDamping()
         if isinstance(damping, RelativeDamping):
             return relative_damping(operator, damping, self.solver, seed=self.options.seed)
@@ -236,12 +228,11 @@ class Fit(Attributor):
         operator = self.curvature.operator
         if self.damping.spectrum is not None:
             return self.damping.spectrum
-        if isinstance(self.prepared, PreparedBlocks) and self.prepared.curvature is not None:
-            known = self.prepared.curvature
-            smallest = min(float(values.min()) for values in known.eigenvalues)
-            return Spectrum(smallest, known.largest, 0.0, 0.0, sum(known.traces().values()), 0)
+        known = self.prepared.spectrum()
+        if known is not None:
+            return known
         # The identity makes no use of the curvature: one product tells its size.
-        steps = 1 if isinstance(self.prepared, PreparedBlocks) else _LANCZOS_STEPS
+        steps = _LANCZOS_STEPS if self.solver.uses_curvature else 1
         return lanczos_spectrum(operator, steps=steps, starts=1, seed=self.options.seed)
 
     def _mean_and_typical_gradient(
@@ -249,7 +240,7 @@ class Fit(Attributor):
     ) -> tuple[Float[Tensor, " p"], float]:
         """Of the training losses, all finite; from the gradients' factors where these are at hand."""
         train = self.train_gradients
-        if isinstance(prepared, PreparedBlocks):
+        if prepared is not None and prepared.layers is not None:
             mean, size = GradientSource(prepared.layers, train.examples, train.measure).mean_and_norm()
         else:
             mean, size = train.mean(), train.typical_norm()
@@ -271,7 +262,7 @@ class Fit(Attributor):
     @property
     def limit(self) -> Literal["good", "fair", "poor"]:
         """Without any curvature nothing is established."""
-        return "poor" if self.solver.name == "identity" else "fair"
+        return "fair" if self.solver.uses_curvature else "poor"
 
     @property
     def covered(self) -> Sequence[Coverage]:
@@ -290,74 +281,17 @@ class Fit(Attributor):
 
         return compute_self_scores(self, indices)
 
-    def solve_queries(self, gradients: ExampleGradients) -> Iterator[SolvedBlock]:
-        """Query gradients and `C_λ⁻¹` of them, in blocks that fit the memory budget."""
-        size = self.block_size()
-        for start in range(0, len(gradients), size):
-            where = slice(start, min(start + size, len(gradients)))
-            with memory_errors(
-                "solving for a block of queries", "Lower memory= or pass fewer queries at once."
-            ):
-                rows, shaken = self._rows(gradients, where)
-                rhs = rows.T
-                solution = self.solve(rhs)
-                solution = replace(solution, rhs_shaken=shaken, overlap=self.overlap(solution.x))
-            yield SolvedBlock(where, rhs, solution)
-
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         """`C_λ⁻¹ v`, refused if it is not finite."""
         refuse_autocast()
         self.objective.check_unchanged()
-        if not bool(torch.isfinite(rhs).all()):
-            raise NonFiniteError(
-                "a gradient holds NaN or infinity: the loss is not differentiable at these parameters"
-            )
-        with progress_display(self.options.progress):
-            solution = solve_scaled(self.prepared, rhs)
-        if not bool(torch.isfinite(solution.x).all()):
-            raise NonFiniteError(
-                f"solver {self.solver.name!r} returned NaN or infinity: raise damping (now "
-                f"{self.damping.value:g}) or use dtype=torch.float64"
-            )
-        return solution
+        return self.pairing.solve(rhs)
 
-    def block_size(self) -> int:
-        """Queries solved together."""
-        bytes_each = self.objective.p * self.objective.dtype.itemsize * _VECTORS_PER_QUERY
-        return int(max(1, min(1024, self.objective.memory * _SOLVE_SHARE // bytes_each)))
-
-    def score_bound(
-        self, solution: Solution, gradients: GradientSizes | Float[Tensor, " b"], floor: float | None = None
-    ) -> Float[Tensor, "k b"]:
-        """See `influence.score_errors.score_bound`; `floor` stands for `λ_min` where the solution is of
-        another system. Where the answer sought is that of `C` itself, its residual is `r + λx`."""
-        floor = self.prepared.lower_bound if floor is None else floor
-        largest = max(self.extremes.largest_upper, 0.0) + self.damping.value
-        if self.damping.departs:
-            missing = self.damping.value * solution.x.norm(dim=0)
-            solution = replace(solution, residual_norm=solution.residual_norm + missing)
-            floor -= self.damping.value
-        return score_bound(solution, gradients, floor=floor, largest=largest)
-
-    def rounding_estimate(
-        self,
-        solution: Solution,
-        gradients: GradientSizes | Float[Tensor, " b"],
-        scores: Float[Tensor, "k b"] | None = None,
-    ) -> Float[Tensor, "k b"]:
-        """See `influence.score_errors.rounding_estimate`."""
-        units = _ROUNDING_UNITS_HEAD if self.engine.affine else _ROUNDING_UNITS
-        return rounding_estimate(solution, gradients, scores, units=units)
-
-    def overlap(self, x: Float[Tensor, "p k"]) -> Float[Tensor, " k"]:
-        """See `influence.score_errors.overlap_with`: with a few training gradients."""
-        return overlap_with(x, self._few_gradients)
-
-    @functools.cached_property
-    def _few_gradients(self) -> Float[Tensor, "m p"]:
-        chosen = torch.tensor(self.objective.examples.spread(_FEW), device=self.objective.device)
-        parts = chosen.split(self.engine.rows_per_batch())
-        return torch.cat([self.train_gradients.rows(part) for part in parts])
+    def apply(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        """`C_λ⁻¹ v` alone, without what is known of its error where that costs more."""
+        refuse_autocast()
+        self.objective.check_unchanged()
+        return self.pairing.apply(rhs)
 
     def measure_gradients(self, queries: Any, measurement: Measurement) -> ExampleGradients:
         """Checked queries and the gradients of a measurement on them."""
@@ -372,18 +306,6 @@ class Fit(Attributor):
         )
         check_measurement(self.objective, examples, measurement, seen)
         return ExampleGradients(engine, examples, measurement.function)
-
-    def _rows(
-        self, gradients: ExampleGradients, where: slice
-    ) -> tuple[Float[Tensor, "k p"], Float[Tensor, " k"]]:
-        """Explicit gradients and how far rounding moves them, taken in pieces so that graphs stay within the
-        working memory."""
-        size = self.engine.rows_per_batch()
-        parts = [
-            gradients.rows_and_sizes(slice(start, min(start + size, where.stop)))
-            for start in range(where.start, where.stop, size)
-        ]
-        return torch.cat([rows for rows, _ in parts]), torch.cat([sizes.shaken for _, sizes in parts])
 
 
 def _will_damp(damping: Any) -> bool:

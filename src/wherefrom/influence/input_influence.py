@@ -143,5 +143,5 @@ def solve_measurement(
     if mean:
         solution = fitted.solve(gradients.mean().to(fitted.objective.dtype)[:, None])
         return solution.x, bool(solution.converged.all())
-    blocks = [block.solution for block in fitted.solve_queries(gradients)]
+    blocks = [block.solution for block in fitted.pairing.blocks(gradients)]
     return torch.cat([block.x for block in blocks], dim=1), all(bool(b.converged.all()) for b in blocks)

@@ -19,7 +19,7 @@ from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.scores import check_indices
 from wherefrom.linalg import DiagonalOperator, LinearOperator, split_diagonal
 from wherefrom.progress import progress_bar
-from wherefrom.solvers import BlockDiagonal, PreparedBlocks, PreparedSolver
+from wherefrom.solvers import PreparedSolver
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def leave_one_out(
     x = torch.cat(
         [
             whole.solve(gradients.rows(part).T)
-            for part in torch.arange(len(gradients)).split(fitted.block_size())
+            for part in torch.arange(len(gradients)).split(fitted.pairing.block_size())
         ],
         dim=1,
     )
@@ -154,7 +154,7 @@ def output_spread(fitted: Fit, index: Int[Tensor, " k"]) -> Float[Tensor, "k o o
         for part in index.to(objective.device).split(size):
             at = engine.linearise(objective.examples, part)
             rows = at.vjp_each(_units(at.outputs, width))
-            parts.append(_spread(rows, lambda rhs: fitted.solve(rhs).x, objective.n).cpu())
+            parts.append(_spread(rows, fitted.apply, objective.n).cpu())
             bar.advance(len(part))
     spread = torch.cat(parts)
     return 0.5 * (spread + spread.mT)
@@ -175,7 +175,7 @@ def _outputs_and_batch(fitted: Fit) -> tuple[int, int]:
             f"{needed / 1e9:.3g} GB an example, and the memory budget is {objective.memory / 1e9:.3g} GB. "
             "Predict single removals with remove([i]).change(queries), which solves once."
         )
-    return width, max(1, min(fitted.engine.rows_per_batch(width), fitted.block_size() // width))
+    return width, max(1, min(fitted.engine.rows_per_batch(width), fitted.pairing.block_size() // width))
 
 
 def _units(outputs: Tensor, width: int) -> Float[Tensor, "o b *outputs"]:
@@ -197,7 +197,7 @@ def has_closed_form(fitted: Fit) -> bool:
 
 
 def _metric_operator(fitted: Fit) -> GaussNewtonOperator:
-    if isinstance(fitted.prepared, PreparedBlocks) or isinstance(fitted.solver, BlockDiagonal):
+    if fitted.solver.layers_apart:
         raise UnsupportedError(
             f"solver={fitted.solver.name!r} treats layers apart, so the curvature left without an example is "
             "not defined; fit with solver='exact' or 'cg'"
@@ -232,5 +232,5 @@ class _Whole:
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if self._prepared is self._fitted.prepared:
-            return self._fitted.solve(rhs).x
-        return self._prepared.solve(rhs).x
+            return self._fitted.apply(rhs)
+        return self._prepared.apply(rhs)

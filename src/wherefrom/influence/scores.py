@@ -15,9 +15,9 @@ from torch import Tensor
 
 from wherefrom.arguments import whole
 from wherefrom.errors import InputError
-from wherefrom.influence.damping_effect import damping_words
 from wherefrom.influence.tables import Ranking, known
 from wherefrom.percentages import percentage
+from wherefrom.solvers.damping_effect import damping_words
 
 if TYPE_CHECKING:
     import pandas
@@ -47,6 +47,15 @@ class Scores:
         measurement: name of `m`.
         higher_is_better: `m` is a margin or a logit rather than a loss.
         estimand: what the scores predict, see `Attributor`.
+        distance: of a solver that treats layers apart: how far a query's scores are from those of the full
+            curvature *with the same damping*, relative to their size, as measured on a few queries. `None`
+            where that was not measured, and for other solvers. It is the error of leaving a part of one
+            matrix out, and no distance to retraining: measured on small networks it did not order methods by
+            how well they agree with retraining, and was about 1 for good and bad ones alike. `verify`
+            measures that.
+        damping_share: the share of the scores that the damping decides, `−d ln(score) / d ln λ` between 0 and
+            1: 0.01 means that 10 % more damping changes them by 0.1 %. `None` where that was not measured.
+        plan: how layers were contracted, as JSON values; `None` for solvers that do not treat them apart.
         settings: everything that defines the run, as JSON values.
         identity: fingerprints of the fit, the queries and the measurement: `verify` and `report` refuse
             scores of others.
@@ -64,8 +73,15 @@ class Scores:
     measurement: str
     higher_is_better: bool = False
     estimand: str = "removal at a minimum"
+    distance: float | None = None
+    damping_share: float | None = None
+    plan: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.distance is not None and not math.isfinite(self.distance):
+            object.__setattr__(self, "distance", None)
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -78,25 +94,6 @@ class Scores:
     def predicted_change(self) -> Float[Tensor, "q n"]:
         """`m(θ̂_{−i}) − m(θ̂) ≈ score / n`, the weights `1/n` of the others kept."""
         return self.values / self.n_train
-
-    @property
-    def distance(self) -> float | None:
-        """Of a solver that treats layers apart: how far a query's scores are from those of the full curvature
-        *with the same damping*, relative to their size, as estimated on a few queries. `None` where that was
-        not measured, and for other solvers.
-
-        It is the error of leaving a part of one matrix out, and no distance to retraining: measured on small
-        networks it did not order methods by how well they agree with retraining, and was about 1 for good and
-        bad ones alike. `verify` measures that."""
-        distance = self.settings.get("distance")
-        return distance if distance is not None and math.isfinite(distance) else None
-
-    @property
-    def damping_share(self) -> float | None:
-        """The share of the scores that the damping decides, `−d ln(score) / d ln λ` between 0 and 1: 0.01
-        means that 10 % more damping changes them by 0.1 %. `None` where that was not measured."""
-        share: float | None = self.settings.get("damping_share")
-        return share
 
     def helpful(self, k: int = 5, query: int | None = None) -> Ranking:
         """The `k` most helpful training examples of each query (or of one): without them the query would be

@@ -14,7 +14,6 @@ from wherefrom.interventions.change import Change
 from wherefrom.interventions.edited_objective import EditedObjective, Reduction
 from wherefrom.interventions.edits import Edits
 from wherefrom.interventions.steps import Steps
-from wherefrom.solvers import PreparedBlocks
 from wherefrom.task import Data
 
 Order = Literal["auto", "first", "second", "newton", "optimum"]
@@ -66,7 +65,7 @@ def predict_change(
     """
     if order not in _ORDERS:
         raise InputError(f"order={order!r}: expected one of {', '.join(map(repr, _ORDERS))}")
-    layered = isinstance(fitted.prepared, PreparedBlocks)
+    layered = fitted.prepared.approximates
     if layered and order in ("second", "newton", "optimum"):
         raise UnsupportedError(
             f"order={order!r} needs the curvature without the edited examples, which "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from wherefrom.errors import NotPositiveDefiniteError
 from wherefrom.gradients import ExampleGradients
 from wherefrom.influence import Fit, Measurement
 from wherefrom.interventions.edited_objective import EditedObjective
-from wherefrom.solvers import CG, PreparedBlocks, Solution, preconditioner_of
+from wherefrom.solvers import CG, Solution, preconditioner_of
 
 # Steps towards the optimum, and the share of the whole way at which a step is too small to matter, in length
 # or in the norm of the curvature: where the objective leaves a direction free, rounding alone makes steps.
@@ -139,12 +138,9 @@ class Steps:
             values.append(-inner[:, 0])
             errors = inner[:, 1 : 1 + r].norm(dim=1)
             estimates.append(
-                torch.hypot(errors, fitted.rounding_estimate(solution, sizes, inner[:, :1].T)[0])
+                torch.hypot(errors, fitted.pairing.rounding_estimate(solution, sizes, inner[:, :1].T)[0])
             )
-            bounds.append(fitted.score_bound(solution, sizes, floor)[0].to(inner.dtype))
-        if isinstance(fitted.prepared, PreparedBlocks):
-            bounds = [torch.full_like(bound, math.inf) for bound in bounds]
-            estimates = bounds
+            bounds.append(fitted.pairing.score_bound(solution, sizes, floor)[0].to(inner.dtype))
         return torch.cat(values).cpu(), torch.cat(estimates).cpu(), torch.cat(bounds).cpu()
 
 

@@ -89,8 +89,7 @@ class LayerReport:
 
 def layer_report(section: ReportSection) -> LayerReport | None:
     """Of a section whose solver treats layers apart; `None` for other solvers."""
-    settings = section.settings
-    plan = settings.get("plan")
+    settings, plan = section.settings, section.scores.plan
     if plan is None:
         return None
     solver = str(settings.get("solver", ""))

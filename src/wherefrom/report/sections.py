@@ -89,7 +89,7 @@ class ReportSection:
             return Resolution(False, "these scores are an order, without a size")
         share = self.scores.distance or 0.0
         n = self.scores.n_train
-        layered = "plan" in self.settings
+        layered = self.scores.plan is not None
         errors = {"the curvature used": share * abs(row["predicted_change"])} if layered else {}
         if math.isfinite(row["error"]) or self.scores.distance is None:
             errors["the solver" if self.solved else "the method"] = row["error"] / n

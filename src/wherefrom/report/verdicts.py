@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +53,8 @@ def _minimum(section: ReportSection) -> Verdict:
 
 def _solver(section: ReportSection) -> Verdict:
     scores = section.scores
-    if "plan" in section.settings:
-        return _approximation(section)
+    if section.scores.plan is not None:
+        return _approximation(section, section.scores.plan)
     rows = [row for ranking in (scores.helpful(section.top), scores.harmful(section.top)) for row in ranking]
     largest = max(shown_error(row["error"], row["bound"], row["score"], resolution(section)) for row in rows)
     typical = float(np.median([abs(row["score"]) for row in rows]))
@@ -84,9 +86,9 @@ def _solver(section: ReportSection) -> Verdict:
     return Verdict(_ACCURATE, "fair", "Roughly", words, numbers)
 
 
-def _approximation(section: ReportSection) -> Verdict:
+def _approximation(section: ReportSection, plan: Mapping[str, Any]) -> Verdict:
     """Of solvers that approximate the curvature, layer by layer: how much that changes the scores."""
-    plan, distance = section.settings["plan"], section.scores.distance
+    distance = section.scores.distance
     numbers = (
         (
             "Distance to the full curvature, same damping",

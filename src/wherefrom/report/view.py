@@ -19,7 +19,7 @@ from wherefrom.report.verdicts import resolution, verdicts
 
 _COVERAGE = ("parameters", "frozen", "unselected")
 # Shown layer by layer.
-_LAYERED = ("plan", "distance", "damping_per_block")
+_LAYERED = ("damping_per_block",)
 
 
 def section_view(section: ReportSection) -> dict[str, Any]:

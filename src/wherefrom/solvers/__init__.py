@@ -3,8 +3,9 @@
 from wherefrom.solvers.arnoldi import Arnoldi
 from wherefrom.solvers.astra import Astra
 from wherefrom.solvers.auto import choose_solver, require_solver
-from wherefrom.solvers.base import PreparedSolver, Solution, Solver
+from wherefrom.solvers.base import PreparedSolver, Solver
 from wherefrom.solvers.block_diagonal import BlockDiagonal, PreparedBlockDiagonal
+from wherefrom.solvers.blocks import BlockSolver, PreparedBlocks
 from wherefrom.solvers.cg import CG
 from wherefrom.solvers.damping import Damping, RelativeDamping, choose_damping
 from wherefrom.solvers.datainf import DataInf
@@ -12,18 +13,18 @@ from wherefrom.solvers.exact import Exact
 from wherefrom.solvers.kronecker import (
     EKFAC,
     KFAC,
-    BlockSolver,
     Diagonal,
     Identity,
-    PreparedBlocks,
     keep_factors,
     relative_damping,
 )
 from wherefrom.solvers.lissa import LiSSA
 from wherefrom.solvers.nystrom import Nystrom
+from wherefrom.solvers.pairing import OwnScores, Pairing, PairScores, SolvedBlock
 from wherefrom.solvers.preconditioner import InverseOperator, preconditioner_of
 from wherefrom.solvers.projected import Projected
 from wherefrom.solvers.scaled import solve_scaled
+from wherefrom.solvers.solution import Solution
 
 __all__ = [
     "CG",
@@ -41,12 +42,16 @@ __all__ = [
     "InverseOperator",
     "LiSSA",
     "Nystrom",
+    "OwnScores",
+    "PairScores",
+    "Pairing",
     "PreparedBlockDiagonal",
     "PreparedBlocks",
     "PreparedSolver",
     "Projected",
     "RelativeDamping",
     "Solution",
+    "SolvedBlock",
     "Solver",
     "choose_damping",
     "choose_solver",

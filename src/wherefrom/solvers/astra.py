@@ -13,7 +13,7 @@ from wherefrom.arguments import number, whole
 from wherefrom.errors import DivergenceError, InputError, NotPositiveDefiniteError
 from wherefrom.linalg import LinearOperator
 from wherefrom.progress import progress_bar
-from wherefrom.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from wherefrom.solvers.base import PreparedSolver, Solver
 from wherefrom.solvers.cg_iteration import BlockIteration
 from wherefrom.solvers.floor import eigenvalue_floor
 from wherefrom.solvers.pencil import pencil_spectrum
@@ -23,6 +23,7 @@ from wherefrom.solvers.preconditioner import (
     prepare_preconditioner,
 )
 from wherefrom.solvers.repair import measured
+from wherefrom.solvers.solution import Solution, solution_from
 
 # Mini-batches whose largest eigenvalue is measured to choose the step, and the margin above the largest seen.
 _PROBED_BATCHES = 8

@@ -1,56 +1,21 @@
-"""The contract of a solver of `C_λ x = v`: prepare once for an operator, then solve for columns, and say how
-well."""
+"""The contract of a solver of `C_λ x = v`: prepare once for an operator, then solve for columns, or for pairs
+of gradients, and say how well."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wherefrom.errors import UnsupportedError
-from wherefrom.gradients import Coverage
-from wherefrom.linalg import LinearOperator
-
-
-@dataclass(frozen=True)
-class Solution:
-    """`x ≈ C_λ⁻¹ v` for `k` columns, and what is known of the error.
-
-    Attributes:
-        x: `(p, k)`.
-        converged: per column, whether the solver reached what it was asked for.
-        reason: why it stopped, in words, for the columns that did not converge (empty when all did).
-        iterations: per column.
-        residual_norm: `‖v − C_λ x‖`, recomputed with the full operator after the last iteration.
-        rhs_norm: `‖v‖`.
-        error_directions: `(r, p, k)`: the error of `uᵀx` is estimated by the norm over `r` of `E_rᵀ u`;
-            `r = 0` when nothing but rounding is left.
-        rhs_shaken: rounding moved `v` itself by about `eps` times this; `None` where that is not known.
-        overlap: typical `‖x ∘ g‖ / (‖x‖ ‖g‖)` of the gradients that meet `x`; `None` for `1/√p`, that of
-            vectors without structure.
-    """
-
-    x: Float[Tensor, "p k"]
-    converged: Bool[Tensor, " k"]
-    reason: str
-    iterations: Int[Tensor, " k"]
-    residual_norm: Float[Tensor, " k"]
-    rhs_norm: Float[Tensor, " k"]
-    error_directions: Float[Tensor, "r p k"]
-    rhs_shaken: Float[Tensor, " k"] | None = None
-    overlap: Float[Tensor, " k"] | None = None
-
-    @property
-    def relative_residual(self) -> Float[Tensor, " k"]:
-        """`‖v − C_λ x‖ / ‖v‖` (0 for `v = 0`)."""
-        return torch.where(
-            self.rhs_norm > 0, self.residual_norm / self.rhs_norm, torch.zeros_like(self.rhs_norm)
-        )
+from wherefrom.gradients import Coverage, ExampleGradients, LayerGradients
+from wherefrom.linalg import LinearOperator, Spectrum
+from wherefrom.solvers.explicit_pairs import explicit_scores, explicit_self_scores
+from wherefrom.solvers.pairing import OwnScores, Pairing, PairScores
+from wherefrom.solvers.solution import Solution
 
 
 class PreparedSolver(ABC):
@@ -63,12 +28,17 @@ class PreparedSolver(ABC):
         notes: what was chosen and measured, for reports; JSON values.
         name: of the solver, as a user writes it.
         left_out: what the solver leaves out of the curvature by design, in plain words; empty if nothing.
-        can_refine: whether single scores can be corrected by solving for the training side too.
+        approximates: its answers are those of another matrix, and are not corrected towards `C_λ⁻¹`: no
+            single score can be, and no step with the curvature of other data is defined.
+        layers: factored gradients that it was prepared with, where it works with these.
+        follows_scores: whether it stops by scores, and so wants to `watch` some gradients.
     """
 
     name: str = "this solver"
     left_out: str = ""
-    can_refine: bool = True
+    approximates: bool = False
+    layers: LayerGradients | None = None
+    follows_scores: bool = False
 
     def __init__(self, operator: LinearOperator, lower_bound: float, lower_bound_proven: bool):
         self.operator = operator
@@ -78,7 +48,41 @@ class PreparedSolver(ABC):
 
     @abstractmethod
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
-        """Solve for all columns. Never returns a column that is not finite."""
+        """Solve for all columns, with error directions. Never returns a column that is not finite."""
+
+    def apply(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        """`C_λ⁻¹` of the columns, without what is known of its error where that costs more."""
+        return self.solve(rhs).x
+
+    def pairwise(self, pairing: Pairing, gradients: ExampleGradients, refine: int = 0) -> PairScores:
+        """`∇mᵀ C_λ⁻¹ g_i` of queries and all training examples, each with its error.
+
+        Args:
+            pairing: of this solver with the training gradients.
+            gradients: of the queries' measurements.
+            refine: extreme scores of each query, at either end, that are corrected by solving for the
+                training side too; 0 for solvers that `approximates` the curvature.
+        """
+        return explicit_scores(pairing, gradients, refine)
+
+    def quadratic(self, pairing: Pairing, index: Int[Tensor, " k"]) -> OwnScores:
+        """`g_iᵀ C_λ⁻¹ g_i` of these training examples, each with its error."""
+        return explicit_self_scores(pairing, index)
+
+    def plan(self, pairing: Pairing, gradients: ExampleGradients) -> Any:
+        """How pairs would be contracted, layer by layer (a `contraction.Plan`).
+
+        Raises:
+            UnsupportedError: there is no plan to choose.
+        """
+        raise UnsupportedError(
+            f"solver={pairing.solver!r} works on all parameters at once, so there is no plan by layers: use "
+            "solver=EKFAC() for one."
+        )
+
+    def spectrum(self) -> Spectrum | None:
+        """Extreme eigenvalues of `C`, without damping, as far as preparing measured them."""
+        return None
 
     def as_preconditioner(self) -> LinearOperator:
         """`M⁻¹ ≈ C_λ⁻¹`: the fixed, linear, symmetric positive definite map that this solver applies.
@@ -112,10 +116,15 @@ class Solver(ABC):
     Attributes:
         name: as a user writes it.
         factorises: preparing it does all the work: a further solve costs next to nothing.
+        layers_apart: it treats layers apart: damping is relative to each layer unless asked otherwise, and
+            the gradients' factors are at hand once it is prepared.
+        uses_curvature: whether the curvature decides its answer.
     """
 
     name: str
     factorises: bool = False
+    layers_apart: bool = False
+    uses_curvature: bool = True
 
     @abstractmethod
     def prepare(self, operator: LinearOperator, *, seed: int = 0) -> PreparedSolver:
@@ -136,20 +145,3 @@ class Solver(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """JSON values that define the solver, for manifests and fingerprints."""
-
-
-def solution_from(
-    operator: LinearOperator,
-    rhs: Float[Tensor, "p k"],
-    x: Float[Tensor, "p k"],
-    *,
-    converged: Bool[Tensor, " k"],
-    reason: str,
-    iterations: Int[Tensor, " k"],
-    error_directions: Float[Tensor, "r p k"],
-    residual: Float[Tensor, "p k"] | None = None,
-) -> Solution:
-    """A `Solution` whose residual is recomputed with `operator` unless the caller has just done so."""
-    if residual is None:
-        residual = rhs - operator.matmat(x)
-    return Solution(x, converged, reason, iterations, residual.norm(dim=0), rhs.norm(dim=0), error_directions)

@@ -19,13 +19,14 @@ from wherefrom.errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
-from wherefrom.gradients import LayerGradients
+from wherefrom.gradients import Coverage, ExampleGradients, LayerGradients
 from wherefrom.layers import Block
 from wherefrom.linalg import LinearOperator
 from wherefrom.solvers.base import PreparedSolver, Solver
 from wherefrom.solvers.fixed_inverse import OneApplication
 from wherefrom.solvers.floor import eigenvalue_floor
 from wherefrom.solvers.kronecker import data_term, layer_gradients
+from wherefrom.solvers.pairing import Pairing
 from wherefrom.solvers.repair import round_up
 
 _MEMORY_SHARE = 0.8
@@ -57,6 +58,7 @@ class BlockDiagonal(Solver):
     """
 
     name = "block_diagonal"
+    layers_apart = True
 
     def __init__(self, max_size: int = 4096, *, strict: bool = True):
         self.max_size = whole("max_size", max_size, 1)
@@ -133,9 +135,18 @@ class PreparedBlockDiagonal(OneApplication):
     ):
         bound, proven = eigenvalue_floor(operator, seed)
         super().__init__(operator, bound, proven)
-        self.layers = layers
+        self.layers: LayerGradients = layers
         self._inverses = list(inverses)
         self.notes = {"blocks": len(inverses), "dual": dual, "bounded": True}
+
+    def coverage(self) -> list[Coverage]:
+        return self.layers.coverage()
+
+    def plan(self, pairing: Pairing, gradients: ExampleGradients) -> Any:
+        raise UnsupportedError(
+            f"solver={pairing.solver!r} multiplies solutions with explicit gradients, so there is no plan to "
+            "choose; coverage() says how its layers are attributed. Use solver=EKFAC() for a plan."
+        )
 
     def _apply_inverse(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         made = torch.empty_like(rhs, memory_format=torch.contiguous_format)

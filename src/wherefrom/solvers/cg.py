@@ -12,7 +12,7 @@ from wherefrom.arguments import number, whole
 from wherefrom.errors import InputError, NotPositiveDefiniteError
 from wherefrom.linalg import LinearOperator, lanczos_spectrum
 from wherefrom.progress import progress_bar
-from wherefrom.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from wherefrom.solvers.base import PreparedSolver, Solver
 from wherefrom.solvers.cg_errors import error_left
 from wherefrom.solvers.cg_iteration import BlockIteration
 from wherefrom.solvers.cg_stopping import ScoreWatch
@@ -22,6 +22,7 @@ from wherefrom.solvers.preconditioner import (
     prepare_preconditioner,
 )
 from wherefrom.solvers.repair import measured
+from wherefrom.solvers.solution import Solution, solution_from
 
 Stop = Literal["residual", "scores"]
 _RESTARTS = 3
@@ -117,6 +118,7 @@ class _PreparedCG(PreparedSolver):
         proven = operator.lower_bound > 0
         super().__init__(operator.compact(), operator.lower_bound if proven else 0.0, proven)
         self.settings = settings
+        self.follows_scores = settings.stop == "scores"
         self._seed = seed
         self._watched: Float[Tensor, "p m"] | None = None
         if not proven:

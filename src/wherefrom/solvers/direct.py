@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wherefrom.solvers.base import Solution, solution_from
 from wherefrom.solvers.fixed_inverse import FixedInverse
+from wherefrom.solvers.solution import Solution, solution_from
 
 # Residual corrections after the factorisation: the operator may be float32, and the factors as well.
 _REFINEMENTS = 3

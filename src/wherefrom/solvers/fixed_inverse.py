@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.linalg import LinearOperator
-from wherefrom.solvers.base import PreparedSolver, Solution, solution_from
+from wherefrom.solvers.base import PreparedSolver
 from wherefrom.solvers.preconditioner import InverseOperator
+from wherefrom.solvers.solution import Solution, solution_from
 
 
 class FixedInverse(PreparedSolver):

@@ -3,13 +3,11 @@ diagonal, and the identity."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.arguments import number, whole
@@ -24,13 +22,13 @@ from wherefrom.curvature.kronecker import (
     factored_inverses,
     gather_kronecker,
     identity_inverses,
-    inverse_operator,
     kronecker_inverses,
 )
 from wherefrom.errors import NotPositiveDefiniteError, UnsupportedError
-from wherefrom.gradients import Coverage, GradientEngine, LayerGradients
+from wherefrom.gradients import GradientEngine, LayerGradients
 from wherefrom.linalg import LinearOperator, split_diagonal
-from wherefrom.solvers.base import PreparedSolver, Solution, Solver
+from wherefrom.solvers.base import PreparedSolver, Solver
+from wherefrom.solvers.blocks import BlockSolver, PreparedBlocks
 from wherefrom.solvers.damping import Damping, RelativeDamping
 from wherefrom.solvers.repair import round_up
 from wherefrom.store import check_run_directory
@@ -39,20 +37,6 @@ from wherefrom.store import check_run_directory
 _RUN_DIR = "run directory of Kronecker factors"
 # A block without curvature (an unused layer) is damped by this share of the average layer's mean eigenvalue.
 _DEAD = 1e-3
-
-
-class BlockSolver(Solver):
-    """A solver that treats layers apart, each in a Kronecker eigenbasis.
-
-    Attributes:
-        score_rtol: error that the contraction may make in a query's scores, relative to their norm, for the
-            sake of speed; 0 for none.
-        probes: queries on which the distance to the full curvature's answer is estimated; 0 for none.
-    """
-
-    score_rtol: float = 0.0
-    probes: int = 0
-    strict: bool = True
 
 
 class _Kronecker(BlockSolver):
@@ -175,6 +159,7 @@ class Identity(BlockSolver):
     """
 
     name = "identity"
+    uses_curvature = False
 
     def __init__(self, strict: bool = True):
         self.strict = strict
@@ -187,67 +172,6 @@ class Identity(BlockSolver):
         inverses = identity_inverses(layers.blocks, layers.objective.dtype)
         none = dict.fromkeys((block.name for block in layers.blocks), 0.0)
         return PreparedBlocks(self, operator, layers, None, inverses, none)
-
-
-class PreparedBlocks(PreparedSolver):
-    """Block inverses bound to a model.
-
-    Attributes:
-        operator: the full damped curvature, which is approximated.
-        layers: factored gradients of the objective.
-        curvature: what was gathered; `None` for the identity.
-        inverses: per block.
-        damping: `λ` per block, weight decay included.
-    """
-
-    can_refine = False
-
-    def __init__(
-        self,
-        solver: BlockSolver,
-        operator: LinearOperator,
-        layers: LayerGradients,
-        curvature: KroneckerCurvature | None,
-        inverses: list[BlockInverse],
-        damping: dict[str, float],
-    ):
-        self.name = solver.name
-        self.left_out = (
-            "no curvature is used" if curvature is None else "the curvature of each layer is taken alone"
-        )
-        self.settings = solver
-        self.layers = layers
-        self.curvature = curvature
-        self.inverses = inverses
-        self.damping = damping
-        self._inverse = inverse_operator(inverses)
-        # Nothing is proven of the distance to the full inverse.
-        super().__init__(operator, 0.0, False)
-        self.notes = {
-            "blocks": len(inverses),
-            "labels": curvature.labels if curvature is not None else "none",
-            "rules": dict(sorted(_count_rules(layers).items())),
-        }
-
-    def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
-        """The block inverse of the columns; the residual it names is not known without products with the full
-        matrix, so it is not a number."""
-        k = rhs.shape[1]
-        return Solution(
-            x=self._inverse.matmat(rhs),
-            converged=torch.ones(k, dtype=torch.bool),
-            reason="",
-            iterations=torch.zeros(k, dtype=torch.long),
-            residual_norm=rhs.new_full((k,), math.nan),
-            rhs_norm=rhs.norm(dim=0),
-            error_directions=rhs.new_zeros(0, *rhs.shape),
-        )
-
-    def coverage(self) -> list[Coverage]:
-        return self.layers.coverage()
-
-    def as_preconditioner(self) -> LinearOperator:
-        return self._inverse
 
 
 def data_term(operator: LinearOperator, purpose: str) -> tuple[GaussNewtonOperator, Tensor]:
@@ -359,10 +283,3 @@ def _require_damping(curvature: KroneckerCurvature, damping: dict[str, float]) -
                 eigenvalue=smallest,
                 damping=repair,
             )
-
-
-def _count_rules(layers: LayerGradients) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in layers.coverage():
-        counts[row.rule] = counts.get(row.rule, 0) + 1
-    return counts

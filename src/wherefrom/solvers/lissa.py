@@ -14,9 +14,10 @@ from wherefrom.arguments import number, whole
 from wherefrom.errors import DivergenceError, InputError
 from wherefrom.linalg import LinearOperator, lanczos_spectrum
 from wherefrom.progress import progress_bar
-from wherefrom.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from wherefrom.solvers.base import PreparedSolver, Solver
 from wherefrom.solvers.lissa_errors import judge, missing_part, predict
 from wherefrom.solvers.repair import measured
+from wherefrom.solvers.solution import Solution, solution_from
 
 # Mini-batches whose largest eigenvalue is measured to choose the scale, and the margin above the largest
 # seen.

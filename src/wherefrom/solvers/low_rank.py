@@ -13,10 +13,11 @@ from wherefrom.arguments import number, whole
 from wherefrom.linalg import LinearOperator, split_diagonal
 from wherefrom.memory import memory_errors
 from wherefrom.progress import progress_bar
-from wherefrom.solvers.base import Solution, Solver, solution_from
+from wherefrom.solvers.base import Solver
 from wherefrom.solvers.fixed_inverse import FixedInverse
 from wherefrom.solvers.floor import eigenvalue_floor
 from wherefrom.solvers.repair import measured
+from wherefrom.solvers.solution import Solution, solution_from
 
 _FIRST_RANK = 16
 _PROBES = 8

@@ -14,8 +14,9 @@ from wherefrom.gradients.projections import BoundProjection, Projection
 from wherefrom.linalg import FactoredOperator, LinearOperator, split_diagonal
 from wherefrom.memory import memory_errors
 from wherefrom.progress import progress_bar
-from wherefrom.solvers.base import PreparedSolver, Solution, Solver, solution_from
+from wherefrom.solvers.base import PreparedSolver, Solver
 from wherefrom.solvers.floor import lacking
+from wherefrom.solvers.solution import Solution, solution_from
 
 # Redrawn projections: error directions of the spread, and draws that the bias is averaged over.
 _DRAWS = 4

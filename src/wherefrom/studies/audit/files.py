@@ -71,9 +71,6 @@ def save(result: Any, folder: Path) -> None:
 def summary(result: Any) -> dict[str, Any]:
     """The headline numbers, as JSON values."""
     scores, page = result.scores, result.page
-    settings = dict(scores.settings)
-    plan = settings.pop("plan", None)
-    settings.pop("distance", None)
     return {
         "n": scores.n_train,
         "queries": list(result.query_numbers),
@@ -85,14 +82,14 @@ def summary(result: Any) -> dict[str, Any]:
             "distance": scores.distance,
             "estimand": scores.estimand,
         },
-        "plan": plan,
+        "plan": scores.plan,
         "coverage": [asdict(row) for row in page.coverage],
         "verification": None
         if result.verification is None
         else {**result.verification.summary(), "words": result.verification.words},
         "review": [] if result.self_scores is None else [i for i, _ in result.self_scores.top(page.review)],
         "poisoning": result.embedded.summaries.get("attack"),
-        "settings": settings,
+        "settings": dict(scores.settings),
     }
 
 

@@ -58,7 +58,7 @@ class Audit(Study):
         n = attributor.objective.n
         say(f"{task.name}: scoring {n:,} training examples for {len(numbers)} queries")
         # Scores of an approximate curvature cannot be corrected one by one.
-        refine = self.top if isinstance(attributor, Fit) and attributor.prepared.can_refine else 0
+        refine = self.top if isinstance(attributor, Fit) and not attributor.prepared.approximates else 0
         scores = scores_of(attributor, queries, task.measurement, refine=refine)
         self_scores = self._self_scores(attributor, task, say)
         verification = self._verified(attributor, task, queries, scores, say)

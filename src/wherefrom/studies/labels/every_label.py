@@ -73,7 +73,7 @@ def relabel_scores(
     blocks: list[Tensor] = []
     given: list[Tensor] = []
     with progress_bar("relabelling", len(gradients), enabled=fitted.options.progress) as bar:
-        for block in fitted.solve_queries(gradients):
+        for block in fitted.pairing.blocks(gradients):
             parts, given = [], []
             for where, at in engine.training_passes():
                 numbers = torch.arange(where.start, where.stop)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from wherefrom.gradients import ExampleGradients
 from wherefrom.influence import Fit
-from wherefrom.solvers import PreparedBlocks
 from wherefrom.studies.labels.classes import ClassLabels, require_examples
 from wherefrom.studies.labels.left_out import left_out_along_gradient, left_out_exactly
 from wherefrom.task import check_examples
@@ -85,7 +84,7 @@ def examine(
             own,
             self_influence,
             objective.n,
-            whole=not isinstance(fitted.prepared, PreparedBlocks),
+            whole=not fitted.prepared.approximates,
         )
         if spread is None
         else left_out_exactly(loss, at.outputs, at.targets, own, spread)

@@ -16,7 +16,6 @@ from wherefrom.influence.identity import require_same
 from wherefrom.influence.kept_scores import self_scores_of
 from wherefrom.influence.scores import check_indices
 from wherefrom.progress import progress_bar
-from wherefrom.solvers import PreparedBlocks
 from wherefrom.studies.labels.audit import LabelAudit
 from wherefrom.studies.labels.classes import ClassLabels, class_labels
 from wherefrom.studies.labels.examine import Found, examine, margin, relative_harm, validation_direction
@@ -74,7 +73,7 @@ def label_signals(
         names = _names(class_labels(attributor.objective), class_names)
         return signals_from_scores(attributor, validation, indices, self_scores, names)
     fitted = attributor
-    if left_out == "exact" and isinstance(fitted.prepared, PreparedBlocks):
+    if left_out == "exact" and fitted.prepared.approximates:
         raise InputError(
             f"left_out='exact': solver={fitted.solver.name!r} approximates the curvature itself, so that a "
             "whole Newton step with it is not exact. Use left_out='gradient', or solver=CG() or Exact()."
@@ -127,8 +126,7 @@ def label_signals(
             "validation": 0 if against is None else against.count,
             "left_out": left_out,
             "left_out_held": merged.held,
-            "left_out_approximate": fitted.engine.structure != "linear head"
-            or isinstance(fitted.prepared, PreparedBlocks),
+            "left_out_approximate": fitted.engine.structure != "linear head" or fitted.prepared.approximates,
             "probabilities": classes.has_probabilities,
         },
         validation_disagreements=None if against is None else against.disagreements,

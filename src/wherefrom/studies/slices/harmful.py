@@ -22,7 +22,6 @@ from wherefrom.studies.slices.sums import (
     measured_values,
     score_examples,
     score_groups,
-    solve_with_error,
     standard_error,
 )
 from wherefrom.studies.slices.table import CERTAIN
@@ -77,7 +76,7 @@ def harmful_groups(
     measured = resolve_measurement(measurement, fitted.objective.loss)
     gradients = fitted.measure_gradients(validation, measured)
     mean = gradients.mean().to(fitted.objective.dtype)
-    solution = solve_with_error(fitted, mean[:, None])
+    solution = fitted.solve(mean[:, None])
     damped = damping_error(fitted, mean[:, None], solution)
     scores, errors = (torch.empty(n, 1, dtype=fitted.objective.dtype) for _ in range(2))
     squares = score_examples(fitted, solution, scores, errors)

@@ -20,7 +20,6 @@ from wherefrom.studies.slices.sums import (
     measured_values,
     score_examples,
     score_groups,
-    solve_with_error,
     standard_error,
 )
 from wherefrom.studies.slices.table import GroupInfluence
@@ -76,11 +75,12 @@ def group_influence(
     converged, reasons = [], set()
     damped = 0.0
     with progress_bar("query groups", q, enabled=fitted.options.progress) as bar:
-        for start in range(0, q, fitted.block_size()):
-            block = slice(start, min(start + fitted.block_size(), q))
+        size = fitted.pairing.block_size()
+        for start in range(0, q, size):
+            block = slice(start, min(start + size, q))
             members = asked.members[block]
             means = [(gradients.sum(part) / len(part)).to(dtype) for part in members]
-            solution = solve_with_error(fitted, torch.stack(means, 1))
+            solution = fitted.solve(torch.stack(means, 1))
             damped = max(damped, damping_error(fitted, torch.stack(means, 1), solution))
             squares = score_examples(fitted, solution, scores[:, block], score_error[:, block])
             score_groups(

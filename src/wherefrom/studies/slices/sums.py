@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -12,15 +10,11 @@ from torch import Tensor
 
 from wherefrom.gradients import ExampleGradients
 from wherefrom.influence import Fit
-from wherefrom.influence.damping_effect import damping_share, undamped_distance
 from wherefrom.progress import progress_bar
-from wherefrom.solvers import PreparedBlocks, Solution
-from wherefrom.solvers.cg_iteration import BlockIteration
-from wherefrom.solvers.repair import measured
+from wherefrom.solvers import Solution
+from wherefrom.solvers.damping_effect import undamped_distance
 from wherefrom.studies.slices.groups import Groups
 
-# Steps of preconditioned conjugate gradients towards what a block inverse misses.
-_STEPS = 2
 # Beyond this many times their size, changes without damping are not known at all.
 _MOST_DAMPED = 10.0
 
@@ -35,30 +29,6 @@ def measured_values(gradients: ExampleGradients) -> Float[Tensor, " q"]:
             values.append(gradients.measure(outputs, engine.objective.targets(batch)).double().cpu())
         assert len(values[-1]) == where.stop - where.start
     return torch.cat(values)
-
-
-def solve_with_error(fitted: Fit, rhs: Float[Tensor, "p k"]) -> Solution:
-    """`C_λ⁻¹ v` with error directions, also where layers are inverted apart.
-
-    What a block inverse `M⁻¹` misses, `C_λ⁻¹ (v − C_λ M⁻¹ v)`, is approximated by two steps of conjugate
-    gradients preconditioned by `M` and handed on as the error direction. With `probes=0` nothing is measured.
-    """
-    solution = fitted.solve(rhs)
-    prepared = fitted.prepared
-    if not isinstance(prepared, PreparedBlocks) or not prepared.settings.probes:
-        return solution
-    residual = rhs - prepared.operator.matmat(solution.x)
-    iteration = BlockIteration(
-        prepared.operator, prepared.as_preconditioner(), partial(measured, prepared.operator, seed=0)
-    )
-    missing = iteration.run(residual, torch.zeros_like(residual[0]), _STEPS).x
-    return replace(solution, residual_norm=residual.norm(dim=0), error_directions=missing[None])
-
-
-def _error_known(fitted: Fit) -> bool:
-    """Whether `solve_with_error` says anything of the error."""
-    prepared = fitted.prepared
-    return not isinstance(prepared, PreparedBlocks) or bool(prepared.settings.probes)
 
 
 def score_examples(fitted: Fit, solution: Solution, scores: Tensor, errors: Tensor) -> Tensor:
@@ -77,11 +47,9 @@ def score_examples(fitted: Fit, solution: Solution, scores: Tensor, errors: Tens
     for where, inner, sizes in fitted.train_gradients.products(directions):
         scores[where] = inner[:, :k].cpu()
         missed = inner[:, k:].reshape(len(inner), r, k).norm(dim=1)
-        rounding = fitted.rounding_estimate(solution, sizes, inner[:, :k].T).T
+        rounding = fitted.pairing.rounding_estimate(solution, sizes, inner[:, :k].T).T
         errors[where] = torch.hypot(missed, rounding).cpu()
         squares[where] = (sizes.norm + sizes.shaken).square().cpu()
-    if not _error_known(fitted):
-        errors.fill_(math.inf)
     return squares
 
 
@@ -111,9 +79,9 @@ def score_groups(
             size = total.norm().reshape(1)
             # Each gradient of the sum is rounded by itself.
             rounded = torch.hypot(size, squares[members].sum().sqrt().to(size)).reshape(1)
-            error = torch.hypot(missed, fitted.rounding_estimate(solution, rounded)[:, 0])
-            estimate[number] = error.cpu() if _error_known(fitted) else math.inf
-            bound[number] = fitted.score_bound(solution, rounded)[:, 0].cpu()
+            error = torch.hypot(missed, fitted.pairing.rounding_estimate(solution, rounded)[:, 0])
+            estimate[number] = error.cpu()
+            bound[number] = fitted.pairing.score_bound(solution, rounded)[:, 0].cpu()
             bar.advance()
 
 
@@ -121,7 +89,7 @@ def change_of_each(fitted: Fit, gradients: ExampleGradients, groups: Groups) -> 
     """Predicted change of each query's measurement when a group is removed, `(q, groups)`: one solve per
     group, from the training side, and one pass over the queries."""
     made = torch.empty(len(gradients), len(groups), dtype=torch.float64)
-    size = fitted.block_size()
+    size = fitted.pairing.block_size()
     with progress_bar("changes of single queries", len(groups), enabled=fitted.options.progress) as bar:
         for start in range(0, len(groups), size):
             block = slice(start, min(start + size, len(groups)))
@@ -129,8 +97,7 @@ def change_of_each(fitted: Fit, gradients: ExampleGradients, groups: Groups) -> 
                 fitted.train_gradients.sum(members).to(fitted.objective.dtype)
                 for members in groups.members[block]
             ]
-            solution = fitted.solve(torch.stack(sums, 1))
-            for where, inner, _ in gradients.products(solution.x):
+            for where, inner, _ in gradients.products(fitted.apply(torch.stack(sums, 1))):
                 made[where, block] = inner.double().cpu() / fitted.objective.n
             bar.advance(len(sums))
     return made
@@ -139,7 +106,7 @@ def change_of_each(fitted: Fit, gradients: ExampleGradients, groups: Groups) -> 
 def damping_error(fitted: Fit, rhs: Float[Tensor, "p k"], solution: Solution) -> float:
     """Relative error that the damping makes in changes predicted with these solutions: without it they would
     differ by about so much of their size."""
-    return min(undamped_distance(damping_share(rhs, solution.x, fitted.damping)), _MOST_DAMPED)
+    return min(undamped_distance(fitted.pairing.damping_share(rhs, solution.x)), _MOST_DAMPED)
 
 
 def standard_error(changes: Float[Tensor, " q"]) -> float:

@@ -9,8 +9,7 @@ from torch import nn
 
 import wherefrom
 from tests.support import digits
-from wherefrom.influence.damping_effect import damping_share, damping_words, undamped_distance
-from wherefrom.solvers import Damping
+from wherefrom.solvers.damping_effect import damping_share, damping_words, undamped_distance
 
 
 def _logistic(decay: float, *, bias: bool, n: int = 400, p: int = 20):
@@ -130,7 +129,7 @@ def test_the_share_of_a_damping_by_layers():
     gradients = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     weights = torch.tensor([0.1] * 3 + [0.7] * 3, dtype=torch.float64)
     x = gradients / (inverse + weights)[:, None]
-    share = damping_share(gradients, x, Damping(0.7, "", diagonal=weights))
+    share = damping_share(gradients, x, weights)
 
     def gram(scale):
         return gradients.T @ (gradients / (inverse + scale * weights)[:, None])
@@ -141,7 +140,7 @@ def test_the_share_of_a_damping_by_layers():
 
 def test_without_damping_scores_are_further_off_than_to_first_order():
     # One dimension: C = 3, λ = 1: damped 1/4, undamped 1/3.
-    share = damping_share(torch.ones(1, 1), torch.full((1, 1), 0.25), Damping(1.0, ""))
+    share = damping_share(torch.ones(1, 1), torch.full((1, 1), 0.25), 1.0)
     assert share == pytest.approx(0.25) and undamped_distance(share) == pytest.approx(
         (1 / 3 - 1 / 4) / (1 / 4)
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wherefrom.gradients import GradientSizes
 from wherefrom.gradients.rounding import MARGIN
-from wherefrom.solvers import Solution
+from wherefrom.solvers.solution import Solution
 
 # Outputs are not all rounded the way that moves a gradient most: what their errors leave in a score, as a
 # share of that.

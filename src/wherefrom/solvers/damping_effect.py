@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wherefrom.solvers import Damping
-
 # Of the effect on a score near zero, this share of the effect on a typical one is expected at least.
 _LEAST = 0.02
 # Above this share nothing is known of the scores without damping.
@@ -19,7 +17,9 @@ _SMALL = 0.02
 _COLUMNS = 64
 
 
-def damping_share(gradients: Float[Tensor, "p k"], x: Float[Tensor, "p k"], damping: Damping) -> float:
+def damping_share(
+    gradients: Float[Tensor, "p k"], x: Float[Tensor, "p k"], damping: float | Float[Tensor, " p"]
+) -> float:
     """The share `r` of scores that damping decides, between 0 and 1: `r = −d ln(score) / d ln λ`.
 
     From `dC_λ⁻¹/dλ = −C_λ⁻²`, the derivative of `vᵀC_λ⁻¹w` in `ln λ` is `−xᵀ(λy)` with the solutions
@@ -28,12 +28,12 @@ def damping_share(gradients: Float[Tensor, "p k"], x: Float[Tensor, "p k"], damp
     Args:
         gradients: of the queries, as columns.
         x: `C_λ⁻¹` of them.
-        damping: in use.
+        damping: `λ`, or one for each parameter.
     """
-    if damping.value == 0:
+    if isinstance(damping, (int, float)) and damping == 0:
         return 0.0
     gradients, x = gradients[:, :_COLUMNS], x[:, :_COLUMNS]
-    weights = damping.value if damping.diagonal is None else damping.diagonal.to(x)[:, None]
+    weights = damping.to(x)[:, None] if isinstance(damping, Tensor) else damping
     with_damping = float((gradients.T @ x).double().norm())
     moved = float((x.T @ (weights * x)).double().norm())
     return min(moved / with_damping, 1.0) if with_damping > 0 else 0.0

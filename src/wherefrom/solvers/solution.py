@@ -1,0 +1,66 @@
+"""What a solver answers: solutions of `C_λ x = v` for several columns, and what is known of their errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from wherefrom.linalg import LinearOperator
+
+
+@dataclass(frozen=True)
+class Solution:
+    """`x ≈ C_λ⁻¹ v` for `k` columns, and what is known of the error.
+
+    Attributes:
+        x: `(p, k)`.
+        converged: per column, whether the solver reached what it was asked for.
+        reason: why it stopped, in words, for the columns that did not converge (empty when all did).
+        iterations: per column.
+        residual_norm: `‖v − C_λ x‖`, recomputed with the full operator after the last iteration.
+        rhs_norm: `‖v‖`.
+        error_directions: `(r, p, k)`: the error of `uᵀx` is estimated by the norm over `r` of `E_rᵀ u`;
+            `r = 0` when nothing but rounding is left.
+        rhs_shaken: rounding moved `v` itself by about `eps` times this; `None` where that is not known.
+        overlap: typical `‖x ∘ g‖ / (‖x‖ ‖g‖)` of the gradients that meet `x`; `None` for `1/√p`, that of
+            vectors without structure.
+        error_known: whether the error directions say anything; without them the error is not known.
+    """
+
+    x: Float[Tensor, "p k"]
+    converged: Bool[Tensor, " k"]
+    reason: str
+    iterations: Int[Tensor, " k"]
+    residual_norm: Float[Tensor, " k"]
+    rhs_norm: Float[Tensor, " k"]
+    error_directions: Float[Tensor, "r p k"]
+    rhs_shaken: Float[Tensor, " k"] | None = None
+    overlap: Float[Tensor, " k"] | None = None
+    error_known: bool = True
+
+    @property
+    def relative_residual(self) -> Float[Tensor, " k"]:
+        """`‖v − C_λ x‖ / ‖v‖` (0 for `v = 0`)."""
+        return torch.where(
+            self.rhs_norm > 0, self.residual_norm / self.rhs_norm, torch.zeros_like(self.rhs_norm)
+        )
+
+
+def solution_from(
+    operator: LinearOperator,
+    rhs: Float[Tensor, "p k"],
+    x: Float[Tensor, "p k"],
+    *,
+    converged: Bool[Tensor, " k"],
+    reason: str,
+    iterations: Int[Tensor, " k"],
+    error_directions: Float[Tensor, "r p k"],
+    residual: Float[Tensor, "p k"] | None = None,
+) -> Solution:
+    """A `Solution` whose residual is recomputed with `operator` unless the caller has just done so."""
+    if residual is None:
+        residual = rhs - operator.matmat(x)
+    return Solution(x, converged, reason, iterations, residual.norm(dim=0), rhs.norm(dim=0), error_directions)
