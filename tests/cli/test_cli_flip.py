@@ -14,7 +14,7 @@ import wherefrom
 from tests.cli.audit_problem import TABLE, TEXT, write
 from wherefrom.cli.main import app
 from wherefrom.interventions import Confirmation, FlipSet
-from wherefrom.studies.flip.panel import outcome_words
+from wherefrom.studies.flip.study import outcome_words
 
 
 def run(*arguments: object):
@@ -95,7 +95,7 @@ def test_nothing_found_is_said(tmp_path):
     ran = run("flip", task, "--out", tmp_path / "out", "--no-confirm")
     assert ran.exit_code == 0, ran.output
     assert "Look further with a larger" in " ".join(ran.output.split())
-    assert "No set of that size" in (tmp_path / "out" / "flip.html").read_text()
+    assert "No set of up to 1 training example is" in (tmp_path / "out" / "flip.html").read_text()
 
 
 def test_texts_are_shown(tmp_path):
@@ -107,13 +107,13 @@ def test_what_retraining_said_in_words():
     def one(check: Confirmation | None) -> FlipSet:
         return FlipSet(0, 0, 1, tuple(range(9)), 2, 2, 1.0, -0.1, 50, confirmation=check)
 
-    assert outcome_words(one(None)) == ("unasked", "not asked")
-    assert outcome_words(one(Confirmation(2, -0.1, 1, (2,)))) == ("confirmed", "flipped")
-    assert outcome_words(one(Confirmation(3, -0.1, 1, (2, 3)))) == ("enlarged", "flipped by 3")
-    assert outcome_words(one(Confirmation(None, 0.1, 0, (2, 3)))) == ("kept", "not flipped")
+    assert outcome_words(one(None)) == ("muted", "not asked")
+    assert outcome_words(one(Confirmation(2, -0.1, 1, (2,)))) == ("good", "flipped")
+    assert outcome_words(one(Confirmation(3, -0.1, 1, (2, 3)))) == ("fair", "flipped by 3")
+    assert outcome_words(one(Confirmation(None, 0.1, 0, (2, 3)))) == ("poor", "not flipped")
     lost = Confirmation(None, None, None, (2,), failed={2: "gave up"})
-    assert outcome_words(one(lost)) == ("kept", "no run converged")
-    assert outcome_words(one(Confirmation(None, None, None, (), stable=False)))[0] == "unstable"
+    assert outcome_words(one(lost)) == ("poor", "no run converged")
+    assert outcome_words(one(Confirmation(None, None, None, (), stable=False))) == ("fair", "differs anyway")
 
 
 @pytest.mark.parametrize(

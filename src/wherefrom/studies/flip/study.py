@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Trust, as_fit, trust_of
 from wherefrom.interventions import Flips, FlipSet, Robustness, find_flips
-from wherefrom.report import Card, Section
+from wherefrom.percentages import percentage
+from wherefrom.report import Card, Cards, Cell, Column, Columns, Section, Shown, Table, Words
+from wherefrom.report.blocks import Tone
+from wherefrom.report.numbers import number, percent
 from wherefrom.studies.cards import query_cards, train_cards
-from wherefrom.studies.flip.panel import flip_panel
-from wherefrom.studies.flip.printed import printed
 from wherefrom.studies.selection import spread_queries
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
 
 _RETRAINED = "the sets were retrained without, as far as they are marked so"
+# Training examples shown of each set.
+_SHOWN = 8
+_WIDEST = 10
 
 
 @dataclass(frozen=True)
@@ -119,18 +123,150 @@ class FlipResult(Result):
 
     def section(self) -> Section:
         """The robustness figure, and the queries that fall to the fewest examples."""
-        flips = self.flips
-        panel = flip_panel(
-            self.smallest(),
-            self.robustness,
-            self.train_card,
-            self.query_card,
-            order=flips.order,
-            most=flips.most,
-            found=sum(one.size is not None for one in flips),
-            class_names=self.class_names,
+        flips, robustness, smallest = self.flips, self.robustness, self.smallest()
+        found = sum(one.size is not None for one in flips)
+        examples = "example" if flips.most == 1 else "examples"
+        blocks: list[Any] = [
+            Words(
+                f"A set was looked for among up to {flips.most:,} of {robustness.n:,} training examples, for "
+                f"{robustness.queries:,} predictions, and found for {found:,}.",
+                lead=robustness.words,
+                heading="How little it takes",
+            ),
+            self._shares(),
+        ]
+        if smallest:
+            blocks += [
+                Cards(
+                    [self._shown(one) for one in smallest],
+                    heading="The predictions that rest on the fewest examples",
+                    where="page",
+                ),
+                self._table(smallest),
+                Words(self._rests(smallest[0]), tone="muted", where="terminal"),
+            ]
+        else:
+            blocks.append(
+                Words(
+                    f"No set of up to {flips.most:,} training {examples} is predicted to flip one of these "
+                    "predictions. Look further with a larger --max-share."
+                )
+            )
+        blocks.append(Columns(self._notes(), where="page"))
+        return Section(self.name, self.trust, blocks)
+
+    def _shares(self) -> Table:
+        found, sure = self.robustness, self.robustness.confirmed
+        columns = [
+            Column("removed", left=True),
+            Column("examples"),
+            Column("predicted to fall", tone="helpful"),
+            *([] if sure is None else [Column("confirmed by retraining", tone="good")]),
+        ]
+        rows = [
+            [
+                f"≤ {100 * share:g} %",
+                f"{int(share * found.n * (1 + 1e-12)):,}",
+                *(Cell(percent(part[j]), bar=part[j]) for part in (found.predicted, sure) if part),
+            ]
+            for j, share in enumerate(found.shares)
+        ]
+        return Table(columns, rows)
+
+    def _shown(self, one: FlipSet) -> Shown:
+        card, check = self.query_card(one.query), one.confirmation
+        tone, outcome = outcome_words(one)
+        caption: list[tuple[str, Tone]] = [(one.name(one.predicted, self.class_names), "strong")]
+        if card.probability is not None:
+            caption.append((f"with {percent(card.probability)}", "muted"))
+        caption += [
+            ("turns to", "muted"),
+            (one.name(one.rival, self.class_names), "harmful"),
+            ("without", "muted"),
+            (f"{one.size:,}", "strong"),
+            (f"({percentage(one.share or 0.0)} of the training set):", "muted"),
+            (outcome if check is not None else "not retrained", tone),
+        ]
+        lines = [("Margin", number(one.margin, 3)), ("Predicted without them", number(one.margin_after, 3))]
+        if card.label is not None:
+            lines.insert(0, ("True label", card.label))
+        if check is not None and check.margin is not None:
+            lines.append(("Retrained without them", number(check.margin, 3)))
+        if self.flips.order == "newton":
+            by_scores = "more" if one.first_size is None else f"{one.first_size:,}"
+            lines.append(("Size by single scores", by_scores))
+        hidden = len(one.indices) - _SHOWN
+        return Shown(
+            card,
+            caption,
+            lines,
+            words=one.describe(self.class_names),
+            pictures=[Shown(self.train_card(i)) for i in one.indices[:_SHOWN]],
+            more=f"and {hidden:,} more" if hidden > 0 else "",
         )
-        return Section(self.name, self.trust, [replace(panel, printed=printed(self))])
+
+    def _table(self, smallest: list[FlipSet]) -> Table:
+        newton = self.flips.order == "newton"
+        columns = [
+            Column("query"),
+            Column("predicted", left=True, width=_WIDEST),
+            Column("turns to", left=True, width=_WIDEST),
+            Column("margin"),
+            *([Column("single scores")] if newton else []),
+            Column("size"),
+            Column("retrained", left=True),
+        ]
+        rows = []
+        for one in smallest:
+            tone, outcome = outcome_words(one)
+            rows.append(
+                [
+                    str(self.numbers[one.query]),
+                    one.name(one.predicted, self.class_names),
+                    Cell(one.name(one.rival, self.class_names), "helpful"),
+                    number(one.margin, 3),
+                    *(["–" if one.first_size is None else f"{one.first_size:,}"] if newton else []),
+                    Cell(f"{one.size:,}", "strong"),
+                    Cell(outcome, tone),
+                ]
+            )
+        notes = ["margin: logit of the prediction minus that of its closest rival"]
+        if newton:
+            notes.append("single scores: the size that adding them up says")
+            notes.append("size: by refits of the linear model after each candidate set")
+        return Table(columns, rows, note="\n".join(notes), shown=len(rows), where="terminal")
+
+    def _rests(self, first: FlipSet) -> str:
+        shown = ", ".join(str(i) for i in first.indices[:_SHOWN])
+        more = f" and {len(first.indices) - _SHOWN} more" if len(first.indices) > _SHOWN else ""
+        examples = "example" if len(first.indices) == 1 else "examples"
+        return f"query {self.numbers[first.query]} rests on training {examples} {shown}{more}."
+
+    def _notes(self) -> list[tuple[str, str]]:
+        newton = (
+            "The model is linear in what is studied: after each candidate set it is refitted with Newton's "
+            "steps, and the examples are ranked anew from there, until the smallest prefix of the ranking "
+            "that flips the prediction is known."
+        )
+        first = (
+            "Training examples are ranked by their score for the decision margin, and the changes they are "
+            "predicted to make are added up until the margin crosses zero. Sums of single scores tend to fall "
+            "short, so sets may be larger than needed."
+        )
+        margin = "The margin is the logit of the predicted class minus that of its closest rival."
+        decides = (
+            "Retraining without the set decides. Where the set did not suffice it was enlarged along its "
+            "ranking and tried again. "
+        )
+        bound = (
+            "Finding the smallest set of all is a combinatorial problem: there may be smaller ones, so the "
+            "shares above are lower bounds of how many predictions would fall."
+        )
+        asked = self.robustness.confirmed is not None
+        return [
+            ("How a set is found.", f"{newton if self.flips.order == 'newton' else first} {margin}"),
+            ("What it says.", decides + bound if asked else bound),
+        ]
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
         """`flips.csv`: one row per query."""
@@ -166,6 +302,20 @@ class FlipResult(Result):
 
     def _rows(self) -> list[dict[str, Any]]:
         return [{**one.row(), "query": number} for one, number in zip(self.flips, self.numbers)]
+
+
+def outcome_words(one: FlipSet) -> tuple[Tone, str]:
+    """What retraining said of a set: a tone (good where it flipped) and a few words."""
+    check = one.confirmation
+    if check is None:
+        return "muted", "not asked"
+    if not check.stable:
+        return "fair", "differs anyway"
+    if check.hidden:
+        return "fair", "cannot tell"
+    if check.size is None:
+        return "poor", "no run converged" if len(check.failed) == len(check.tried) else "not flipped"
+    return ("good", "flipped") if check.size == one.size else ("fair", f"flipped by {check.size:,}")
 
 
 def _text(value: object) -> object:
