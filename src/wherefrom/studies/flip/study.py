@@ -163,7 +163,7 @@ class FlipResult(Result):
             Column("predicted to fall", tone="helpful"),
             *([] if sure is None else [Column("confirmed by retraining", tone="good")]),
         ]
-        rows = [
+        rows: list[list[str | Cell]] = [
             [
                 f"≤ {100 * share:g} %",
                 f"{int(share * found.n * (1 + 1e-12)):,}",
@@ -216,7 +216,7 @@ class FlipResult(Result):
             Column("size"),
             Column("retrained", left=True),
         ]
-        rows = []
+        rows: list[list[str | Cell]] = []
         for one in smallest:
             tone, outcome = outcome_words(one)
             rows.append(
@@ -250,8 +250,8 @@ class FlipResult(Result):
         )
         first = (
             "Training examples are ranked by their score for the decision margin, and the changes they are "
-            "predicted to make are added up until the margin crosses zero. Sums of single scores tend to fall "
-            "short, so sets may be larger than needed."
+            "predicted to make are added up until the margin crosses zero. Sums of single scores tend to "
+            "fall short, so sets may be larger than needed."
         )
         margin = "The margin is the logit of the predicted class minus that of its closest rival."
         decides = (
