@@ -89,3 +89,24 @@ def test_reasons_of_a_verdict_and_what_is_folded():
     assert '<li class="tone-good">one</li><li class="tone-poor">two &lt;2&gt;</li>' in shown
     assert shown.index("<summary>More</summary>") < shown.index("inside") < shown.index("</details>")
     assert "• one" in terminal(Verdicts([verdict])) and "• two <2>" in terminal(Verdicts([verdict]))
+
+
+def test_a_shaded_cell_says_its_hint_and_its_doubt_when_one_points_at_it():
+    cells = [Cell("+1.5", "harmful", shade=0.5, hint="of <b>"), Cell("−2", doubt="the sample", shade=0.0)]
+    table = Table([Column("a", note="13 queries"), Column("b")], [cells])
+    shown, said = page(table), terminal(table)
+    assert '<td class="n heat harmful" style="--shade:35.0%" title="of &lt;b&gt;">+1.5</td>' in shown
+    assert 'class="n heat unresolved"' in shown and 'title="not resolved: the sample. "' in shown
+    assert '<span class="note">13 queries</span>' in shown and "13 queries" not in said and "−2?" in said
+
+
+def test_blocks_that_belong_to_a_card_stand_beside_it_and_below_it_in_the_terminal():
+    many = [Shown(picture(f"train {i}"), [("+7", "strong")], share=0.5, words="removal: +1", hint="<=2>")
+            for i in range(3)]  # fmt: skip
+    inside = Cards(many, heading="Most helpful", dense=True)
+    asked = Cards([Shown(picture("query 1"), [("3", "good")], [("label", "4")], blocks=[inside])])
+    shown, said = page(asked), terminal(asked)
+    assert shown.count("<img") == 4 and shown.count('<ol class="dense">') == 1
+    assert shown.count('title="&lt;=2&gt;"') == 3 and "<h3>Most helpful</h3>" in shown
+    assert said.index("query 1: 3") < said.index("label 4") < said.index("Most helpful")
+    assert said.index("Most helpful") < said.index("train 0: +7") < said.index("removal: +1")

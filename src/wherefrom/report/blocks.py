@@ -101,6 +101,9 @@ class Cell:
         card: an example, small beside the text; the page's alone.
         doubt: why neither size nor sign of a number is to be read; it then stands in grey, with a question
             mark in the terminal.
+        shade: how much of its tone the page puts behind it, in `[0, 1]`: a heat map. Its doubt is then said
+            when one points at it.
+        hint: what the page says when one points at it.
     """
 
     text: str
@@ -109,6 +112,8 @@ class Cell:
     note: str = ""
     card: Card | None = None
     doubt: str = ""
+    shade: float | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class Column:
         code: names of things in code.
         tone: of its bars.
         signed: its bars go to either side of zero.
+        note: smaller words below its name; the page's alone.
     """
 
     name: str
@@ -132,6 +138,7 @@ class Column:
     code: bool = False
     tone: Tone = ""
     signed: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,8 @@ class Shown:
         words: a sentence or two; it then takes the whole width.
         pictures: smaller cards that belong to it, in a row below; likewise.
         more: said after these, such as how many are not shown.
+        blocks: what belongs to it, beside it.
+        hint: what the page says when one points at its caption.
     """
 
     card: Card
@@ -178,11 +187,13 @@ class Shown:
     words: str = ""
     pictures: Sequence[Shown] = ()
     more: str = ""
+    blocks: Sequence[Block] = ()
+    hint: str = ""
 
     @property
     def wide(self) -> bool:
         """Whether it takes the whole width."""
-        return bool(self.words or self.pictures)
+        return bool(self.words or self.pictures or self.blocks)
 
 
 @dataclass(frozen=True)
@@ -193,11 +204,13 @@ class Cards(Block):
         entries: in order.
         shown: in the terminal.
         empty: said where there are none.
+        dense: small ones, many in a row, whatever is said of them.
     """
 
     entries: Sequence[Shown]
     shown: int = 3
     empty: str = ""
+    dense: bool = False
 
 
 @dataclass(frozen=True)

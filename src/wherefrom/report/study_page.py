@@ -94,7 +94,8 @@ def _plain(block: Block | Panel) -> dict[str, Any]:
 
 def _shown(entry: Shown) -> dict[str, Any]:
     smaller = [_shown(one) for one in entry.pictures]
-    return {**vars(entry), "card": card_view(entry.card), "pictures": smaller, "wide": entry.wide}
+    made = {"card": card_view(entry.card), "pictures": smaller, "blocks": _on_page(entry.blocks)}
+    return {**vars(entry), **made, "wide": entry.wide}
 
 
 def _cell(value: str | Cell, column: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@ colour."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -57,27 +57,20 @@ def print_section(console: Console, section: Section) -> None:
     )
     console.print(Text(trust.words))
     console.print(Text.assemble(("What to do: ", "dim"), trust.advice))
-    _print_blocks(console, section.blocks)
+    for part in _all(section.blocks):
+        console.print(part)
 
 
-def _print_blocks(console: Console, blocks: Sequence[Any]) -> None:
+def _all(blocks: Sequence[Any]) -> Iterator[RenderableType]:
+    """What is shown of them, each with a line between and its heading."""
     for block in blocks:
-        if getattr(block, "where", "everywhere") == "page":
+        shown = None if getattr(block, "where", "everywhere") == "page" else _rendered(block)
+        if shown is None:
             continue
-        if isinstance(block, Beside):
-            _print_heading(console, block.heading)
-            _print_blocks(console, block.blocks)
-            continue
-        shown = _rendered(block)
-        if shown is not None:
-            _print_heading(console, getattr(block, "heading", ""))
-            console.print(shown)
-
-
-def _print_heading(console: Console, heading: str) -> None:
-    console.print()
-    if heading:
-        console.print(Text(one_line(heading), style="bold"))
+        yield Text()
+        if getattr(block, "heading", ""):
+            yield Text(one_line(block.heading), style="bold")
+        yield shown
 
 
 def _rendered(block: Any) -> RenderableType | None:
@@ -89,6 +82,9 @@ def _rendered(block: Any) -> RenderableType | None:
         )
     if isinstance(block, Columns):
         return Text("\n".join(f"{lead} {text}" for lead, text in block.notes), style="dim")
+    if isinstance(block, Beside):
+        parts = list(_all(block.blocks))
+        return Group(*parts[1:]) if parts else None
     if isinstance(block, Facts):
         return _facts(block)
     if isinstance(block, Verdicts):
@@ -188,7 +184,7 @@ def _at_length(entry: Shown) -> list[RenderableType]:
         " · ".join(f"{name} {value}" for name, value in entry.lines),
         " ".join(part for part in (smaller, entry.more) if part),
     ]
-    return [_caption(entry), *(Text(line, style="dim") for line in rest if line)]
+    return [_caption(entry), *(Text(line, style="dim") for line in rest if line), *_all(entry.blocks)]
 
 
 def _caption(entry: Shown) -> Text:
