@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,20 @@ class Scatter:
     dots: list[Dot]
     ticks_x: list[Tick]
     ticks_y: list[Tick]
-    left_out: int
+    left_out: int = 0
+
+    @property
+    def width(self) -> float:
+        return self.size
+
+    @property
+    def height(self) -> float:
+        return self.size
+
+    @property
+    def identity(self) -> tuple[float, float, float, float]:
+        """The ends of the line on which both are equal."""
+        return (0.0, self.size, self.size, 0.0)
 
 
 @dataclass(frozen=True)
@@ -75,28 +89,43 @@ def scatter(verification: Verification, names: list[str], size: float = 360.0) -
     noise = np.nan_to_num(verification.noise.ravel())
     if predicted.size == 0:
         return None
+    order = np.argsort(-np.abs(predicted), kind="stable")[:_MOST_DOTS][::-1]
+    queries = verification.predicted.shape[1]
+    titles = [f"without train {int(verification.removed[k // queries])}, {names[k % queries]}" for k in order]
+    left_out = predicted.size - len(order)
+    return against_actual(predicted[order], actual[order], noise[order], titles, size, left_out)
+
+
+def against_actual(
+    predicted: Float[np.ndarray, " k"],
+    actual: Float[np.ndarray, " k"],
+    noise: Float[np.ndarray, " k"],
+    titles: Sequence[str],
+    size: float = 360.0,
+    left_out: int = 0,
+) -> Scatter:
+    """A dot for each pair, on common axes that begin at or below zero."""
     low = float(min(predicted.min(), (actual - noise).min(), 0.0))
     high = float(max(predicted.max(), (actual + noise).max(), 0.0))
     margin = 0.06 * (high - low) or 1.0
     low, high = low - margin, high + margin
     unit = size / (high - low)
-    order = np.argsort(-np.abs(predicted), kind="stable")[:_MOST_DOTS]
-    queries = verification.predicted.shape[1]
-    dots = []
-    for k in order[::-1]:
-        removed, query = int(verification.removed[k // queries]), names[k % queries]
-        title = f"without train {removed}, {query}: predicted {number(float(predicted[k]), sign=True)}, "
-        title += f"actual {number(float(actual[k]), sign=True)}"
-        dots.append(
-            Dot((predicted[k] - low) * unit, size - (actual[k] - low) * unit, float(noise[k]) * unit, title)
+    dots = [
+        Dot(
+            (x - low) * unit,
+            size - (y - low) * unit,
+            float(error) * unit,
+            f"{title}: predicted {number(float(x), sign=True)}, actual {number(float(y), sign=True)}",
         )
+        for x, y, error, title in zip(predicted, actual, noise, titles)
+    ]
     ticks = nice_ticks(low, high, 5)
     return Scatter(
         size,
         dots,
         [Tick((t - low) * unit, number(t, 2)) for t in ticks],
         [Tick(size - (t - low) * unit, number(t, 2)) for t in ticks],
-        predicted.size - len(order),
+        left_out,
     )
 
 

@@ -1,4 +1,4 @@
-"""Edits as they are written on the command line: `17,212`, `10-20`, `@file`, and `5=3`."""
+"""Edits as they are written on the command line: `17,212`, `10-20`, `@file`, `5=3`, and sizes of groups."""
 
 from __future__ import annotations
 
@@ -91,3 +91,24 @@ def parse_times(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise InputError(f"--upweight: {text!r} is no number; expected how often to count, as 8=2") from error
+
+
+def parse_sizes(text: str | None, removed: int) -> list[int]:
+    """Sizes of growing groups: numbers with commas between, each at most the number of removed examples.
+
+    Raises:
+        InputError: no such list, or nothing that is removed.
+    """
+    if text is None:
+        return []
+    try:
+        sizes = sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise InputError(f"--grow {text!r}: expected numbers such as 1,5,20") from error
+    if removed == 0:
+        raise InputError(f"--grow {text}: expected --remove with the ranking whose first so many are removed")
+    if sizes[0] < 1 or sizes[-1] > removed:
+        raise InputError(
+            f"--grow {text}: expected sizes from 1 to {removed}, the number of examples that --remove names"
+        )
+    return sizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
@@ -20,11 +20,14 @@ from wherefrom.report import Card, Section
 from wherefrom.report.describe import label_text
 from wherefrom.studies.cards import query_cards, train_cards
 from wherefrom.studies.change.edit_checks import check_edits
-from wherefrom.studies.change.edit_words import parse_indices, parse_label, parse_pair, parse_times
-from wherefrom.studies.change.growth import parse_sizes
-from wherefrom.studies.change.growth_panel import growth_panel
-from wherefrom.studies.change.panel import change_panel
-from wherefrom.studies.change.printed import printed
+from wherefrom.studies.change.edit_words import (
+    parse_indices,
+    parse_label,
+    parse_pair,
+    parse_sizes,
+    parse_times,
+)
+from wherefrom.studies.change.shown import change_blocks
 from wherefrom.studies.selection import choose_queries
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
@@ -180,16 +183,7 @@ class ChangeResult(Result):
 
     def section(self) -> Section:
         """Each query's change, and the curve of growing groups."""
-        panel = change_panel(
-            self.change,
-            self.outcome,
-            self.before,
-            self.query_card,
-            [(self.train_card(one.index), one.done) for one in self.edited[:_CARDS]],
-            more=max(0, len(self.edited) - _CARDS),
-        )
-        grown = [] if self.curve is None else [growth_panel(self.curve)]
-        return Section(self.name, self.trust, [replace(panel, printed=printed(self)), *grown])
+        return Section(self.name, self.trust, change_blocks(self))
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
         """`change.csv`: one row per query; `growth.csv` for growing groups."""
@@ -215,10 +209,6 @@ class ChangeResult(Result):
             **found.summary(),
             "settings": self.change.settings,
         }
-
-
-# Edited examples shown on the page.
-_CARDS = 12
 
 
 def _edits(task: Task, influence: Fit, options: Change) -> tuple[Intervention, list[Edited]]:
