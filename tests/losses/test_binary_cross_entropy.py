@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.losses.loss_contract import check_curvature, check_differentiation, check_fisher
 from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
 from wherefrom.losses import BinaryCrossEntropy
+from wherefrom.testing.losses import check_curvature, check_differentiation, check_fisher
 
 SHAPES = [(4,), (4, 1), (4, 3), (4, 2, 3)]
 

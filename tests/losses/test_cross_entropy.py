@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.losses.loss_contract import block_diagonal, check_curvature, check_differentiation, check_fisher
 from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
 from wherefrom.losses import CrossEntropy, _softmax
 from wherefrom.losses._softmax import softmax_curvature, softmax_curvature_sqrt
+from wherefrom.testing.losses import block_diagonal, check_curvature, check_differentiation, check_fisher
 
 SHAPES = ["classes", "tokens_last", "tokens_torch", "image"]
 

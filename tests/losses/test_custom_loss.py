@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.losses.loss_contract import check_curvature, check_differentiation
 from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
 from wherefrom.losses import CrossEntropy, CustomLoss
+from wherefrom.testing.losses import check_curvature, check_differentiation
 
 
 def coupled(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.losses.loss_contract import check_curvature, check_differentiation, check_fisher
 from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
 from wherefrom.losses import BinaryCrossEntropy, Logistic, SmoothHinge
+from wherefrom.testing.losses import check_curvature, check_differentiation, check_fisher
 
 Y = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
 

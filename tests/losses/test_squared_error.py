@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.losses.loss_contract import check_curvature, check_differentiation, check_fisher
 from wherefrom.errors import InputError, NonFiniteError
 from wherefrom.losses import SquaredError
+from wherefrom.testing.losses import check_curvature, check_differentiation, check_fisher
 
 
 @settings(deadline=None, max_examples=30)

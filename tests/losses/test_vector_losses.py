@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.losses.loss_contract import check_curvature, check_differentiation
 from wherefrom.errors import InputError, NonFiniteError, UnsupportedError
 from wherefrom.losses import Cosine, CustomLoss, FeatureDistance, SquaredError, resolve_loss
+from wherefrom.testing.losses import check_curvature, check_differentiation
 
 SHAPES = [(4, 1), (4, 2), (4, 5), (4, 2, 3)]
 

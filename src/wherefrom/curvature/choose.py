@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from wherefrom.curvature.gauss_newton import GaussNewtonOperator
@@ -17,6 +18,7 @@ from wherefrom.curvature.metrics import (
 from wherefrom.gradients import GradientEngine, HvpMode, check_loss, check_regulariser
 from wherefrom.linalg import LinearOperator
 from wherefrom.names import resolve_name
+from wherefrom.store import check_run_directory
 
 CURVATURES = ("auto", "hessian", "ggn", "fisher", "sampled_fisher", "empirical_fisher")
 _ALIASES = {"gauss_newton": "ggn", "generalized_gauss_newton": "ggn", "generalised_gauss_newton": "ggn"}
@@ -49,6 +51,7 @@ def choose_curvature(
     hvp_mode: HvpMode | Literal["auto"] = "auto",
     fisher_draws: int = 1,
     seed: int = 0,
+    run_dir: str | Path | None = None,
 ) -> Curvature:
     """The curvature of the objective (mean loss + regulariser) at `θ̂`.
 
@@ -60,12 +63,16 @@ def choose_curvature(
         hvp_mode: order of differentiation for the Hessian.
         fisher_draws: labels drawn per example for `"sampled_fisher"`.
         seed: of those draws.
+        run_dir: keeps what is gathered of it for solvers that treat layers apart (`KroneckerStore`).
 
     Raises:
         InputError: an unknown name.
+        StoreError: the run directory holds something else.
         UnsupportedError: a loss for which this curvature does not exist, or a model, loss or regulariser
             whose derivatives torch returns wrong.
     """
+    if run_dir is not None:
+        check_run_directory(run_dir)
     name = resolve_name("curvature", name, CURVATURES, aliases=_ALIASES)
     engine.check_derivatives()
     objective = engine.objective
@@ -77,7 +84,7 @@ def choose_curvature(
             if loss.convex
             else "outputs are affine in the parameters"
         )
-        data: LinearOperator = GaussNewtonOperator(engine, LossHessianMetric(loss))
+        data: LinearOperator = GaussNewtonOperator(engine, LossHessianMetric(loss), run_dir)
         chosen, is_hessian = "hessian", True
     elif name == "hessian":
         check_loss(engine.probe, second=True)
@@ -86,7 +93,7 @@ def choose_curvature(
         reason = f"as asked; products by {hessian.mode}"
     else:
         metric = _metric(name, engine, fisher_draws, seed)
-        data, chosen, is_hessian = GaussNewtonOperator(engine, metric), metric.name, False
+        data, chosen, is_hessian = GaussNewtonOperator(engine, metric, run_dir), metric.name, False
         reason = "as asked"
         if name == "auto":
             reason = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,12 +48,13 @@ class GaussNewtonOperator(FactoredOperator):
     root of `S_i`.
     """
 
-    def __init__(self, engine: GradientEngine, metric: OutputMetric):
+    def __init__(self, engine: GradientEngine, metric: OutputMetric, run_dir: str | Path | None = None):
         objective = engine.objective
         bound = 0.0 if metric.semidefinite else -math.inf
         super().__init__(objective.p, objective.dtype, objective.device, bound)
         self.engine = engine
         self.metric = metric
+        self.run_dir = run_dir
         self.n_examples = objective.n
         self.roots = RootParts(engine, metric)
         if isinstance(metric, LossHessianMetric):

@@ -35,7 +35,6 @@ from wherefrom.solvers import (
     Solver,
     choose_damping,
     choose_solver,
-    keep_factors,
     relative_damping,
 )
 from wherefrom.solvers.contraction import GradientSource
@@ -146,9 +145,8 @@ class Fit(Attributor):
             hvp_mode=options.hvp_mode,
             fisher_draws=options.fisher_draws,
             seed=options.seed,
+            run_dir=options.run_dir,
         )
-        if options.run_dir is not None:
-            keep_factors(self.curvature.operator, options.run_dir)
         self.train_gradients = ExampleGradients(self.engine, objective.examples, objective.loss)
         self.solver, self.solver_reason = choose_solver(
             options.solver,

@@ -15,7 +15,6 @@ from wherefrom.solvers.kronecker import (
     KFAC,
     Diagonal,
     Identity,
-    keep_factors,
     relative_damping,
 )
 from wherefrom.solvers.lissa import LiSSA
@@ -24,7 +23,7 @@ from wherefrom.solvers.pairing import OwnScores, Pairing, PairScores, SolvedBloc
 from wherefrom.solvers.preconditioner import InverseOperator, preconditioner_of
 from wherefrom.solvers.projected import Projected
 from wherefrom.solvers.scaled import solve_scaled
-from wherefrom.solvers.solution import Solution
+from wherefrom.solvers.solution import Solution, solution_from
 
 __all__ = [
     "CG",
@@ -55,9 +54,9 @@ __all__ = [
     "Solver",
     "choose_damping",
     "choose_solver",
-    "keep_factors",
     "preconditioner_of",
     "relative_damping",
     "require_solver",
+    "solution_from",
     "solve_scaled",
 ]

@@ -4,7 +4,6 @@ diagonal, and the identity."""
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,10 +30,7 @@ from wherefrom.solvers.base import PreparedSolver, Solver
 from wherefrom.solvers.blocks import BlockSolver, PreparedBlocks
 from wherefrom.solvers.damping import Damping, RelativeDamping
 from wherefrom.solvers.repair import round_up
-from wherefrom.store import check_run_directory
 
-# Where an operator's memo says which directory keeps its factors.
-_RUN_DIR = "run directory of Kronecker factors"
 # A block without curvature (an unused layer) is damped by this share of the average layer's mean eigenvalue.
 _DEAD = 1e-3
 
@@ -72,7 +68,7 @@ class _Kronecker(BlockSolver):
             block.name: float(diagonal[block.index.reshape(-1)].double().mean()) for block in layers.blocks
         }
         _require_damping(curvature, damping)
-        return PreparedBlocks(self, operator, layers, curvature, self._inverses(curvature, damping), damping)
+        return PreparedBlocks(self, operator, layers, curvature, self.inverses(curvature, damping), damping)
 
     def curvature(self, operator: LinearOperator, *, seed: int = 0) -> KroneckerCurvature:
         """The approximation of the operator's data term; gathered once and kept."""
@@ -81,11 +77,11 @@ class _Kronecker(BlockSolver):
         kept = data.memo
         if options not in kept:
             layers = layer_gradients(data, self.strict)
-            kept[options] = gather_kronecker(data, layers, options, run_dir=kept.get(_RUN_DIR))
+            kept[options] = gather_kronecker(data, layers, options, run_dir=data.run_dir)
         return kept[options]
 
-    def _inverses(self, curvature: KroneckerCurvature, damping: dict[str, float]) -> list[BlockInverse]:
-        """The damped inverse of each block."""
+    def inverses(self, curvature: KroneckerCurvature, damping: dict[str, float]) -> list[BlockInverse]:
+        """The damped inverse of each block; another solver of layers may give others."""
         return kronecker_inverses(curvature, damping)
 
 
@@ -137,7 +133,7 @@ class KFAC(_Kronecker):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "factored": self.factored}
 
-    def _inverses(self, curvature: KroneckerCurvature, damping: dict[str, float]) -> list[BlockInverse]:
+    def inverses(self, curvature: KroneckerCurvature, damping: dict[str, float]) -> list[BlockInverse]:
         made = factored_inverses if self.factored else kronecker_inverses
         return made(curvature, damping)
 
@@ -205,19 +201,6 @@ def _engine(operator: LinearOperator) -> GradientEngine:
             "operator without one. Use wherefrom.Influence, or an operator of wherefrom.curvature."
         )
     return found[0]
-
-
-def keep_factors(operator: LinearOperator, run_dir: str | Path) -> None:
-    """Have Kronecker factors of this curvature kept in, and taken from, a run directory
-    (`wherefrom.curvature.kronecker.KroneckerStore`). Without a Gauss-Newton term there are none to keep.
-
-    Raises:
-        StoreError: the directory holds something else.
-    """
-    check_run_directory(run_dir)
-    for term in split_diagonal(operator)[0]:
-        if isinstance(term, GaussNewtonOperator):
-            term.memo[_RUN_DIR] = Path(run_dir)
 
 
 def layer_gradients(data: GaussNewtonOperator, strict: bool) -> LayerGradients:

@@ -54,13 +54,20 @@ def solution_from(
     rhs: Float[Tensor, "p k"],
     x: Float[Tensor, "p k"],
     *,
-    converged: Bool[Tensor, " k"],
-    reason: str,
-    iterations: Int[Tensor, " k"],
-    error_directions: Float[Tensor, "r p k"],
+    converged: Bool[Tensor, " k"] | None = None,
+    reason: str = "",
+    iterations: Int[Tensor, " k"] | None = None,
+    error_directions: Float[Tensor, "r p k"] | None = None,
     residual: Float[Tensor, "p k"] | None = None,
 ) -> Solution:
-    """A `Solution` whose residual is recomputed with `operator` unless the caller has just done so."""
+    """A `Solution` whose residual is recomputed with `operator` unless the caller has just done so. What is
+    not given is that of a direct solver: converged, without iterations, nothing but rounding left."""
     if residual is None:
         residual = rhs - operator.matmat(x)
+    if converged is None:
+        converged = torch.ones(rhs.shape[1], dtype=torch.bool)
+    if iterations is None:
+        iterations = torch.zeros(rhs.shape[1], dtype=torch.long)
+    if error_directions is None:
+        error_directions = rhs.new_zeros(0, *rhs.shape)
     return Solution(x, converged, reason, iterations, residual.norm(dim=0), rhs.norm(dim=0), error_directions)

@@ -1,12 +1,71 @@
-"""What every loss must satisfy, checked against float64 autograd of the loss itself."""
+"""What every `Loss` promises, as one call that a test of a new loss can make: checked against float64
+autograd of the loss itself."""
 
 from __future__ import annotations
+
+import json
 
 import torch
 from torch import Tensor
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
+from wherefrom.errors import UnsupportedError
 from wherefrom.losses import Loss
+
+
+def check_loss(loss: Loss, outputs: Tensor, targets: Tensor, *, draws: int = 2000) -> None:
+    """Check the contract of a loss at some outputs and targets.
+
+    One finite number per example, of that example alone; slopes, curvature blocks, their products and square
+    roots equal those of autograd, in every mode of differentiation and under `vmap`; the view in blocks has
+    its inverse; a convex loss has no negative eigenvalue; for the
+    negative logarithm of a likelihood, drawn gradients have the moments of the Fisher matrix.
+
+    Args:
+        loss: your own or Wherefrom's.
+        outputs: `(b, …)` in float64, of two examples or more, where the loss has two derivatives.
+        targets: a tensor with one entry per example.
+        draws: labels drawn to compare moments, which are taken to be right within six standard errors.
+
+    Raises:
+        AssertionError: a promise that is not kept.
+    """
+    assert isinstance(loss.name, str) and loss.name, "name is empty"
+    json.dumps(loss.settings())
+    loss.validate(outputs, targets)
+    values = loss(outputs, targets)
+    assert values.shape == outputs.shape[:1], (
+        f"losses of shape {tuple(values.shape)}, one per example expected"
+    )
+    assert bool(torch.isfinite(values).all()), "a loss is not finite"
+    least, most = loss.range
+    assert bool(((values >= least) & (values <= most)).all()), f"a loss is outside range {loss.range}"
+    each = torch.cat([loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))])
+    torch.testing.assert_close(each, values, msg="a loss depends on the other examples of its batch")
+    check_differentiation(loss, outputs, targets)
+    check_curvature(loss, outputs, targets)
+    _check_roots(loss, outputs, targets)
+    try:
+        loss.fisher_sqrt_blocks(outputs, targets)
+    except UnsupportedError:
+        return
+    check_fisher(loss, outputs, targets, draws)
+
+
+def _check_roots(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
+    blocks = loss.hessian_blocks(outputs, targets)
+    if loss.shift_invariant:
+        torch.testing.assert_close(blocks.sum(-1), torch.zeros_like(blocks[..., 0]), msg="S 1 is not 0")
+    try:
+        root = loss.hessian_sqrt_blocks(outputs, targets)
+    except UnsupportedError:
+        assert not loss.convex, "a convex loss has no square root of its curvature"
+        return
+    torch.testing.assert_close(root @ root.mT, blocks)
+    columns = loss.root_columns(blocks.shape[-1])
+    assert root.shape[-1] == columns, f"root_columns says {columns}, the root has {root.shape[-1]}"
+    part = loss.hessian_sqrt_part(outputs, targets, slice(0, 1), slice(0, 1))
+    torch.testing.assert_close(part, root[:, :1, :, :1], msg="hessian_sqrt_part is no part of the root")
 
 
 def dense_hessian(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
