@@ -95,7 +95,7 @@ def embedded_studies(
 def _add_shape(found: Embedded, attributor: Attributor, task: Task, say: Say) -> None:
     """Spectrum and geometry; inputs that have no gradient leave out the latter, which is said."""
     spectrum = Spectrum().run(attributor, task, say)
-    found.add("spectrum", spectrum, spectrum.panels())
+    found.add("spectrum", spectrum, [blocks_panel(Spectrum.question, spectrum.section().blocks)])
     try:
         geometry = Geometry().run(attributor, task, say)
     except UnsupportedError as error:

@@ -46,7 +46,7 @@ class SpectrumChart:
 
 
 def spectrum_chart(
-    density: SpectralDensity, damping: float, *, width: float = 860.0, height: float = 300.0
+    density: SpectralDensity, damping: float, *, width: float = 640.0, height: float = 280.0
 ) -> SpectrumChart:
     """Bars for the number of eigenvalues per bin, each with plus and minus one standard error.
 

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from wherefrom.influence import Attributor, Trust, as_fit, trust_of
-from wherefrom.report import Panel, Section
+from wherefrom.report import Section
 from wherefrom.studies.spectra.class_means import ClassMeans
-from wherefrom.studies.spectra.panel import spectrum_panel
-from wherefrom.studies.spectra.printed import printed
 from wherefrom.studies.spectra.report import SpectrumReport, spectrum_report
+from wherefrom.studies.spectra.shown import spectrum_blocks
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
 
@@ -73,13 +72,9 @@ class SpectrumResult(Result):
     report: SpectrumReport
     trust: Trust
 
-    def panels(self) -> list[Panel]:
-        """Its block of a page."""
-        return [replace(spectrum_panel(self.report), printed=printed(self))]
-
     def section(self) -> Section:
         """The verdict, the density, the layers."""
-        return Section(self.name, self.trust, self.panels())
+        return Section(self.name, self.trust, spectrum_blocks(self.report))
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
         """`layers.csv`, and the nodes and weights of the density, `density.csv`."""
