@@ -48,8 +48,8 @@ def test_the_terminal_shows_groups_and_clusters_in_80_columns(ran):
     assert max(map(len, lines)) <= 80
     for text in ("young: 13 queries, mean loss", "old: 7 queries", "first site", "second site <b>", "32*"):
         assert text in result.output
-    assert "most harmful alone" in result.output and "of 6 clusters" in result.output
-    assert "and 1 that harm less, or help" in result.output
+    assert "Most harmful one by one" in result.output and "None of the 6 clusters" in result.output
+    assert "5 more clusters that harm less, or help." in result.output and "by the solver." in result.output
     assert "a direction, no reliable size" in result.output
 
 
@@ -76,7 +76,7 @@ def test_the_page_escapes_names_and_loads_nothing(ran):
     page = (out / "slices.html").read_text()
     assert "second site &lt;b&gt;" in page and "second site <b>" not in page
     assert "Groups: who carries whose error" in page and "Clusters that hurt together" in page
-    assert "http" not in page.replace("http-equiv", "") and 'class="cell' in page
+    assert "http" not in page.replace("http-equiv", "") and 'class="n heat ' in page
 
 
 def test_groups_alone_and_a_validation_set_alone(tmp_path):

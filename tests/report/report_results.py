@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from wherefrom.evaluation import Verification
-from wherefrom.influence import MinimumCheck, Scores, SelfScores
-from wherefrom.report import Card, ReportSection
+from wherefrom.influence import MinimumCheck, Scores, SelfScores, trust_without_fit
+from wherefrom.report import Block, Card, ReportSection, Section, View, print_section, render_view
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -84,6 +86,19 @@ def section(**changed: Any) -> ReportSection:
         "facts": [("Test accuracy", "94.5 %")],
     }
     return ReportSection(**{**fields, **changed})
+
+
+def page_of(*blocks: Block) -> str:
+    """The body of a page of these blocks."""
+    whole = render_view(View("Q", "", [Section("model", trust_without_fit(), blocks)]))
+    return " ".join(whole.partition("<main>")[2].split())
+
+
+def terminal_of(*blocks: Block) -> str:
+    """The same in a terminal of 80 columns."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_section(console, Section("model", trust_without_fit(), blocks))
+    return console.export_text()
 
 
 class Page(HTMLParser):

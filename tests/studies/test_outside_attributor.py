@@ -110,7 +110,8 @@ def test_slices_are_sums_of_its_scores(made):
     torch.testing.assert_close(
         table.measured, torch.stack([losses[[0, 2, 5]].mean(), losses[[1, 3, 4]].mean()])
     )
-    assert bool(table.error.isinf().all()) and "was not measured" in next(iter(table))["reason"]
+    assert bool(table.error.isinf().all()) and not table.sized
+    assert next(iter(table))["reason"] == "these scores are an order, without a size"
     with pytest.raises(UnsupportedError, match="harmful_groups: TracIn has no gradients and curvature"):
         wherefrom.harmful_groups(tracin, made["validation"])
 
@@ -136,6 +137,19 @@ def test_the_slices_command_leaves_clusters_out_and_says_so(tmp_path):
     said = "left out: they are made of the gradients and the curvature of an influence function"
     page = (out / "slices.html").read_text(encoding="utf-8")
     assert said in " ".join(page.split()) and said in " ".join(result.output.split())
+    # Sums of likenesses are no changes: neither says so.
+    for text in (page, result.output):
+        assert "order of likeness" in text and "Most harmful one by one" in text
+        for claim in (
+            "removed from training",
+            "removal:",
+            "of the harm",
+            "No size",
+            "± solver",
+            "by the solver",
+        ):
+            assert claim not in text, claim
+    assert "is predicted to change" not in page and "heat unresolved" not in page
 
 
 @pytest.mark.parametrize(("command", "edit"), [("flip", []), ("change", ["--remove", "3"])])

@@ -160,6 +160,8 @@ def _cards(block: Cards) -> RenderableType | None:
     entries = block.entries[: block.shown]
     if not entries:
         return Text(block.empty, style="dim") if block.empty else None
+    if block.dense:
+        return Group(*(_on_one_line(entry) for entry in entries))
     if any(entry.wide for entry in entries):
         return Group(*(line for entry in entries for line in _at_length(entry)))
     pictures = [entry.card for entry in entries]
@@ -184,12 +186,20 @@ def _at_length(entry: Shown) -> list[RenderableType]:
         " · ".join(f"{name} {value}" for name, value in entry.lines),
         " ".join(part for part in (smaller, entry.more) if part),
     ]
-    return [_caption(entry), *(Text(line, style="dim") for line in rest if line), *_all(entry.blocks)]
+    lines: list[RenderableType] = [_caption(entry, whole=True)]
+    lines += (Text(one_line(line), style="dim") for line in rest if line)
+    return [*lines, *_all(entry.blocks), Text()] if entry.blocks else lines
 
 
-def _caption(entry: Shown) -> Text:
+def _on_one_line(entry: Shown) -> Text:
+    return _caption(entry, whole=True).append(f" {one_line(entry.words)}" if entry.words else "", style="dim")
+
+
+def _caption(entry: Shown, *, whole: bool = False) -> Text:
+    """Its title and what is said of it; below a picture, names are cut."""
     words = Text(f"{one_line(entry.card.title)}: " if entry.caption else one_line(entry.card.title))
     runs: Sequence[tuple[str, Any]] = entry.caption
     for k, (text, tone) in enumerate(runs):
-        words.append(f"{' ' if k else ''}{short(text, _WIDEST)}", style=STYLES[tone])
+        shown = one_line(text) if whole else short(text, _WIDEST)
+        words.append(f"{' ' if k else ''}{shown}", style=STYLES[tone])
     return words

@@ -79,7 +79,7 @@ def embedded_studies(
         slices = Slices(top=audit.top)
         slices.check(task)
         result = slices.run(attributor, task, say)
-        found.add("slices", result, result.panels())
+        found.add("slices", result, [blocks_panel(Slices.question, result.section().blocks)])
     ranked = self_scores is not None or (audit.review and not attributor.has_self_scores)
     if ranked and has_class_labels(attributor.objective):
         labels = Labels().run(attributor, task, self_scores=self_scores)

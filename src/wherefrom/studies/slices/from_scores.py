@@ -50,7 +50,7 @@ def groups_from_scores(
         higher_is_better=scores.higher_is_better,
         range=measured.range,
         settings=dict(scores.settings),
-        damping_error=0.0,
+        estimand=scores.estimand,
     )
 
 

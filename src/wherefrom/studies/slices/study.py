@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
-from wherefrom.report import Card, Panel, Section, Words
+from wherefrom.report import Block, Card, Section, Words
 from wherefrom.studies.cards import train_cards
 from wherefrom.studies.slices.clusters import CLUSTER_COLUMNS, HarmfulGroups
 from wherefrom.studies.slices.harmful import harmful_groups
 from wherefrom.studies.slices.influence import group_influence
-from wherefrom.studies.slices.panel import harmful_panel, slices_panel
-from wherefrom.studies.slices.printed import printed
+from wherefrom.studies.slices.shown import cluster_blocks, group_blocks
 from wherefrom.studies.slices.table import COLUMNS, GroupInfluence
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
@@ -37,7 +36,7 @@ class Slices(Study):
     question: ClassVar[str] = "Who carries whose error?"
     lead: ClassVar[str] = (
         "What each group of training examples does to each group of queries, and which training examples "
-        "hurt together: predicted from the trained model, to first order."
+        "hurt together: from the trained model alone, without training it again."
     )
 
     top: int = option(5, "Most harmful training examples listed per query group.", least=1)
@@ -106,20 +105,16 @@ class SlicesResult(Result):
     trust: Trust
     no_clusters: bool = False
 
-    def panels(self) -> list[Panel]:
-        """Its blocks of a page."""
-        made = [] if self.table is None else [slices_panel(self.table, self.card, top=self.top)]
-        if self.clusters is not None:
-            made.append(harmful_panel(self.clusters, self.card, class_names=self.class_names, top=self.top))
-        return made
-
     def section(self) -> Section:
-        """Its blocks, the first of which a terminal shows."""
-        first, *rest = self.panels()
-        others: list[Any] = [*rest]
+        """The groups, the clusters, and what is left out."""
+        blocks: list[Block] = []
+        if self.table is not None:
+            blocks += group_blocks(self.table, self.card, top=self.top)
+        if self.clusters is not None:
+            blocks += cluster_blocks(self.clusters, self.card, class_names=self.class_names, top=self.top)
         if self.no_clusters:
-            others.append(Words(_NO_CLUSTERS, lead="Clusters that hurt together", tone="muted"))
-        return Section(self.name, self.trust, [replace(first, printed=printed(self)), *others])
+            blocks.append(Words(_NO_CLUSTERS, lead="Clusters that hurt together", tone="muted"))
+        return Section(self.name, self.trust, blocks)
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
         """`slices.csv` and `carriers.csv`, `clusters.csv` and `members.csv`, as far as there are such."""

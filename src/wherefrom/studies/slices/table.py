@@ -67,6 +67,7 @@ class GroupInfluence:
         measurement, higher_is_better, range: what was measured, and what it can be.
         settings: everything that defines the numbers, as JSON values.
         damping_error: relative error that the damping makes in the changes, by estimate.
+        estimand: what the scores predict, see `Attributor`; sums of similarities have no size.
     """
 
     train: Groups
@@ -85,15 +86,28 @@ class GroupInfluence:
     range: Range = ANY
     settings: dict[str, Any] = field(default_factory=dict)
     damping_error: float = 0.0
+    estimand: str = "removal at a minimum"
+
+    @property
+    def sized(self) -> bool:
+        """Whether a change is predicted, and not an order alone."""
+        return self.estimand != "similarity"
+
+    @property
+    def solved(self) -> bool:
+        """Whether the scores are those of an influence function, made by a solver."""
+        return "solver" in self.settings
 
     def resolution(self, t: int, q: int) -> Resolution:
         """Whether the change that training group `t` makes to query group `q` stands out of its errors: the
         solver's, the damping's, twice its standard error over the sample of queries, and what first order
         cannot predict."""
+        if not self.sized:
+            return Resolution(False, "these scores are an order, without a size")
         return resolve_change(
             float(self.change[t, q]),
             {
-                "the solver": float(self.error[t, q]),
+                "the solver" if self.solved else "the method": float(self.error[t, q]),
                 "the damping": self.damping_error * abs(float(self.change[t, q])),
                 "the sample of queries": CERTAIN * float(self.standard_error[t, q]),
             },
