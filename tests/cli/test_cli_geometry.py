@@ -66,7 +66,7 @@ def found(tmp_path_factory):
 def test_the_terminal_says_what_was_found_in_80_columns(found):
     folder, said = found
     assert max(len(line) for line in said.splitlines() if str(folder) not in line) <= 80
-    for expected in ("my task", "The bound holds", "tightness", "‖W‖₂", "steepest", "Geometric complexity"):
+    for expected in ("my task", "On each of the 40", "tightness", "‖W‖₂", "Steepest", "Geometric complexity"):
         assert expected in " ".join(said.split()), expected
 
 
@@ -107,13 +107,13 @@ def test_the_files_hold_what_autograd_says(found):
 
 def test_the_page_stands_alone(found):
     html = (found[0] / "out" / "geometry.html").read_text(encoding="utf-8")
-    assert "How steep is this model, and where?" in html and "Every layer's part in the bound" in html
+    assert "How steep is this model, and where?" in html and "Every layer&#39;s part in the bound" in html
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html
 
 
 def test_shared_weights_are_outside_and_said_so(tmp_path):
     said = " ".join(invoke(write(tmp_path, SHARED), "--out", tmp_path / "out").split())
-    assert "Not by every layer." in said and "shared" in said
+    assert "Not every layer is covered." in said and "shared" in said
     summary = json.loads((tmp_path / "out" / "geometry.json").read_text())
     assert "shared" in summary["outside_the_theorem"] and summary["bound"]["violations"] == 0
     html = (tmp_path / "out" / "geometry.html").read_text(encoding="utf-8")

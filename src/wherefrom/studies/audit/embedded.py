@@ -101,4 +101,4 @@ def _add_shape(found: Embedded, attributor: Attributor, task: Task, say: Say) ->
     except UnsupportedError as error:
         say(f"{task.name}: no gradients in the input: {error}")
         return
-    found.add("geometry", geometry, geometry.panels())
+    found.add("geometry", geometry, [blocks_panel(Geometry.question, geometry.section().blocks)])

@@ -11,15 +11,14 @@ import torch
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.influence import Attributor, Trust, trust_without_fit
 from wherefrom.linalg import Estimate
-from wherefrom.report import Card, Panel, Section
+from wherefrom.report import Card, Section
 from wherefrom.report.describe import prediction
 from wherefrom.studies.cards import train_cards
 from wherefrom.studies.geometry.bounds import GradientBounds, gradient_bounds
 from wherefrom.studies.geometry.complexity import geometric_complexity
 from wherefrom.studies.geometry.gradient_norms import GradientNorms, gradient_norms
-from wherefrom.studies.geometry.panel import geometry_panel, steepest_first, tied
-from wherefrom.studies.geometry.panel_layers import layer_rows, quantiles, violations
-from wherefrom.studies.geometry.printed import printed
+from wherefrom.studies.geometry.layer_rows import layer_rows, quantiles, violations
+from wherefrom.studies.geometry.shown import geometry_blocks, steepest_first, tied
 from wherefrom.studies.labels import has_class_labels
 from wherefrom.studies.selection import spread_queries
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
@@ -116,23 +115,18 @@ class GeometryResult(Result):
     top: int
     trust: Trust = field(default_factory=trust_without_fit)
 
-    def panels(self) -> list[Panel]:
-        """Its block of a page."""
-        panel = geometry_panel(
-            self.norms,
-            self.card,
-            bounds=self.bounds,
-            reason=self.reason,
-            complexity=self.complexity,
-            scalar=self.scalar,
-            numbers=self.numbers,
-            top=self.top,
-        )
-        return [replace(panel, printed=printed(self))]
+    def __post_init__(self) -> None:
+        n = len(self.norms.inputs)
+        if self.bounds is None and not self.reason:
+            raise InputError("bounds is None and reason is empty: expected the reason why there is no bound")
+        if self.bounds is not None and len(self.bounds.left) != n:
+            raise InputError(
+                f"bounds are of {len(self.bounds.left)} examples and norms of {n}; expected the same examples"
+            )
 
     def section(self) -> Section:
         """The gradients, the bound with its layers, the steepest examples."""
-        return Section(self.name, self.trust, self.panels())
+        return Section(self.name, self.trust, geometry_blocks(self))
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
         """`geometry_examples.csv` (the steepest first), and `geometry_layers.csv` where there is a bound."""

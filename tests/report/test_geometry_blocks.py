@@ -1,4 +1,4 @@
-"""The panel about gradients: what it draws against the numbers it is given, and networks without a bound."""
+"""What is shown of gradients, against the numbers it is made of, and networks without a bound."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tests.support import digits
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.linalg import Estimate
-from wherefrom.report import Card
+from wherefrom.report import Card, blocks_panel
 from wherefrom.report.log_charts import log_scatter, log_ticks
-from wherefrom.studies.geometry.panel import geometry_panel, steepest_first
-from wherefrom.studies.geometry.panel_layers import layer_rows, quantiles, violations
-from wherefrom.studies.geometry.panel_words import share_text, what_it_is
+from wherefrom.studies.geometry.layer_rows import layer_rows, quantiles, violations
+from wherefrom.studies.geometry.shown import steepest_first
+from wherefrom.studies.geometry.study import GeometryResult
+from wherefrom.studies.geometry.verdicts import share_text, what_it_is
 
 EXACT = Estimate(2.5, 0.0, 0)
 
@@ -35,6 +36,11 @@ def mlp():
     return made.gradient_norms(), made.gradient_bounds()
 
 
+def shown(norms, bounds, reason="", complexity=EXACT, numbers=range(24), top=8) -> str:
+    result = GeometryResult("mlp", norms, bounds, reason, complexity, "margin", list(numbers), 24, card, top)
+    return str(blocks_panel("", result.section().blocks).body)
+
+
 def dots(body: str) -> list[tuple[float, float]]:
     return [(float(a), float(b)) for a, b in re.findall(r'<circle[^>]* cx="([-\d.]+)" cy="([-\d.]+)"', body)]
 
@@ -42,7 +48,7 @@ def dots(body: str) -> list[tuple[float, float]]:
 def test_every_dot_of_the_bound_is_below_the_diagonal(mlp):
     norms, bounds = mlp
     assert violations(bounds) == 0
-    body = str(geometry_panel(norms, card, bounds=bounds, complexity=EXACT, top=4).body)
+    body = shown(norms, bounds, top=4)
     first = body.index("The bound, example by example")
     line = re.search(r'<line class="identity" ([^/]*)/>', body)
     assert line is not None
@@ -52,13 +58,12 @@ def test_every_dot_of_the_bound_is_below_the_diagonal(mlp):
     for x, y in drawn:
         assert y > y1 + (x - x1) / (x2 - x1) * (y2 - y1)  # downwards is larger
         assert 0 <= x <= 420 and 0 <= y <= 340
-    assert "Every\n      dot lies below the line" in body
+    assert "Every dot lies below the line" in body
 
 
 def test_cards_are_the_steepest_and_are_marked(mlp):
     norms, bounds = mlp
-    panel = geometry_panel(norms, card, bounds=bounds, complexity=EXACT, top=3, numbers=range(100, 124))
-    body = str(panel.body)
+    body = shown(norms, bounds, top=3, numbers=range(100, 124))
     order = norms.inputs.argsort(descending=True).tolist()
     assert steepest_first(norms) == order
     assert re.findall(r"<span>train (\d+)</span>", body) == [str(k) for k in order[:3]]
@@ -81,48 +86,33 @@ def test_the_layers_of_the_table_make_up_the_bound(mlp):
 
 def test_without_a_bound_the_reason_and_the_rest_are_shown(mlp):
     norms, _ = mlp
-    panel = geometry_panel(norms, card, bounds=None, reason="its weights are shared", complexity=EXACT)
-    body = str(panel.body)
+    body = shown(norms, None, "its weights are shared")
     assert "Not proved here" in body and "its weights are shared." in body
     assert "The bound, example by example" not in body and "Input against parameters" in body
     assert "Where the gradient in the parameters lies" in body
     for name in norms.layers:
-        assert f'<span class="name">{name}</span>' in body
+        assert f"<code>{name}</code>" in body
 
 
 def test_a_bound_by_some_layers_names_what_is_left_out(mlp):
-    norms, bounds = mlp
-    panel = geometry_panel(norms, card, bounds=bounds, reason="layer 7 is shared.", complexity=EXACT)
-    assert "Yes, by some layers" in str(panel.body) and "Not every layer is covered." in str(panel.body)
+    body = shown(*mlp, "layer 7 is shared.")
+    assert "Yes, by some layers" in body and "Not every layer is covered.</b> layer 7 is shared." in body
 
 
 def test_complexity_with_its_error(mlp):
-    norms, bounds = mlp
-    said = str(geometry_panel(norms, card, bounds=bounds, complexity=Estimate(2.5, 0.25, 9)).body)
+    said = shown(*mlp, complexity=Estimate(2.5, 0.25, 9))
     assert "2.50" in said and "± 0.25" in said
-    assert "computed exactly" in str(geometry_panel(norms, card, bounds=bounds, complexity=EXACT).body)
+    assert "computed exactly" in shown(*mlp)
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"top": 0}, "top=0"),
-        ({"bounds": None}, "reason is empty"),
-    ],
-)
-def test_what_cannot_be_shown_is_refused(mlp, arguments, message):
-    norms, bounds = mlp
-    with pytest.raises(InputError, match=message):
-        geometry_panel(norms, card, **{"bounds": bounds, "complexity": EXACT, **arguments})
-
-
-def test_bounds_of_other_examples_are_refused(mlp):
-    norms, _ = mlp
+def test_what_cannot_be_shown_is_refused(mlp):
+    with pytest.raises(InputError, match="reason is empty"):
+        shown(mlp[0], None)
     x, y = digits(5, classes=3, pool=2)
     model = nn.Sequential(nn.Linear(x.shape[1], 3)).to(x.dtype)
     other = Influence(model, (x, y), loss="cross_entropy", progress=False).gradient_bounds()
     with pytest.raises(InputError, match="of 5 examples and norms of 24"):
-        geometry_panel(norms, card, bounds=other, complexity=EXACT)
+        shown(mlp[0], other)
 
 
 def test_a_log_scatter_leaves_zeros_out_and_counts_them():

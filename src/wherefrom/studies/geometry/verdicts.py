@@ -1,13 +1,13 @@
-"""What the panel about gradients says in words: the verdicts at its head, and what its scalar is."""
+"""What is said of gradients in words: the verdicts at the head, and what the scalar is."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
+from wherefrom.report import Verdict
 from wherefrom.report.numbers import number
-from wherefrom.report.verdicts import Verdict
-from wherefrom.studies.geometry.panel_layers import quantiles, violations
+from wherefrom.studies.geometry.layer_rows import quantiles, violations
 
 if TYPE_CHECKING:
     from wherefrom.linalg import Estimate
