@@ -25,6 +25,7 @@ from wherefrom.report import (
     Words,
     print_section,
     render_view,
+    section_html,
 )
 
 
@@ -110,3 +111,11 @@ def test_blocks_that_belong_to_a_card_stand_beside_it_and_below_it_in_the_termin
     assert shown.count('title="&lt;=2&gt;"') == 3 and "<h3>Most helpful</h3>" in shown
     assert said.index("query 1: 3") < said.index("label 4") < said.index("Most helpful")
     assert said.index("Most helpful") < said.index("train 0: +7") < said.index("removal: +1")
+
+
+def test_in_a_notebook_a_section_has_the_style_of_the_page_and_keeps_it_to_itself():
+    shown = section_html(Section("model", trust_without_fit(), [Words("one", heading="Two")]))
+    style = shown[shown.index("<style>") + 7 : shown.index("</style>")]
+    assert style.startswith(".wherefrom {") and style.count("{") == style.count("}")
+    assert "--helpful" in style and ":root" not in style and "body {" not in style
+    assert '<h2 class="part">Two</h2>' in shown and "http" not in shown

@@ -57,11 +57,14 @@ def blocks_panel(title: str, blocks: Sequence[Any]) -> Panel:
 
 
 def section_html(section: Section) -> str:
-    """A section for a notebook, with its style."""
+    """A section for a notebook, with the style of the page, which is kept to it."""
     environment = template_environment()
     macros: Any = environment.get_template("blocks.html.j2").module
-    style = environment.get_template("blocks.css").render()
-    return f"<div><style>{style}</style>{macros.body(_section(section))}</div>"
+    style = "".join(environment.get_template(name).render() for name in ("style.css", "blocks.css"))
+    for outer in (":root {", "body {"):
+        style = style.replace(outer, "& {")
+    body = macros.body(_section(section))
+    return f'<div class="wherefrom"><style>.wherefrom {{ {style} }}</style><section>{body}</section></div>'
 
 
 def _section(section: Section) -> Section:
