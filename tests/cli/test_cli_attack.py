@@ -38,7 +38,10 @@ def test_each_query_is_attacked_by_itself(tmp_path):
     assert len(rows) == summary["attacked"]
     flipped = [row for row in rows if row["flipped"] == "1"]
     assert len(flipped) == round(summary["flips"]["4"] * summary["attacked"])
-    assert "4 edited examples" in result.stdout and f"{len(flipped)} of {len(rows)} flip" in result.stdout
+    assert (
+        "4 edited training examples" in result.stdout
+        and f"{len(flipped)} of {len(rows)} flip" in result.stdout
+    )
     page = (tmp_path / "out/attack.html").read_text()
     assert "difference × 10" in page and page.count("data:image/png") >= 3
     assert "<script" not in page and "http" not in re.sub(r"http-equiv", "", page)
@@ -139,13 +142,13 @@ def test_an_audit_has_a_poisoning_section_when_asked(tmp_path):
     plain = run("audit", file, "--out", tmp_path / "plain", "--remove", "0", "--queries", "1")
     assert plain.exit_code == 0, plain.output
     assert "Poisoning" not in plain.stdout
-    assert "poisoned-shares" not in (tmp_path / "plain/audit.html").read_text()
+    assert "share that flips" not in (tmp_path / "plain/audit.html").read_text()
     assert not (tmp_path / "plain/attack.json").exists()
     result = run("audit", file, "--out", tmp_path / "out", "--remove", "0", "--queries", "1", "--poison", "4")
     assert result.exit_code == 0, result.output
-    assert "Poisoning" in result.stdout and "4 edited examples" in result.stdout
+    assert "Poisoning" in result.stdout and "4 edited training examples" in result.stdout
     page = (tmp_path / "out/audit.html").read_text()
-    assert "poisoned-shares" in page and ".poisoned {" in page
+    assert "share that flips" in page and "Inputs were edited by at most 48 grey levels" in page
     summary = json.loads((tmp_path / "out/audit.json").read_text())
     assert set(summary["poisoning"]["flips"]) == {"1", "2", "4"}
     assert (tmp_path / "out/attack.csv").exists()

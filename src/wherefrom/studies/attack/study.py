@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,16 +12,15 @@ import torch
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
 from wherefrom.influence.continuous_input import ContinuousInput, find_input
-from wherefrom.report import Panel, Section
+from wherefrom.report import Describer, Section
 from wherefrom.store import write_tensors
 from wherefrom.studies.attack.edited_data import edited_training_set
 from wherefrom.studies.attack.head import head_obstacle
 from wherefrom.studies.attack.options import AttackOptions, make_budget, settled
-from wherefrom.studies.attack.panel import attack_panel, poisoning_panel
 from wherefrom.studies.attack.poisoning import PoisoningAudit, audit_poisoning
-from wherefrom.studies.attack.printed import printed
 from wherefrom.studies.attack.result import AttackResult
 from wherefrom.studies.attack.run import run_attack
+from wherefrom.studies.attack.shown import attack_blocks, poisoning_blocks
 from wherefrom.studies.cards import query_cards, train_cards
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
@@ -102,16 +101,8 @@ class Attack(Study):
         if obstacle is None and not options.together:
             say(f"{task.name}: attacking {len(numbers)} queries, each by itself")
             audit = audit_poisoning(fitted, queries, edits=options.edits, **shared)
-            panel = poisoning_panel(audit, *cards, class_names=task.class_names)
-            return AttackReport(
-                task.name,
-                task.class_names,
-                audit,
-                numbers,
-                panel,
-                remark,
-                trust_of(fitted, retrained=_RETRAINED),
-            )
+            trust = trust_of(fitted, retrained=_RETRAINED)
+            return AttackReport(task.name, task.class_names, audit, numbers, cards, remark, trust)
         say(f"{task.name}: attacking {len(numbers)} queries at once")
         left = [i for i in range(len(examples)) if i not in set(numbers)]
         controls = task.validation
@@ -133,15 +124,8 @@ class Attack(Study):
                 f"All queries were attacked at once, and the recipe trained again between steps: {obstacle}."
             )
             remark = f"{again} {remark}".strip()
-        return AttackReport(
-            task.name,
-            task.class_names,
-            result,
-            numbers,
-            attack_panel(result, *cards, class_names=task.class_names),
-            remark,
-            trust_of(fitted, retrained=_RETRAINED),
-        )
+        trust = trust_of(fitted, retrained=_RETRAINED)
+        return AttackReport(task.name, task.class_names, result, numbers, cards, remark, trust)
 
 
 @dataclass(frozen=True)
@@ -152,7 +136,7 @@ class AttackReport(Result):
         name, class_names: of the task.
         found: attacks on each query by itself, or one on all of them.
         numbers: of the attacked queries among the task's.
-        panel: its block of a page.
+        cards: from an index to what people see of a training example, and of a query.
         remark: what the reader should know of the choice between the two; may be empty.
     """
 
@@ -160,17 +144,22 @@ class AttackReport(Result):
     class_names: Sequence[str] | None
     found: PoisoningAudit | AttackResult
     numbers: list[int]
-    panel: Panel
+    cards: tuple[Describer, Describer]
     remark: str
     trust: Trust
 
-    def panels(self) -> list[Panel]:
-        """Its block of a page."""
-        return [replace(self.panel, printed=printed(self))]
-
     def section(self) -> Section:
         """Shares, the verdict in words, and what was edited."""
-        return Section(self.name, self.trust, self.panels())
+        shared: dict[str, Any] = {
+            "class_names": self.class_names,
+            "numbers": self.numbers,
+            "remark": self.remark,
+        }
+        if isinstance(self.found, PoisoningAudit):
+            blocks = poisoning_blocks(self.found, *self.cards, **shared)
+        else:
+            blocks = attack_blocks(self.found, *self.cards, **shared)
+        return Section(self.name, self.trust, blocks)
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
         """`attack.csv`: one row per attacked query."""

@@ -86,7 +86,7 @@ def embedded_studies(
         found.panels.append(blocks_panel("Labels to check", labels.blocks()))
     if audit.poison:
         attack = attack_of(audit).run(attributor, task, say)
-        found.add("attack", attack, attack.panels())
+        found.add("attack", attack, [blocks_panel(Attack.question, attack.section().blocks)])
     if audit.shape:
         _add_shape(found, attributor, task, say)
     return found

@@ -1,4 +1,4 @@
-"""The poisoning panel: shares, pictures with their differences, and what is said when there are none."""
+"""Poisoning as people see it: shares, pictures with their differences, what is said when there are none."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 import pytest
 import torch
 
-from wherefrom.report import Card, write_panels
+from tests.report.report_results import page_of, terminal_of
+from wherefrom.report import Card
 from wherefrom.studies.attack import AttackResult, Budget, Controls, EditSize, PoisonedQuery, PoisoningAudit
-from wherefrom.studies.attack.panel import attack_panel, flip_names, poisoning_panel
+from wherefrom.studies.attack.shown import attack_blocks, flip_names, poisoning_blocks
 
 SIZE = EditSize(0.002, 0.05, 0.5, True)
 
@@ -56,14 +57,14 @@ def query_card(i: int) -> Card:
     return Card(f"test {i}", text="a & b")
 
 
-def body(panel) -> str:
-    return str(panel.body)
+def body(blocks) -> str:
+    return page_of(*blocks)
 
 
-def test_shares_and_pictures_are_shown(tmp_path):
+def test_shares_and_pictures_are_shown():
     queries = [entry(0, 1, True), entry(1, 5, True, 0.05), entry(2, 5, False)]
-    panel = poisoning_panel(audit(queries), train_card, query_card, class_names=["dog & co", "fish"])
-    text = body(panel)
+    blocks = poisoning_blocks(audit(queries), train_card, query_card, class_names=["dog & co", "fish"])
+    text = body(blocks)
     assert "33 %" in text and "1 of 3 flip" in text and "67 %" in text and "2 of 3 flip" in text
     assert "half" not in text and "0.5 grey levels" in text and "stays the same" in text
     assert "dog &amp; co" in text and "fish" in text and "&lt;cat&gt;" in text and "a &amp; b" in text
@@ -71,44 +72,45 @@ def test_shares_and_pictures_are_shown(tmp_path):
     assert text.count("difference × 100") == 2 and text.count("difference × 10<") == 3
     assert text.count("data:image/png") == 3 + 9 and "and 2 more edited examples" in text
     assert "1 query was mispredicted before" in text
-    page = write_panels(tmp_path / "page.html", [panel], "Title").read_text()
-    assert ".poisoned-shares" in page and "<script" not in page
+    said = terminal_of(*blocks)
+    assert "1 of 3 flip" in said and "2 of 3 flip" in said and "0.5 grey levels" in said
+    assert re.search(r"0  dog & co +fish +0 *\n +1  dog & co +fish +0, 1, 2, 3, 4 *\n", said)
 
 
 def test_only_some_queries_are_shown():
     queries = [entry(q, 1, True) for q in range(9)]
-    panel = poisoning_panel(audit(queries, edits=(1,)), train_card, query_card, top=2)
-    assert body(panel).count('<article class="poisoned">') == 2
+    blocks = poisoning_blocks(audit(queries, edits=(1,)), train_card, query_card, top=2)
+    assert body(blocks).count('<li class="case">') == 2
 
 
 def test_nothing_flipped_and_nothing_converged_are_said():
-    quiet = body(poisoning_panel(audit([entry(0, 5, False)]), train_card, query_card))
+    quiet = body(poisoning_blocks(audit([entry(0, 5, False)]), train_card, query_card))
     assert "No prediction flipped within this budget" in quiet and "0 of 1 flip" in quiet
     stuck = audit([entry(0, 5, False)], not_converged=[0])
-    assert "1 retraining did not converge" in body(poisoning_panel(stuck, train_card, query_card))
-    assert "–" in body(poisoning_panel(stuck, train_card, query_card))
+    assert "1 retraining did not converge" in body(poisoning_blocks(stuck, train_card, query_card))
+    assert "–" in body(poisoning_blocks(stuck, train_card, query_card))
 
 
 def test_normalised_channels_and_flat_inputs_are_drawn():
     std = torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
     normalised = Budget.grey_levels(0.5, low=-1 / std, high=1 / std)
-    text = body(poisoning_panel(audit([entry(0, 1, True)], budget=normalised), train_card, query_card))
+    text = body(poisoning_blocks(audit([entry(0, 1, True)], budget=normalised), train_card, query_card))
     assert text.count("data:image/png") == 3
     flat = entry(0, 1, True, shape=(64,))
-    picture = poisoning_panel(
+    picture = poisoning_blocks(
         audit([flat]), lambda i: Card(f"train {i}", image=flat.original[0].reshape(8, 8).numpy()), query_card
     )
     assert body(picture).count("data:image/png") == 3
     ranged = Budget(0.1, low=torch.zeros(64), high=torch.ones(64))
-    picture = poisoning_panel(
+    picture = poisoning_blocks(
         audit([flat], budget=ranged),
         lambda i: Card(f"train {i}", image=flat.original[0].reshape(8, 8).numpy()),
         query_card,
     )
     assert body(picture).count("data:image/png") == 3
-    table = body(poisoning_panel(audit([flat], budget=Budget(0.1)), train_card, query_card))
+    table = body(poisoning_blocks(audit([flat], budget=Budget(0.1)), train_card, query_card))
     assert "largest changes" in table and "data:image" not in table and "0.1 units of the input" in table
-    named = poisoning_panel(
+    named = poisoning_blocks(
         audit([flat]), lambda i: Card(rows=[(f"feature {j}", 0.0) for j in range(64)]), query_card
     )
     assert "feature" in body(named)
@@ -135,7 +137,7 @@ def test_an_attack_on_many_at_once(converged):
         measurement="loss",
         retraining="by the recipe",
     )
-    text = body(attack_panel(result, train_card, query_card, class_names=["dog", "fish"]))
+    text = body(attack_blocks(result, train_card, query_card, class_names=["dog", "fish"]))
     assert "20 grey levels in l2 norm" in text and "1 query was mispredicted" in text
     if converged:
         assert "2 of 3 flip" in text and len(re.findall("dog → fish|fish → dog", text)) == 2
