@@ -148,7 +148,7 @@ def test_an_audit_has_a_poisoning_section_when_asked(tmp_path):
     assert result.exit_code == 0, result.output
     assert "Poisoning" in result.stdout and "4 edited training examples" in result.stdout
     page = (tmp_path / "out/audit.html").read_text()
-    assert "share that flips" in page and "Inputs were edited by at most 48 grey levels" in page
+    assert "share that flips" in page and "labels left alone" in page
     summary = json.loads((tmp_path / "out/audit.json").read_text())
     assert set(summary["poisoning"]["flips"]) == {"1", "2", "4"}
     assert (tmp_path / "out/attack.csv").exists()

@@ -51,7 +51,7 @@ def test_an_audit_says_what_it_found(audited):
         "Is the model at a minimum? Yes.",
         "Does retraining agree?",
         "Pearson",
-        "most harmful",
+        "Most harmful: removing one lowers the loss",
     ):
         assert expected in said, expected
     assert str(out / "audit.html") in said

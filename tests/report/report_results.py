@@ -89,9 +89,9 @@ def section(**changed: Any) -> ReportSection:
 
 
 def page_of(*blocks: Block) -> str:
-    """The body of a page of these blocks."""
+    """What a page has of these blocks, after how far to trust them."""
     whole = render_view(View("Q", "", [Section("model", trust_without_fit(), blocks)]))
-    return " ".join(whole.partition("<main>")[2].split())
+    return " ".join(whole.partition("<main>")[2].partition("</div>")[2].split())
 
 
 def terminal_of(*blocks: Block) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 
 import numpy as np
-from rich.console import Console
 
+from tests.report.report_results import page_of, terminal_of
 from wherefrom.influence import trust_without_fit
 from wherefrom.report import (
     Beside,
@@ -21,44 +20,30 @@ from wherefrom.report import (
     Table,
     Verdict,
     Verdicts,
-    View,
     Words,
-    print_section,
-    render_view,
     section_html,
 )
 
 
-def page(*blocks: object) -> str:
-    whole = render_view(View("Q", "", [Section("model", trust_without_fit(), blocks)]))
-    return whole.partition("<body>")[2]
-
-
-def terminal(*blocks: object) -> str:
-    console = Console(width=80, record=True, file=io.StringIO())
-    print_section(console, Section("model", trust_without_fit(), blocks))
-    return console.export_text()
-
-
 def test_a_doubtful_number_is_grey_with_its_reason_on_the_page_and_has_a_mark_in_the_terminal():
     table = Table([Column("change"), Column("other")], [[Cell("+1.5", doubt="the noise <hides> it"), "+2.5"]])
-    shown = page(table)
+    shown = page_of(table)
     assert 'class="n unresolved"' in shown and "not resolved: the noise &lt;hides&gt; it" in shown
-    assert "+1.5?" in terminal(table) and "+2.5?" not in terminal(table)
+    assert "+1.5?" in terminal_of(table) and "+2.5?" not in terminal_of(table)
 
 
 def test_signed_bars_go_to_either_side_of_zero():
     table = Table([Column("", signed=True, tone="good")], [[Cell("−", bar=-0.5)], [Cell("+", bar=1.0)]])
-    bars = re.findall(r'<span class="bar tone-good signed"><i style="([^"]*)"', page(table))
+    bars = re.findall(r'<span class="bar tone-good signed"><i style="([^"]*)"', page_of(table))
     assert bars == ["left:25.0%;width:25.0%", "left:50.0%;width:50.0%"]
-    assert "█" not in terminal(table)
+    assert "█" not in terminal_of(table)
 
 
 def test_a_cell_shows_an_example_and_a_note_on_the_page():
     row = [Cell("query 1", note="label <b>", card=Card("q", text="a <text>")), Cell("x", card=picture("p"))]
-    shown = page(Table([Column("", left=True), Column("")], [row]))
+    shown = page_of(Table([Column("", left=True), Column("")], [row]))
     assert "label &lt;b&gt;" in shown and "a &lt;text&gt;" in shown and shown.count("<img") == 1
-    assert "label" not in terminal(Table([Column("", left=True), Column("")], [row]))
+    assert "label" not in terminal_of(Table([Column("", left=True), Column("")], [row]))
 
 
 def picture(title: str) -> Card:
@@ -71,7 +56,7 @@ def test_a_card_with_smaller_ones_says_them_all_in_both():
         picture("query 1"), [("3", "strong")], [("margin", "0.2")], words="Rests on two.", pictures=smaller
     )
     cards = Cards([entry, Shown(picture("query 2"), words="Alone.", more="and 5 more")])
-    shown, said = page(cards), terminal(cards)
+    shown, said = page_of(cards), terminal_of(cards)
     assert shown.count("<img") == 4 and shown.count('<ol class="smaller">') == 1
     for words in ("query 1", "Rests on two.", "margin", "train 4", "train 9", "Alone.", "and 5 more"):
         assert words in shown and words in said
@@ -79,23 +64,23 @@ def test_a_card_with_smaller_ones_says_them_all_in_both():
 
 def test_blocks_beside_one_another_come_below_one_another_in_the_terminal():
     both = Beside([Words("left", heading="One"), Words("page alone", where="page"), Facts([("p", "7")])])
-    shown, said = page(both), terminal(both)
+    shown, said = page_of(both), terminal_of(both)
     assert shown.count('<div class="beside">') == 1 and "<h3>One</h3>" in shown and "page alone" in shown
     assert said.index("One") < said.index("left") < said.index("p  7") and "page alone" not in said
 
 
 def test_reasons_of_a_verdict_and_what_is_folded():
     verdict = Verdict("Why?", "poor", "No", "", reasons=[("good", "one"), ("poor", "two <2>")])
-    shown = page(Verdicts([verdict]), Words("inside", folded="More"))
+    shown = page_of(Verdicts([verdict]), Words("inside", folded="More"))
     assert '<li class="tone-good">one</li><li class="tone-poor">two &lt;2&gt;</li>' in shown
     assert shown.index("<summary>More</summary>") < shown.index("inside") < shown.index("</details>")
-    assert "• one" in terminal(Verdicts([verdict])) and "• two <2>" in terminal(Verdicts([verdict]))
+    assert "• one" in terminal_of(Verdicts([verdict])) and "• two <2>" in terminal_of(Verdicts([verdict]))
 
 
 def test_a_shaded_cell_says_its_hint_and_its_doubt_when_one_points_at_it():
     cells = [Cell("+1.5", "harmful", shade=0.5, hint="of <b>"), Cell("−2", doubt="the sample", shade=0.0)]
     table = Table([Column("a", note="13 queries"), Column("b")], [cells])
-    shown, said = page(table), terminal(table)
+    shown, said = page_of(table), terminal_of(table)
     assert '<td class="n heat harmful" style="--shade:35.0%" title="of &lt;b&gt;">+1.5</td>' in shown
     assert 'class="n heat unresolved"' in shown and 'title="not resolved: the sample. "' in shown
     assert '<span class="note">13 queries</span>' in shown and "13 queries" not in said and "−2?" in said
@@ -106,7 +91,7 @@ def test_blocks_that_belong_to_a_card_stand_beside_it_and_below_it_in_the_termin
             for i in range(3)]  # fmt: skip
     inside = Cards(many, heading="Most helpful", dense=True)
     asked = Cards([Shown(picture("query 1"), [("3", "good")], [("label", "4")], blocks=[inside])])
-    shown, said = page(asked), terminal(asked)
+    shown, said = page_of(asked), terminal_of(asked)
     assert shown.count("<img") == 4 and shown.count('<ol class="dense">') == 1
     assert shown.count('title="&lt;=2&gt;"') == 3 and "<h3>Most helpful</h3>" in shown
     assert said.index("query 1: 3") < said.index("label 4") < said.index("Most helpful")

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from tests.report.report_results import page_of
 from tests.support import digits
 from wherefrom import Influence
 from wherefrom.errors import InputError
 from wherefrom.linalg import Estimate
-from wherefrom.report import Card, blocks_panel
+from wherefrom.report import Card
 from wherefrom.report.log_charts import log_scatter, log_ticks
 from wherefrom.studies.geometry.layer_rows import layer_rows, quantiles, violations
 from wherefrom.studies.geometry.shown import steepest_first
@@ -38,7 +39,7 @@ def mlp():
 
 def shown(norms, bounds, reason="", complexity=EXACT, numbers=range(24), top=8) -> str:
     result = GeometryResult("mlp", norms, bounds, reason, complexity, "margin", list(numbers), 24, card, top)
-    return str(blocks_panel("", result.section().blocks).body)
+    return page_of(*result.section().blocks)
 
 
 def dots(body: str) -> list[tuple[float, float]]:

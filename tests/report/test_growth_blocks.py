@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
+from tests.report.report_results import page_of
 from tests.support import digits, softmax_regression
 from wherefrom import FullBatch, Influence
-from wherefrom.report import blocks_panel
 from wherefrom.studies.change.shown import growth_blocks
 
 
 def body(curve) -> str:
-    return str(blocks_panel("", growth_blocks(curve)).body)
+    return page_of(*growth_blocks(curve))
 
 
 def influence():

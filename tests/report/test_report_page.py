@@ -10,7 +10,8 @@ import torch
 
 from tests.report.report_results import Page, minimum, scores, section, verification
 from wherefrom.errors import InputError, StoreError
-from wherefrom.report import Card, render_report, write_report
+from wherefrom.influence import trust_without_fit
+from wherefrom.report import Card, Section, View, Words, render_report, render_view, write_report
 
 
 def test_the_page_loads_nothing():
@@ -59,7 +60,7 @@ def test_harmful_examples_are_never_called_helpful():
     page = Page(render_report([section()]))
     # The second query has only negative scores, the first one two positive ones; zero is neither.
     assert "None: no training example has such a score." in page.text
-    assert page.count("div", class_="strip helpful") == 2
+    assert page.text.count("Most helpful: removing one raises the loss") == 2
     assert page.text.count("removal: +") == 2
 
 
@@ -188,3 +189,15 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert path.read_text(encoding="utf-8") == before
     with pytest.raises(StoreError, match="could not be written"):
         write_report(path / "inside.html", [section()])
+
+
+def test_further_blocks_stand_before_how_to_read_it():
+    page = Page(render_report([section(blocks=[Words("inside <b>", heading="Extra")])]))
+    assert page.text.index("Extra") < page.text.index("inside <b>") < page.text.index("How to read this")
+
+
+def test_title_and_lead_are_escaped():
+    shown = Section("model", trust_without_fit(), [Words("one")])
+    html = render_view(View("Which & why?", "A <lead>.", [shown]))
+    assert "Which &amp; why?" in html and "A &lt;lead&gt;." in html
+    assert "http" not in html.replace("http-equiv", "") and "<script" not in html

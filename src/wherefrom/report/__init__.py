@@ -21,9 +21,8 @@ from wherefrom.report.build import build_section, write_page
 from wherefrom.report.cards import Card, merge_card
 from wherefrom.report.describe import Describe, Describer
 from wherefrom.report.page import DEFAULT_TITLE, audit_section, render_report, write_report
-from wherefrom.report.panels import Panel, render_panels, write_panels
 from wherefrom.report.sections import ReportSection
-from wherefrom.report.study_page import blocks_panel, render_view, section_html, write_view
+from wherefrom.report.study_page import render_view, section_html, write_view
 from wherefrom.report.terminal import print_section
 from wherefrom.report.verdicts import verdicts
 
@@ -40,7 +39,6 @@ __all__ = [
     "Describe",
     "Describer",
     "Facts",
-    "Panel",
     "ReportSection",
     "Section",
     "Shown",
@@ -50,17 +48,14 @@ __all__ = [
     "View",
     "Words",
     "audit_section",
-    "blocks_panel",
     "build_section",
     "merge_card",
     "print_section",
-    "render_panels",
     "render_report",
     "render_view",
     "section_html",
     "verdicts",
     "write_page",
-    "write_panels",
     "write_report",
     "write_view",
 ]

@@ -176,6 +176,8 @@ class Shown:
         more: said after these, such as how many are not shown.
         blocks: what belongs to it, beside it.
         hint: what the page says when one points at its caption.
+        doubt: why the number in its words is not to be read; they then stand in grey, with a question mark in
+            the terminal.
     """
 
     card: Card
@@ -189,6 +191,7 @@ class Shown:
     more: str = ""
     blocks: Sequence[Block] = ()
     hint: str = ""
+    doubt: str = ""
 
     @property
     def wide(self) -> bool:

@@ -21,9 +21,9 @@ from wherefrom.influence import (
 )
 from wherefrom.influence.identity import require_same
 from wherefrom.influence.measurements import MEASUREMENTS, measured_now
+from wherefrom.report.blocks import Block
 from wherefrom.report.describe import Describe, Describer
 from wherefrom.report.page import write_report
-from wherefrom.report.panels import Panel
 from wherefrom.report.sections import ReportSection
 from wherefrom.task import Examples
 
@@ -36,7 +36,7 @@ def build_section(
     name: str | None = None,
     verification: Verification | None = None,
     self_scores: SelfScores | None = None,
-    panels: Sequence[Panel] = (),
+    blocks: Sequence[Block] = (),
     describe_train: Describe | None = None,
     describe_query: Describe | None = None,
     class_names: Sequence[str] | None = None,
@@ -52,7 +52,7 @@ def build_section(
         queries: as the user gave them.
         scores: of these queries.
         name: of the model; its class name when `None`.
-        verification, self_scores, panels, facts, top, review: as in `ReportSection`.
+        verification, self_scores, blocks, facts, top, review: as in `ReportSection`.
         describe_train, describe_query: from an index to a `Card`, a dict of its fields, or a text.
         class_names: names of the classes; the user's own labels where these are something else than class
             numbers.
@@ -92,7 +92,7 @@ def build_section(
         coverage=attributor.covered,
         verification=verification,
         self_scores=self_scores,
-        panels=panels,
+        blocks=blocks,
         facts=facts,
         top=top,
         review=review,

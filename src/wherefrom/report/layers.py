@@ -3,13 +3,14 @@ numbers for the page and the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wherefrom.gradients import Coverage
 from wherefrom.gradients.sites import FALLBACK
 from wherefrom.layers.plain_module import PlainModuleRule
+from wherefrom.report.blocks import Block, Cell, Column, Columns, Table, Words
 from wherefrom.report.numbers import number, quantity
 from wherefrom.report.sections import ReportSection
 
@@ -27,6 +28,8 @@ _LEFT_OUT = {
 _METHODS = {"gram": "Gram products"}
 # Blocks of modules without a rule of their own: one explicit gradient per example.
 _EXPLICIT = (FALLBACK, PlainModuleRule.name)
+# Blocks open on the page. In the terminal: blocks, remarks, and characters of a name.
+_OPEN, _COSTLIEST, _REMARKS, _NAME = 24, 12, 4, 18
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,70 @@ def layer_report(section: ReportSection) -> LayerReport | None:
         remarks=tuple((row.name, _remark(row)) for row in rows if row.reason or row.rule in _EXPLICIT),
         labels=str(notes.get("labels", "")) if solver != "identity" else "",
     )
+
+
+def layer_blocks(section: ReportSection) -> list[Block]:
+    """The same for people; none for other solvers."""
+    report = layer_report(section)
+    if report is None:
+        return []
+    notes = [("What is left out.", f"{report.left_out} {report.distance}")]
+    notes += [("Curvature.", f"Gathered from: {report.labels}.")] if report.labels else []
+    notes += [("Damping λ.", f"{report.damping[0].upper()}{report.damping[1:]}.")] if report.damping else []
+    notes.append(("Contraction.", report.contraction))
+    count = len(report.rows)
+    words = f"{count} block{'' if count == 1 else 's'} of parameters: how each was attributed and contracted"
+    folded = words if count > _OPEN else ""
+    costliest = sorted(report.rows, key=lambda row: -row.cost)[:_COSTLIEST]
+    left, rest = len(report.rows) - len(costliest), report.remarks[_REMARKS:]
+    hidden = f"and {left} cheaper ones, listed on the page" if left else ""
+    blocks: list[Block] = [
+        Columns(notes, heading="Layer by layer"),
+        _table(report.rows, note="" if folded else f"{words}.", folded=folded, where="page"),
+        _table([row for row in report.rows if row in costliest], note=hidden, where="terminal"),
+    ]
+    if report.remarks:
+        blocks.append(Columns(report.remarks[:_REMARKS]))
+    if rest:
+        blocks.append(Columns(rest, where="page"))
+        blocks.append(Words(f"and {len(rest)} more such remarks", tone="muted", where="terminal"))
+    return blocks
+
+
+def _table(rows: Sequence[LayerRow], **options: Any) -> Table:
+    columns = [
+        Column("layer", left=True, code=True, width=_NAME),
+        Column("rule", left=True, width=12),
+        Column("parameters", where="page"),
+        Column("matrix", where="page"),
+        Column("λ"),
+        Column("positions", where="page"),
+        Column("by", left=True),
+        Column("rank"),
+        Column("flop"),
+        Column("bytes"),
+    ]
+    # What tells one layer from another is mostly the end of its name.
+    short = options["where"] == "terminal"
+    cells: list[list[str | Cell]] = [
+        [
+            Cell(
+                f"…{row.name[1 - _NAME :]}" if short and len(row.name) > _NAME else row.name,
+                hint=", ".join(row.parameters),
+            ),
+            row.rule,
+            f"{row.size:,}",
+            row.matrix,
+            row.damping,
+            f"{row.positions:,}",
+            row.method,
+            row.rank,
+            row.operations,
+            row.bytes,
+        ]
+        for row in rows
+    ]
+    return Table(columns, cells, **options)
 
 
 def distance_words(section: ReportSection) -> str:

@@ -1,20 +1,15 @@
-"""The page about scores: sections of a view, each with the panel that shows them."""
+"""The page about scores: sections of a view, made of blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from markupsafe import Markup
 
 from wherefrom.influence import Trust
 from wherefrom.report.blocks import Section, View
-from wherefrom.report.environment import template_environment
-from wherefrom.report.panels import Panel
+from wherefrom.report.score_blocks import score_blocks, score_facts
 from wherefrom.report.sections import ReportSection
 from wherefrom.report.study_page import render_view, write_view
-from wherefrom.report.view import section_view
 
 DEFAULT_TITLE = "Where did these predictions come from?"
 _LEAD = (
@@ -30,11 +25,7 @@ def audit_section(section: ReportSection, trust: Trust) -> Section:
         section: the results.
         trust: stands at its head.
     """
-    shown = section_view(section)
-    macros: Any = template_environment().get_template("macros.html.j2").module
-    styles = "\n".join(dict.fromkeys(panel.style for panel in section.panels))
-    panel = Panel("", macros.section(shown), Markup(styles))
-    return Section(section.name, trust, [panel], shown["facts"])
+    return Section(section.name, trust, score_blocks(section), score_facts(section))
 
 
 def render_report(sections: Sequence[ReportSection], title: str = DEFAULT_TITLE) -> str:

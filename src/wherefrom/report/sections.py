@@ -23,8 +23,8 @@ from wherefrom.influence import (
     trust_without_fit,
 )
 from wherefrom.influence.identity import require_same
+from wherefrom.report.blocks import Block
 from wherefrom.report.cards import Card
-from wherefrom.report.panels import Panel
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ReportSection:
         coverage: which layer rule attributes which parameters, where the solver treats layers apart.
         verification: predicted against actual, if there was retraining.
         self_scores: for the ranking of examples to review.
-        panels: further blocks, shown after the examples to review.
+        blocks: further ones, shown after the examples to review.
         facts: `(name, value)` shown first, such as the accuracy.
         now: `(q,)`: the measurement of each query as it is, `None` where it is not known.
         range: what the measurement can be.
@@ -59,7 +59,7 @@ class ReportSection:
     coverage: Sequence[Coverage] = ()
     verification: Verification | None = None
     self_scores: SelfScores | None = None
-    panels: Sequence[Panel] = ()
+    blocks: Sequence[Block] = ()
     facts: Sequence[tuple[str, str]] = ()
     top: int = 5
     review: int = 16

@@ -13,7 +13,6 @@ from wherefrom.errors import InputError
 from wherefrom.report.blocks import Beside, Block, Cards, Cell, Chart, Section, Shown, Table, View
 from wherefrom.report.card_view import card_view
 from wherefrom.report.environment import template_environment
-from wherefrom.report.panels import Panel
 from wherefrom.store import write_atomically
 
 
@@ -29,11 +28,8 @@ def render_view(view: View) -> str:
     if len(set(names)) != len(names):
         raise InputError(f"sections are named {names}: expected different names")
     template = template_environment().get_template("study.html.j2")
-    styles = [
-        block.style for section in view.sections for block in section.blocks if isinstance(block, Panel)
-    ]
     shown = dataclasses.replace(view, sections=[_section(one) for one in view.sections])
-    return template.render(view=shown, several=len(names) > 1, styles=list(dict.fromkeys(styles)))
+    return template.render(view=shown, several=len(names) > 1)
 
 
 def write_view(path: str | Path, view: View) -> Path:
@@ -46,14 +42,6 @@ def write_view(path: str | Path, view: View) -> Path:
     path = Path(path)
     write_atomically(path, render_view(view))
     return path
-
-
-def blocks_panel(title: str, blocks: Sequence[Any]) -> Panel:
-    """Blocks of a study as one panel of a page that shows more."""
-    environment = template_environment()
-    macros: Any = environment.get_template("blocks.html.j2").module
-    body = Markup("").join(macros.block(block) for block in _on_page(blocks))
-    return Panel(title, body, Markup(environment.get_template("blocks.css").render()))
 
 
 def section_html(section: Section) -> str:
@@ -75,10 +63,8 @@ def _on_page(blocks: Sequence[Any]) -> list[dict[str, Any]]:
     return [_plain(block) for block in blocks if getattr(block, "where", "page") != "terminal"]
 
 
-def _plain(block: Block | Panel) -> dict[str, Any]:
+def _plain(block: Block) -> dict[str, Any]:
     """What the template reads of a block."""
-    if isinstance(block, Panel):
-        return {"kind": "Panel", "heading": block.title, "body": block.body, "folded": ""}
     values = {one.name: getattr(block, one.name) for one in dataclasses.fields(block)}
     values["kind"] = type(block).__name__
     if isinstance(block, Cards):

@@ -26,7 +26,6 @@ from wherefrom.report.blocks import (
     Words,
 )
 from wherefrom.report.images import block_picture
-from wherefrom.report.panels import Panel
 
 STYLES = {
     "": "",
@@ -74,8 +73,6 @@ def _all(blocks: Sequence[Any]) -> Iterator[RenderableType]:
 
 
 def _rendered(block: Any) -> RenderableType | None:
-    if isinstance(block, Panel):
-        return block.printed
     if isinstance(block, Words):
         return Text.assemble(
             (f"{block.lead} " if block.lead else "", "bold"), (block.text, STYLES[block.tone])
@@ -163,7 +160,8 @@ def _cards(block: Cards) -> RenderableType | None:
     if block.dense:
         return Group(*(_on_one_line(entry) for entry in entries))
     if any(entry.wide for entry in entries):
-        return Group(*(line for entry in entries for line in _at_length(entry)))
+        whole = [line for entry in entries for line in _at_length(entry)]
+        return Group(*(whole[:-1] if entries[-1].blocks else whole))
     pictures = [entry.card for entry in entries]
     if all(card.image is not None for card in pictures):
         grid = Grid.grid(padding=(0, 2, 0, 0))
@@ -182,17 +180,21 @@ def _cards(block: Cards) -> RenderableType | None:
 def _at_length(entry: Shown) -> list[RenderableType]:
     smaller = ", ".join(one_line(one.card.title) for one in entry.pictures)
     rest = [
-        entry.words,
+        f"{entry.words} Not resolved: {entry.doubt}." if entry.doubt else entry.words,
         " · ".join(f"{name} {value}" for name, value in entry.lines),
         " ".join(part for part in (smaller, entry.more) if part),
     ]
     lines: list[RenderableType] = [_caption(entry, whole=True)]
+    if entry.blocks and entry.card.image is not None:
+        lines.insert(0, block_picture(entry.card.image, entry.card.scale))
     lines += (Text(one_line(line), style="dim") for line in rest if line)
     return [*lines, *_all(entry.blocks), Text()] if entry.blocks else lines
 
 
 def _on_one_line(entry: Shown) -> Text:
-    return _caption(entry, whole=True).append(f" {one_line(entry.words)}" if entry.words else "", style="dim")
+    label = "" if entry.card.label is None else f"{one_line(entry.card.label)} "
+    words = f" {one_line(entry.words)}{'?' if entry.doubt else ''}" if entry.words else ""
+    return Text(label, style="bold").append(_caption(entry, whole=True)).append(words, style="dim")
 
 
 def _caption(entry: Shown, *, whole: bool = False) -> Text:

@@ -147,7 +147,7 @@ def _head(
         Column("", left=True),
     ]
     blocks: list[Block] = [
-        Words(words, heading="Poisoning", where="page"),
+        Words(words, heading="Poisoning"),
         Table(columns, rows, shown=len(rows)),
         Words(verdict),
     ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wherefrom.errors import UnsupportedError
 from wherefrom.influence import Attributor, SelfScores, as_fit
-from wherefrom.report import Panel, blocks_panel
+from wherefrom.report import Block
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
 from wherefrom.studies.attack.study import Attack, require_attackable
@@ -18,25 +18,33 @@ from wherefrom.studies.labels import has_class_labels
 from wherefrom.studies.labels.study import Labels
 from wherefrom.studies.slices.study import Slices
 from wherefrom.studies.spectra.study import Spectrum
-from wherefrom.studies.study import Result, Rows, Say
+from wherefrom.studies.study import Result, Rows, Say, Study
 from wherefrom.studies.task import Task
 
 
 @dataclass
 class Embedded:
-    """What else was found, as panels of the page, tables, and headline numbers by study."""
+    """What else was found, as blocks of the page, tables, and headline numbers by study."""
 
-    panels: list[Panel] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     tables: dict[str, tuple[Sequence[str], Rows]] = field(default_factory=dict)
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
 
-    def add(self, name: str, result: Result, panels: Sequence[Panel]) -> None:
-        """The answer of one study."""
-        self.panels += panels
+    def add(self, study: Study, result: Result, *, page: bool = False) -> None:
+        """The answer of one study with its files; `page` alone where a terminal has enough already."""
+        self.show(study, result, page=page)
         self.tables |= result.tables()
-        self.summaries[name] = result.summary()
+        self.summaries[study.name] = result.summary()
         self.results.append(result)
+
+    def show(self, study: Study, result: Result, *, page: bool = False) -> None:
+        """Its blocks, under its question where they have no heading of their own."""
+        first, *rest = result.section().blocks
+        blocks = [replace(first, heading=first.heading or study.question), *rest]
+        if page:
+            blocks = [replace(block, where="page") for block in blocks if block.where != "terminal"]
+        self.blocks += blocks
 
     def save(self, folder: Path) -> None:
         """Write what is no table: each study's summary, and what else it saves."""
@@ -78,15 +86,14 @@ def embedded_studies(
     if task.train_groups is not None or task.query_groups is not None:
         slices = Slices(top=audit.top)
         slices.check(task)
-        result = slices.run(attributor, task, say)
-        found.add("slices", result, [blocks_panel(Slices.question, result.section().blocks)])
+        found.add(slices, slices.run(attributor, task, say), page=True)
     ranked = self_scores is not None or (audit.review and not attributor.has_self_scores)
     if ranked and has_class_labels(attributor.objective):
-        labels = Labels().run(attributor, task, self_scores=self_scores)
-        found.panels.append(blocks_panel("Labels to check", labels.blocks()))
+        labels = Labels()
+        found.show(labels, labels.run(attributor, task, self_scores=self_scores), page=True)
     if audit.poison:
-        attack = attack_of(audit).run(attributor, task, say)
-        found.add("attack", attack, [blocks_panel(Attack.question, attack.section().blocks)])
+        attack = attack_of(audit)
+        found.add(attack, attack.run(attributor, task, say))
     if audit.shape:
         _add_shape(found, attributor, task, say)
     return found
@@ -94,11 +101,9 @@ def embedded_studies(
 
 def _add_shape(found: Embedded, attributor: Attributor, task: Task, say: Say) -> None:
     """Spectrum and geometry; inputs that have no gradient leave out the latter, which is said."""
-    spectrum = Spectrum().run(attributor, task, say)
-    found.add("spectrum", spectrum, [blocks_panel(Spectrum.question, spectrum.section().blocks)])
+    spectrum, geometry = Spectrum(), Geometry()
+    found.add(spectrum, spectrum.run(attributor, task, say))
     try:
-        geometry = Geometry().run(attributor, task, say)
+        found.add(geometry, geometry.run(attributor, task, say))
     except UnsupportedError as error:
         say(f"{task.name}: no gradients in the input: {error}")
-        return
-    found.add("geometry", geometry, [blocks_panel(Geometry.question, geometry.section().blocks)])

@@ -4,16 +4,15 @@ retraining."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wherefrom.evaluation import Verification, verify_removals
 from wherefrom.influence import Attributor, Fit, Scores, SelfScores, Trust, trust_of
 from wherefrom.influence.kept_scores import scores_of, self_scores_of
-from wherefrom.report import Panel, ReportSection, Section, audit_section, build_section
+from wherefrom.report import ReportSection, Section, audit_section, build_section
 from wherefrom.studies.audit import files
 from wherefrom.studies.audit.embedded import Embedded, embedded_studies, require_embeddable
-from wherefrom.studies.audit.printed import printed_audit
 from wherefrom.studies.selection import choose_queries, largest_losses
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
@@ -78,7 +77,7 @@ class Audit(Study):
             query_numbers=numbers,
             facts=task.facts,
             top=self.top,
-            panels=embedded.panels,
+            blocks=embedded.blocks,
         )
         return AuditResult(section, scores, self_scores, verification, numbers, embedded, trust)
 
@@ -124,9 +123,7 @@ class AuditResult(Result):
 
     def section(self) -> Section:
         """Verdicts, queries with their examples, charts, and what was embedded."""
-        made = audit_section(self.page, self.trust)
-        panel: Panel = made.blocks[0]
-        return replace(made, blocks=[replace(panel, printed=printed_audit(self))])
+        return audit_section(self.page, self.trust)
 
     def summary(self) -> dict[str, Any]:
         """Headline numbers."""

@@ -152,10 +152,6 @@ class LabelsResult(Result):
 
     def section(self) -> Section:
         """The suspects as cards and as a table, how many labels are wrong, and what the signs mean."""
-        return Section(self.name, self.trust, self.blocks())
-
-    def blocks(self) -> list[Any]:
-        """Its part of a page, also of one that shows more."""
         audit, asked = self.audit, self.asked
         suspects = audit.top(asked.top, asked.by)
         moved = int((audit.proposed != audit.given).sum())
@@ -191,7 +187,7 @@ class LabelsResult(Result):
         ]
         if len(audit.signals) > 1:
             blocks.append(_agreement(audit.agreement()))
-        return blocks
+        return Section(self.name, self.trust, blocks)
 
     def _shown(self, suspect: Suspect) -> Shown:
         proposed = (

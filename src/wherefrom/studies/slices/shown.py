@@ -261,8 +261,6 @@ def _cluster(
     words = (
         f"{error_beside(cluster.standard_error)} by the sample, {error_beside(cluster.error)} by the solver."
     )
-    if not cluster.certain:
-        words += f" Not resolved: {cluster.resolution.reason}."
     members = [Shown(card(int(i)), [(number(float(groups.harm[i]), 3), "")]) for i in cluster.members[:top]]
     heading = "Its most harmful members, with the harm of each alone"
     return Shown(
@@ -272,6 +270,7 @@ def _cluster(
         share=abs(cluster.change) / largest if largest > 0 else 0.0,
         tone="harmful",
         words=words,
+        doubt="" if cluster.certain else cluster.resolution.reason,
         blocks=[Cards(members, dense=True, heading=heading, where="page")],
     )
 
