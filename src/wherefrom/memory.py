@@ -61,6 +61,13 @@ def memory_budget(memory: str | int | float, device: torch.device) -> int:
     return int(number("memory", memory, least=1, expected=words))
 
 
+def fitting(room: int | float, each: int | float, most: int | float | None = None) -> int:
+    """How many things of `each` bytes are taken together: what fits into `room` bytes, at least one and
+    at most `most`."""
+    count = room // max(1, each)
+    return int(max(1, count if most is None else min(most, count)))
+
+
 @contextmanager
 def memory_errors(stage: str, remedy: str) -> Iterator[None]:
     """Turn an allocator's failure inside the block into `OutOfMemoryError` naming `stage` and `remedy`."""

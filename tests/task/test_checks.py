@@ -125,7 +125,8 @@ def test_a_single_example_and_fewer_than_the_probe_are_fine():
 
 def checked(model: nn.Module, loss, data=(X, Y)) -> None:
     objective = Objective(model, data, loss=loss)
-    check_examples(objective, objective.examples, batch_size=4, progress=False)
+    objective.pass_size = 4
+    check_examples(objective, objective.examples, progress=False)
 
 
 def test_good_examples_pass():
@@ -236,7 +237,7 @@ def test_independence_of_good_models(problem):
 def test_batches_and_outputs_of_unknown_form_say_which_argument_to_pass():
     def fit(data, model=None, **options):
         objective = Objective(model or mlp(), data, loss="cross_entropy", **options)
-        check_examples(objective, objective.examples, batch_size=4, progress=False)
+        check_examples(objective, objective.examples, progress=False)
 
     with pytest.raises(InputError, match=r"keys \['answer', 'x'\]; expected exactly one of labels, label"):
         fit({"x": X, "answer": Y})

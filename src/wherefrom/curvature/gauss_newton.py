@@ -24,7 +24,9 @@ from wherefrom.curvature.roots import RootParts, require_room_for_roots, require
 from wherefrom.gradients import GradientEngine
 from wherefrom.gradients.linear_head import LinearHeadLinearisation
 from wherefrom.linalg import DenseOperator, FactoredOperator, LinearOperator
+from wherefrom.memory import fitting
 from wherefrom.progress import progress_bar
+from wherefrom.task import sum_over_batches
 
 # Explicit rows of so few operations take less time than factored gradients take to be proved right.
 _SMALL_GRAM = 2e9
@@ -65,9 +67,10 @@ class GaussNewtonOperator(FactoredOperator):
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if vectors.shape[1] > self.engine.columns:
             return torch.cat([self.matmat(part) for part in vectors.split(self.engine.columns, dim=1)], dim=1)
-        total = torch.zeros(vectors.shape[1], self.size, dtype=self.dtype, device=self.device).T
-        for where, at in self.engine.training_passes():
-            total += at.vjp(self.metric.apply(at.jvp(vectors), at, where))
+        total = sum_over_batches(
+            at.vjp(self.metric.apply(at.jvp(vectors), at, where))
+            for where, at in self.engine.training_passes()
+        )
         return total / self.engine.objective.n
 
     def sampled(self, indices: Int[Tensor, " b"]) -> LinearOperator:
@@ -266,7 +269,7 @@ class GaussNewtonOperator(FactoredOperator):
 
     def _rows_together(self) -> int:
         """Explicit rows of one example that fit the working memory."""
-        return int(max(1, self.engine.work_bytes // (2 * self.size * self.dtype.itemsize)))
+        return fitting(self.engine.work_bytes, 2 * self.size * self.dtype.itemsize)
 
     def _positions_apart(self) -> bool:
         """Whether the output curvature couples only outputs of one position of the linear head."""

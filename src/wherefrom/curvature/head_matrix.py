@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wherefrom.curvature.head import CHUNK, HeadHessian
 from wherefrom.gradients.linear_head import LinearHeadLinearisation
+from wherefrom.memory import fitting
 from wherefrom.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def head_matrix(operator: GaussNewtonOperator) -> Float[Tensor, "p p"]:
                     device=operator.device,
                 )
             each = s * width * width * operator.dtype.itemsize
-            size = int(max(1, min(CHUNK // s, engine.work_bytes // each)))
+            size = fitting(engine.work_bytes, each, CHUNK // s)
             for start in range(where.start, where.stop, size):
                 part = slice(start, min(start + size, where.stop))
                 whole_batch = part.stop - part.start == where.stop - where.start
@@ -67,7 +68,7 @@ class _Rows:
     def __init__(self, operator: GaussNewtonOperator, at: LinearHeadLinearisation, where: slice):
         self._metric, self._at, self._where = operator.metric, at, where
         each = at.outputs.numel() * at.outputs.element_size()
-        self._together = int(max(1, min(at.width, operator.engine.work_bytes // max(1, each))))
+        self._together = fitting(operator.engine.work_bytes, each, at.width)
         self._first = 0
         self._made: Tensor | None = None  # (classes, positions, width)
 

@@ -18,6 +18,7 @@ from wherefrom.gradients import (
 )
 from wherefrom.gradients.hvp import HessianProduct
 from wherefrom.linalg import LinearOperator
+from wherefrom.task import sum_over_batches
 
 # A measurement on more examples than this says nothing new about which mode is faster.
 _TIMED_EXAMPLES = 32
@@ -53,12 +54,7 @@ class HessianOperator(LinearOperator):
     def matmat(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if vectors.shape[1] > self.engine.columns:
             return torch.cat([self.matmat(part) for part in vectors.split(self.engine.columns, dim=1)], dim=1)
-        # In the first batch's own memory: with many columns every pass over it costs as much as the algebra.
-        total: Tensor | None = None
-        for product in self._passes():
-            part = product(vectors)
-            total = part if total is None else total.add_(part)
-        assert total is not None  # a training set has examples
+        total = sum_over_batches(product(vectors) for product in self._passes())
         return total.div_(self.engine.objective.n)
 
     def product_operations(self) -> float:

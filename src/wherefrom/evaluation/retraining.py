@@ -17,9 +17,6 @@ from wherefrom.influence.measurements import Measurement
 from wherefrom.store import RunDirectory, fingerprint
 from wherefrom.task import Examples, Objective, check_model
 
-# Examples of a forward pass.
-_BATCH = 256
-
 Recipe = Callable[..., nn.Module]  # (training data, seed) -> trained model
 
 
@@ -196,7 +193,7 @@ def _measure(objective: Objective, model: nn.Module, examples: Examples, measure
     values = {name: cast(tensor) for name, tensor in named}
     parts = []
     with torch.no_grad():
-        for _, batch in examples.batches(_BATCH):
+        for _, batch in examples.batches(objective.pass_size):
             wide = tree_map(cast, batch)
             parts.append(
                 measured.function(objective.outputs(values, wide, everything=True), objective.targets(wide))

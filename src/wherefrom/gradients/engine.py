@@ -26,6 +26,7 @@ from wherefrom.gradients.linear_head import LinearHeadLinearisation, find_linear
 from wherefrom.gradients.linearisation import Evaluated, Linearisation
 from wherefrom.gradients.operations import CALL, ELEMENTWISE, Counted, count_forward
 from wherefrom.gradients.rounding import PROBES, OutputRounding, measure_rounding
+from wherefrom.memory import fitting
 from wherefrom.task import Examples, Objective
 
 # At most this many columns are applied together.
@@ -138,8 +139,7 @@ class GradientEngine:
     def forward_batch(self, most: int) -> int:
         """Examples of a pass, at most so many, whose outputs and what is made of them fit the working
         memory."""
-        fitting = self.work_bytes // max(1, self._bytes_per_example)
-        return int(max(1, min(most, fitting)))
+        return fitting(self.work_bytes, self._bytes_per_example, most)
 
     @property
     def bytes_each(self) -> int:
@@ -180,8 +180,7 @@ class GradientEngine:
     def rows_per_batch(self, rows_each: int = 1) -> int:
         """Examples whose `rows_each` explicit `p`-vectors fit the working memory."""
         per_example = self.objective.p * rows_each * self.objective.dtype.itemsize * 2
-        work = self.work_bytes
-        return int(max(1, min(self.batch_size, work // max(per_example, 1))))
+        return fitting(self.work_bytes, per_example, self.batch_size)
 
     def linearise(self, examples: Examples, where: slice | Tensor) -> Linearisation:
         """The linearisation of these examples."""

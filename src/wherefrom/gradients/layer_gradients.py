@@ -16,6 +16,7 @@ from wherefrom.gradients.engine import GradientEngine
 from wherefrom.gradients.proof import PROBES, Proof
 from wherefrom.gradients.sites import demoted, find_sites
 from wherefrom.layers import Block, Layouts, OuterProducts, Tape
+from wherefrom.memory import fitting
 from wherefrom.task import Examples
 
 # Explicit gradients of a module without a rule are taken up to this many parameters.
@@ -122,13 +123,13 @@ class LayerGradients:
         graph = max(self._input_numbers, self.engine.bytes_each // self.objective.dtype.itemsize)
         numbers = graph + (1 + together) * self._output_numbers + cotangents * self._outputs_each
         numbers += numbers_each
-        return int(max(1, min(_MOST_EXAMPLES, work // (numbers * self.objective.dtype.itemsize))))
+        return fitting(work, numbers * self.objective.dtype.itemsize, _MOST_EXAMPLES)
 
     def roots_together(self) -> int:
         """Cotangents of one example whose gradients fit the working memory."""
         work = min(self.objective.memory * _WORK_SHARE, _ROOTS_CEILING)
         each = (2 * self._output_numbers + self._outputs_each) * self.objective.dtype.itemsize
-        return int(max(1, work // max(1, each)))
+        return fitting(work, each)
 
     def _prove(self) -> None:
         """Compare every block with autograd on a few examples, and repair what can be repaired."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from wherefrom.gradients.engine import GradientEngine
 from wherefrom.gradients.linear_head import LinearHeadLinearisation
 from wherefrom.gradients.rounding import GradientSizes
-from wherefrom.task import Examples, Measure
+from wherefrom.task import Examples, Measure, sum_over_batches
 
 # Examples whose gradients are looked at for their typical size.
 _SPREAD = 512
@@ -109,11 +109,10 @@ class ExampleGradients:
         return self._summed(slice(start, min(start + size, n)) for start in range(0, n, size)) / n
 
     def _summed(self, parts: Iterable[slice | Tensor]) -> Float[Tensor, " p"]:
-        total = torch.zeros(self.engine.objective.p, dtype=torch.float64, device=self.engine.objective.device)
-        for where in parts:
-            at = self.engine.linearise(self.examples, where)
-            total += at.vjp(at.output_gradient(self.measure)[None])[:, 0].double()
-        return total
+        linearised = (self.engine.linearise(self.examples, where) for where in parts)
+        return sum_over_batches(
+            at.vjp(at.output_gradient(self.measure)[None])[:, 0].double() for at in linearised
+        )
 
 
 def _norms(parts: list[Tensor]) -> Float[Tensor, " b"]:

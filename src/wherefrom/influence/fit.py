@@ -134,7 +134,6 @@ class Fit(Attributor):
         seen = check_examples(
             objective,
             objective.examples,
-            batch_size=self.engine.forward_batch(max(self.engine.batch_size, 256)),
             progress=options.progress,
         )
         check_batch_independence(objective, seen)
@@ -156,7 +155,7 @@ class Fit(Attributor):
         )
         say_choice(options.solver, self.solver, self.solver_reason, enabled=options.progress)
         if self.curvature.name in ("hessian", "ggn") and self.solver.uses_curvature:
-            refuse_flat_loss(objective, self.engine.batch_size)
+            refuse_flat_loss(objective)
         # Solvers of blocks hand their gradients' factors on, and refuse NaN in these themselves.
         gradients = None if self.solver.layers_apart else self._mean_and_typical_gradient(None)
         with (
@@ -299,7 +298,6 @@ class Fit(Attributor):
         seen = check_examples(
             self.objective,
             examples,
-            batch_size=engine.forward_batch(max(engine.batch_size, 256)),
             progress=False,
         )
         check_measurement(self.objective, examples, measurement, seen)

@@ -10,7 +10,7 @@ from wherefrom.errors import UnsupportedError
 from wherefrom.task import Objective
 
 
-def refuse_flat_loss(objective: Objective, batch_size: int) -> None:
+def refuse_flat_loss(objective: Objective) -> None:
     """Refuse a loss whose second derivative is zero at every training example while its first is not.
 
     The absolute error, the pinball loss and the hinge are such: their minimum is held by kinks, which no
@@ -18,16 +18,13 @@ def refuse_flat_loss(objective: Objective, batch_size: int) -> None:
 
     Args:
         objective: of the fit.
-        batch_size: examples per pass; the first one nearly always decides.
 
     Raises:
         UnsupportedError: the loss is flat.
     """
     slope = False
-    for _, batch in objective.examples.batches(batch_size):
-        with torch.no_grad():
-            outputs = objective.outputs(objective.parameters.values, batch)
-        curved, sloped = _derivatives(objective, outputs, objective.targets(batch))
+    for _, outputs, targets in objective.passes(objective.examples):
+        curved, sloped = _derivatives(objective, outputs, targets)
         if curved:
             return
         slope = slope or sloped

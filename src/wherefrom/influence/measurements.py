@@ -17,7 +17,6 @@ from wherefrom.names import resolve_name
 from wherefrom.task import Examples, Objective, Seen
 
 MEASUREMENTS = ("loss", "margin", "logit")
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,7 @@ def resolve_measurement(
 
 def measured_now(objective: Objective, examples: Examples, measurement: Measurement) -> Float[Tensor, " q"]:
     """The measurement of every example as the model is: in float64, on the CPU."""
-    values = objective.parameters.values
-    with torch.no_grad():
-        parts = [
-            measurement.function(objective.outputs(values, batch), objective.targets(batch))
-            for _, batch in examples.batches(_BATCH)
-        ]
-    return torch.cat(parts).double().cpu()
+    return objective.measured(examples, measurement.function).double().cpu()
 
 
 def check_measurement(objective: Objective, examples: Examples, measurement: Measurement, seen: Seen) -> None:

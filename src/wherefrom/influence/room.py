@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from wherefrom.errors import OutOfMemoryError
-from wherefrom.memory import available_memory
+from wherefrom.memory import available_memory, fitting
 from wherefrom.task import Objective
 
 # Of what is free, for the results; the rest is for the work.
@@ -48,4 +48,4 @@ def rows_that_fit(objective: Objective) -> int:
     """Queries, one at least, of which scores and errors fit the memory budget and what is free."""
     free = _FREE_SHARE * available_memory(torch.device("cpu"))
     each = objective.n * NUMBERS_PER_SCORE * objective.dtype.itemsize
-    return int(max(1, min(free, objective.memory) // each))
+    return fitting(min(free, objective.memory), each)

@@ -22,9 +22,6 @@ from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.mixed_derivative import check_mixed_derivative, input_gradients
 from wherefrom.influence.scores import check_indices
 
-# Edited examples that go through the model together.
-_BATCH = 64
-
 
 @dataclass(frozen=True)
 class TokenReplacements:
@@ -202,7 +199,7 @@ def _exact(
     objective = fitted.objective
     changes = []
     before = _gradient_products(fitted, batch, solution)
-    size = min(_BATCH, fitted.engine.batch_size)
+    size = fitted.engine.batch_size
     for where, what in zip(at.split(size), put.split(size)):
         many = tree_map(partial(_repeated, times=len(where)), batch)
         leaves, structure = tree_flatten(many)

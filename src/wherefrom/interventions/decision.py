@@ -14,8 +14,6 @@ from wherefrom.influence import Fit, Measurement
 from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
 from wherefrom.task import Examples
 
-_BATCH = 256
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -102,11 +100,9 @@ def decision_scores(fitted: Fit, examples: Examples, decision: Decision) -> Floa
     """
     objective = fitted.objective
     parts = []
-    with torch.no_grad():
-        for _, batch in examples.batches(max(fitted.engine.batch_size, _BATCH)):
-            outputs = objective.outputs(objective.parameters.values, batch)
-            _require_one_decision(outputs, decision)
-            parts.append(as_scores(outputs).double())
+    for _, outputs, _ in objective.passes(examples):
+        _require_one_decision(outputs, decision)
+        parts.append(as_scores(outputs).double())
     return torch.cat(parts)
 
 

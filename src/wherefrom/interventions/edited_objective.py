@@ -3,7 +3,7 @@ elsewhere."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from wherefrom.influence import Fit
 from wherefrom.interventions.classes import require_classes
 from wherefrom.interventions.edits import Edits
 from wherefrom.linalg import LinearOperator
-from wherefrom.task import Data, Examples, check_examples
+from wherefrom.task import Data, Examples, check_examples, sum_over_batches
 
 Reduction = Literal["mean", "sum"]
 
@@ -58,9 +58,7 @@ class EditedObjective:
         if edits.contents or edits.added:
             items = [*(edits.contents[i] for i in self._changed), *edits.added]
             self._new = objective.read(train.stack(items), role="edited examples")
-            check_examples(
-                objective, self._new, batch_size=max(fitted.engine.batch_size, 256), progress=False
-            )
+            check_examples(objective, self._new, progress=False)
         require_classes(objective, self._new, edits, self._changed)
         self.parts = self._parts()
 
@@ -119,17 +117,19 @@ class EditedObjective:
         self, examples: Examples, weights: Float[Tensor, " b"], theta: Float[Tensor, " p"]
     ) -> Float[Tensor, " p"]:
         objective = self.fitted.objective
-        total = torch.zeros(objective.p, dtype=torch.float64, device=objective.device)
         leaf = theta.detach().clone().requires_grad_()
-        for where, batch in examples.batches(self.fitted.engine.batch_size):
+
+        def gradient(where: slice, batch: Any) -> Tensor:
             part = weights[where].to(objective.device, objective.dtype)
             if not bool(part.any()):
-                continue
+                return torch.zeros_like(leaf, dtype=torch.float64)
             with torch.enable_grad():
                 losses = objective.losses(objective.parameters.unflatten(leaf), batch)
-                (gradient,) = torch.autograd.grad((part * losses).sum(), leaf)
-            total += gradient.double()
-        return total
+                (made,) = torch.autograd.grad((part * losses).sum(), leaf)
+            return made.double()
+
+        batches = examples.batches(self.fitted.engine.batch_size)
+        return sum_over_batches(gradient(where, batch) for where, batch in batches)
 
 
 class _EditedCurvature(LinearOperator):

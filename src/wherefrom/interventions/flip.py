@@ -68,7 +68,7 @@ def find_flips(
     objective.check_unchanged(data=True)  # the sets are of what was given
     decision = resolve_decision(objective.loss)
     examples = objective.read(queries, role="queries")
-    check_examples(objective, examples, batch_size=max(fitted.engine.batch_size, 256), progress=False)
+    check_examples(objective, examples, progress=False)
     scores = decision_scores(fitted, examples, decision).cpu()
     reason = why_not_linear(fitted)
     if order == "newton" and reason:

@@ -11,6 +11,7 @@ from wherefrom.gradients.linear_head import LinearHeadLinearisation
 from wherefrom.influence import Fit
 from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.linalg import LinearOperator, batched_cg
+from wherefrom.memory import fitting
 from wherefrom.solvers import preconditioner_of
 
 _NEWTON_STEPS, _CG_STEPS, _HALVINGS = 30, 100, 12
@@ -75,7 +76,7 @@ class LinearRefits:
     def sets_at_once(self) -> int:
         """Sets that fit the memory budget together."""
         budget = min(self.objective.memory * _SHARE, _CEILING)
-        return int(max(1, budget // (8 * _ARRAYS * self.n * self.classes)))
+        return fitting(budget, 8 * _ARRAYS * self.n * self.classes)
 
     def refit(
         self, kept: Bool[Tensor, "m n"], theta: Float[Tensor, "m c d"]

@@ -113,13 +113,8 @@ class Steps:
         return (after - self._before).cpu()
 
     def _values(self, values: Mapping[str, Tensor]) -> Float[Tensor, " q"]:
-        objective = self._fitted.objective
-        with torch.no_grad():
-            parts = [
-                self._measured.function(objective.outputs(values, batch), objective.targets(batch))
-                for _, batch in self._gradients.examples.batches(max(self._fitted.engine.batch_size, 256))
-            ]
-        return torch.cat(parts)
+        examples = self._gradients.examples
+        return self._fitted.objective.measured(examples, self._measured.function, values)
 
     def _newton(self, left_over: _LeftOver) -> Step:
         solution = left_over.solve(self._rhs)

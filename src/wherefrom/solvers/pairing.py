@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wherefrom.errors import NonFiniteError
 from wherefrom.gradients import ExampleGradients, GradientSizes
-from wherefrom.memory import memory_errors
+from wherefrom.memory import fitting, memory_errors
 from wherefrom.progress import progress_display
 from wherefrom.solvers.damping_effect import damping_share
 from wherefrom.solvers.scaled import solve_scaled
@@ -149,7 +149,7 @@ class Pairing:
     def block_size(self) -> int:
         """Queries solved together."""
         bytes_each = self.objective.p * self.objective.dtype.itemsize * _VECTORS_PER_QUERY
-        return int(max(1, min(_MOST_TOGETHER, self.objective.memory * _SOLVE_SHARE // bytes_each)))
+        return fitting(self.objective.memory * _SOLVE_SHARE, bytes_each, _MOST_TOGETHER)
 
     def score_bound(
         self, solution: Solution, gradients: GradientSizes | Float[Tensor, " b"], floor: float | None = None

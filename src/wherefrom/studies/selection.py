@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from wherefrom.influence import Attributor
 from wherefrom.task import Data, Examples, check_examples
-
-_BATCH = 256
 
 
 def choose_queries(attributor: Attributor, queries: Any, count: int) -> tuple[Any, list[int]]:
     """At most `count` queries, those of largest loss, in their own order, with their numbers among all."""
     objective = attributor.objective
     examples = objective.read(queries, role="queries")
-    check_examples(objective, examples, batch_size=_BATCH, progress=False)
+    check_examples(objective, examples, progress=False)
     if len(examples) <= count:
         return queries, list(range(len(examples)))
     chosen = largest_losses(attributor, examples, count)
@@ -29,9 +25,7 @@ def largest_losses(attributor: Attributor, examples: Examples, count: int) -> li
     objective = attributor.objective
     if len(examples) <= count:
         return list(range(len(examples)))
-    values = objective.parameters.values
-    with torch.no_grad():
-        losses = torch.cat([objective.losses(values, batch) for _, batch in examples.batches(_BATCH)])
+    losses = objective.measured(examples, objective.loss)
     return sorted(losses.argsort(descending=True, stable=True)[:count].tolist())
 
 

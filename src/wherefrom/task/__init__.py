@@ -16,6 +16,7 @@ from wherefrom.task.labels import class_numbers
 from wherefrom.task.objective import Measure, Objective, differentiable_attention
 from wherefrom.task.parameters import ParameterSet
 from wherefrom.task.regulariser import CustomRegulariser, Regulariser, WeightDecay
+from wherefrom.task.sums import sum_over_batches
 
 __all__ = [
     "CustomRegulariser",
@@ -41,6 +42,7 @@ __all__ = [
     "differentiable_attention",
     "inputs_of",
     "refuse_autocast",
+    "sum_over_batches",
     "target_of",
     "with_inputs",
     "with_target",

@@ -60,9 +60,7 @@ def check_model(model: nn.Module) -> None:
             )
 
 
-def check_examples(
-    objective: Objective, examples: Examples, *, batch_size: int, progress: bool = True
-) -> Seen:
+def check_examples(objective: Objective, examples: Examples, *, progress: bool = True) -> Seen:
     """One pass over `examples`: finite inputs, valid targets, one finite loss per example.
 
     Returns:
@@ -72,6 +70,8 @@ def check_examples(
         NonFiniteError, InputError: naming the first offending example.
     """
     values = objective.parameters.values
+    with users_code(objective, "the model's forward pass", "train", objective.examples.batch([0])):
+        batch_size = objective.pass_size
     seen = Seen(len(examples), batch_size)
     with torch.no_grad(), progress_bar(f"checking {examples.role}", len(examples), enabled=progress) as bar:
         for where, batch in examples.batches(batch_size):

@@ -15,7 +15,6 @@ from wherefrom.task.objective import Objective
 
 # Examples compared alone and inside a batch, beside the shortest, the longest and the ends of a full batch.
 _PROBES = 4
-_BATCH = 256
 
 
 class Seen:
@@ -97,10 +96,10 @@ def check_batch_independence(objective: Objective, seen: Seen | None = None) -> 
 
 
 def _pass(objective: Objective) -> Seen:
-    seen = Seen(objective.n, _BATCH)
+    seen, values = Seen(objective.n, objective.pass_size), objective.parameters.values
     with torch.no_grad():
-        for where, batch in objective.examples.batches(_BATCH):
-            outputs = objective.outputs(objective.parameters.values, batch)
+        for where, batch in objective.examples.batches(objective.pass_size):
+            outputs = objective.outputs(values, batch)
             require_rows(outputs, where.stop - where.start)
             losses = objective.loss(outputs, objective.targets(batch))
             seen.add(where, losses, objective.examples.lengths(where, batch))

@@ -9,14 +9,12 @@ from torch import Tensor
 from wherefrom.task.examples import Examples
 from wherefrom.task.objective import Objective
 
-_BATCH = 4096
-
 
 def class_numbers(objective: Objective, examples: Examples) -> Int[Tensor, " n"] | None:
     """The label of every example as the targets write it; `None` where targets are not one whole number an
     example (tokens, several labels, soft or continuous targets)."""
     found = []
-    for _, batch in examples.batches(_BATCH):
+    for _, batch in examples.batches(objective.pass_size):
         target = objective.targets(batch)
         if not isinstance(target, Tensor) or target.numel() != len(target):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from wherefrom.task.data_form import DataForm
 from wherefrom.task.examples import Examples
 from wherefrom.task.held_model import Forwarded, hold_tensors, private_or_given
 from wherefrom.task.parameters import ParameterSet
+from wherefrom.task.pass_size import pass_size
 from wherefrom.task.plain import require_plain_model
 from wherefrom.task.regulariser import CustomRegulariser, Regulariser, WeightDecay
 from wherefrom.task.unchanged import Unchanged
@@ -263,6 +265,37 @@ class Objective:
     def losses(self, values: Mapping[str, Tensor], batch: Any) -> Float[Tensor, " b"]:
         """Per-example losses, never averaged."""
         return self.loss(self.outputs(values, batch), self.targets(batch))
+
+    @functools.cached_property
+    def pass_size(self) -> int:
+        """Examples that go through the model together where only its outputs are wanted: as many as fit the
+        memory budget."""
+        return pass_size(self)
+
+    def passes(
+        self, examples: Examples, values: Mapping[str, Tensor] | None = None, *, everything: bool = False
+    ) -> Iterator[tuple[slice, Tensor, Any]]:
+        """Outputs and targets of all examples, with nothing to differentiate: for each batch the slice it
+        covers, its outputs, its targets.
+
+        Args:
+            examples: training examples or others.
+            values, everything: as for `outputs`; the given model's when `None`.
+        """
+        named = self.parameters.values if values is None else values
+        for where, batch in examples.batches(self.pass_size):
+            with torch.no_grad():
+                outputs = self.outputs(named, batch, everything=everything)
+            yield where, outputs, self.targets(batch)
+
+    def measured(
+        self, examples: Examples, measure: Measure, values: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, " b"]:
+        """`measure(outputs, targets)` of all examples, with nothing to differentiate; arguments as for
+        `passes`."""
+        with torch.no_grad():
+            parts = [measure(outputs, targets) for _, outputs, targets in self.passes(examples, values)]
+        return torch.cat(parts)
 
 
 def _places(model: nn.Module) -> dict[str, list[str]]:

@@ -72,7 +72,9 @@ def dense_hessian(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     """`∇²_f ℓ_i` over all outputs of each example, `(b, m, m)`, by double reverse mode."""
 
     def one(output: Tensor, target: Tensor) -> Tensor:
-        return jacrev(jacrev(lambda f: loss(f.view_as(output)[None], target[None])[0]))(output.reshape(-1))
+        return jacrev(jacrev(lambda f: loss(f.reshape(output.shape)[None], target[None])[0]))(
+            output.reshape(-1)
+        )
 
     return torch.stack([one(output, target) for output, target in zip(outputs, targets)])
 
@@ -81,7 +83,7 @@ def block_diagonal(loss: Loss, blocks: Tensor, outputs: Tensor, targets: Tensor)
     """Blocks `(b, s, c, c)` as a matrix over all outputs of each example, in the outputs' own order."""
     size = outputs[0].numel()
     units = (
-        torch.eye(size, dtype=outputs.dtype).view(size, 1, *outputs.shape[1:]).expand(size, *outputs.shape)
+        torch.eye(size, dtype=outputs.dtype).reshape(size, 1, *outputs.shape[1:]).expand(size, *outputs.shape)
     )
     columns = torch.einsum("bscd,kbsd->kbsc", blocks, loss.to_blocks(units, outputs, targets))
     return loss.from_blocks(columns, outputs, targets).reshape(size, len(outputs), size).movedim(0, -1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from wherefrom.curvature.kronecker import BlockInverse
 from wherefrom.gradients import Capture, LayerGradients
 from wherefrom.layers import GradientForm, TokenOuterProducts
+from wherefrom.memory import fitting
 from wherefrom.progress import progress_bar
 from wherefrom.solvers.contraction.low_rank_queries import LowRankQueryScorer
 from wherefrom.solvers.contraction.plan import BlockPlan, Plan
@@ -186,7 +187,7 @@ def _without_subnormals() -> Iterator[None]:
 
 def _fitting(layers: LayerGradients, state_bytes: int) -> int:
     """Queries whose state fits the memory."""
-    return int(max(1, layers.objective.memory * _STATE_SHARE // max(state_bytes, 1)))
+    return fitting(layers.objective.memory * _STATE_SHARE, state_bytes)
 
 
 def _absorb(scorers: Sequence[BlockScorer], queries: GradientSource, index: Tensor) -> Float[Tensor, " q"]:

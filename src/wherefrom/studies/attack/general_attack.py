@@ -20,9 +20,6 @@ from wherefrom.studies.attack.predictions import classes_of, named_values, outpu
 from wherefrom.studies.attack.retrain import train_anew
 from wherefrom.task import Examples, Objective
 
-# Training examples per double backward pass.
-_BATCH = 64
-
 
 def attack_model(
     fitted: Fit,
@@ -91,7 +88,7 @@ def _chosen(
         input_gradients(objective, objective.examples.batch(part), where, solved)[0]
         .flatten(1)
         .norm(p=method.budget.dual, dim=1)
-        for part in method.candidates.split(_BATCH)
+        for part in method.candidates.split(objective.pass_size)
     ]
     return method.candidates[torch.cat(norms).topk(method.edits).indices]
 

@@ -22,8 +22,6 @@ from wherefrom.influence import Fit
 from wherefrom.solvers import preconditioner_of
 from wherefrom.task.regulariser import WeightDecay
 
-_BATCH = 512
-
 
 def head_obstacle(fitted: Fit) -> str | None:
     """Why the fast path does not apply to this task; `None` if it does."""
@@ -110,8 +108,9 @@ class HeadProblem:
         """Features, the shape of one example's outputs, and targets of a set of examples."""
         features, targets = [], []
         shape: tuple[int, ...] = ()
-        for start in range(0, len(examples), _BATCH):
-            at = self.fitted.engine.linearise(examples, slice(start, min(start + _BATCH, len(examples))))
+        size = self.fitted.engine.batch_size
+        for start in range(0, len(examples), size):
+            at = self.fitted.engine.linearise(examples, slice(start, min(start + size, len(examples))))
             assert isinstance(at, LinearHeadLinearisation)
             features.append(self.with_one(at.features[:, 0]))
             targets.append(at.targets)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from wherefrom.errors import ConvergenceError
+from wherefrom.memory import fitting
 from wherefrom.studies.attack.choose import choose_examples, feature_gradients, input_gradient
 from wherefrom.studies.attack.features import FeatureReader
 from wherefrom.studies.attack.head import Edited, HeadProblem, bytes_per_attack, empty_edits
@@ -67,8 +68,9 @@ class HeadAttack:
 
     def attacks_at_once(self, edits: int) -> int:
         """How many attacks of so many edits go together, within memory."""
-        fitting = int(self.problem.objective.memory * _MEMORY_SHARE // bytes_per_attack(self.problem))
-        return max(1, min(_MOST_ATTACKS, fitting, 2 * self.reader.batch_size // edits))
+        most = min(_MOST_ATTACKS, 2 * self.reader.batch_size // edits)
+        room = self.problem.objective.memory * _MEMORY_SHARE
+        return fitting(room, bytes_per_attack(self.problem), most)
 
     def run(self, groups: Int[Tensor, "B g"], method: Method) -> list[Outcome]:
         """One attack on each row of queries, all at once.

@@ -16,7 +16,6 @@ from wherefrom.task import Objective
 
 # What a task file may set by `attack = {...}`, beside the fields of `AttackOptions`.
 _BUDGET = ("low", "high", "levels", "grid")
-_BATCH = 256
 _LEVELS = 256
 # Ranges of the values of pictures.
 _USUAL = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
@@ -130,7 +129,7 @@ def make_budget(objective: Objective, where: ContinuousInput, options: AttackOpt
     picture = is_image(where.read(objective.examples.batch([0]))[0].detach().cpu().double().numpy())
     if low is None or high is None:
         ends = []
-        for _, batch in objective.examples.batches(_BATCH):
+        for _, batch in objective.examples.batches(objective.pass_size):
             x = where.read(batch)
             ends.append((float(x.min()), float(x.max())))
         low = min(end[0] for end in ends) if low is None else low

@@ -27,8 +27,6 @@ from wherefrom.studies.attack.result import EditSize, edit_size
 from wherefrom.studies.attack.run import make_method, split_correct
 from wherefrom.task import as_given, check_examples
 
-_CHECK_BATCH = 256
-
 
 @dataclass(frozen=True)
 class PoisonedQuery:
@@ -218,7 +216,7 @@ def audit_poisoning(
         for k in counts
     ]
     examples = objective.read(queries, role="queries")
-    check_examples(objective, examples, batch_size=_CHECK_BATCH, progress=False)
+    check_examples(objective, examples, progress=False)
     problem = HeadProblem(fitted)
     attack = HeadAttack(problem, FeatureReader(problem, where), examples)
     predicted = attack.predict(attack.baseline[None])[0]

@@ -13,8 +13,6 @@ from wherefrom.errors import NonFiniteError, UnsupportedError
 from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, Logistic, Loss, SmoothHinge
 from wherefrom.task import Examples, Objective
 
-_BATCH = 256
-
 
 def classes_of(loss: Loss, outputs: Tensor) -> Int[Tensor, " b"]:
     """The class of largest score, or for a single score 1 above zero and otherwise 0 (−1 for labels ±1).
@@ -44,14 +42,8 @@ def outputs_on(
     Raises:
         NonFiniteError: a retrained model's outputs are not finite.
     """
-    named = objective.parameters.values if values is None else values
-    with torch.no_grad():
-        outputs = torch.cat(
-            [
-                objective.outputs(named, batch, everything=values is not None)
-                for _, batch in examples.batches(_BATCH)
-            ]
-        )
+    passes = objective.passes(examples, values, everything=values is not None)
+    outputs = torch.cat([outputs for _, outputs, _ in passes])
     if not bool(torch.isfinite(outputs).all()):
         raise NonFiniteError("a retrained model gives NaN or infinity: its training diverged")
     return outputs

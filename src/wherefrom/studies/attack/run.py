@@ -32,7 +32,6 @@ from wherefrom.task import Data, Objective, check_examples
 
 # A step as a share of the radius: a few steps reach the edge, and signs may still change there.
 STEP_SHARE = 0.25
-_CHECK_BATCH = 256
 
 
 def run_attack(
@@ -107,7 +106,7 @@ def run_attack(
             "weight_decay"
         )
     asked = objective.read(queries, role="queries")
-    check_examples(objective, asked, batch_size=_CHECK_BATCH, progress=False)
+    check_examples(objective, asked, progress=False)
     predicted = classes_of(objective.loss, outputs_on(objective, asked))
     targeted, wrong = split_correct(predicted, objective.targets(asked.batch(range(len(asked)))))
     given = Data(objective.given(queries, "queries"), len(asked))
@@ -183,7 +182,7 @@ def _items(objective: Objective, controls: Any) -> list[Any]:
     if controls is None:
         return []
     examples = objective.read(controls, role="controls")
-    check_examples(objective, examples, batch_size=_CHECK_BATCH, progress=False)
+    check_examples(objective, examples, progress=False)
     data = Data(objective.given(controls, "controls"), len(examples))
     return [data.item(i) for i in range(len(examples))]
 

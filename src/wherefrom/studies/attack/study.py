@@ -26,7 +26,6 @@ from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
 from wherefrom.task import Data, check_examples
 
-_BATCH = 256
 _COLUMNS = ("query", "before", "after", "flipped", "edits", "train", "largest_change", "converged", "seed")
 _RETRAINED = "every flip was counted after retraining"
 
@@ -85,7 +84,7 @@ class Attack(Study):
         objective = fitted.objective
         budget, remark = make_budget(objective, where, options)
         examples = objective.read(task.queries, role="queries")
-        check_examples(objective, examples, batch_size=_BATCH, progress=False)
+        check_examples(objective, examples, progress=False)
         assert options.queries is not None and options.edits is not None and options.steps is not None
         numbers = examples.spread(min(options.queries, len(examples)))
         data = Data(task.queries, len(examples))

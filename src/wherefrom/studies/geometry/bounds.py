@@ -14,6 +14,7 @@ from wherefrom.arguments import choice, whole
 from wherefrom.errors import UnsupportedError
 from wherefrom.gradients import GradientEngine, LayerGradients
 from wherefrom.influence import Attributor
+from wherefrom.memory import fitting
 from wherefrom.progress import progress_bar
 from wherefrom.studies.geometry.chain import ChainLayer, ChainReader, Kind
 from wherefrom.studies.geometry.evaluation import as_examples, norms, objective_of
@@ -252,5 +253,5 @@ def _batch_size(objective: Objective, reader: ChainReader, gradients: LayerGradi
         for layer in found
     )
     each = 2 * iterations * widest * objective.dtype.itemsize
-    fitting = int(objective.memory * _BASIS_SHARE / max(each, 1))
-    return max(1, min(_MOST_EXAMPLES, gradients.batch_size(), fitting))
+    most = min(_MOST_EXAMPLES, gradients.batch_size())
+    return fitting(objective.memory * _BASIS_SHARE, each, most)

@@ -16,9 +16,9 @@ from wherefrom.gradients.autograd import looped_vjp_each, vmap_failure, vmapped_
 from wherefrom.gradients.last_layer import head_objective
 from wherefrom.gradients.linear_head import LinearHead, find_linear_head
 from wherefrom.influence.continuous_input import ContinuousInput, find_input
+from wherefrom.memory import fitting
 from wherefrom.task import Examples, Objective, differentiable_attention
 
-_BATCH = 256
 # Of the memory budget, for explicit per-example gradients of a batch.
 _SHARE = 0.1
 
@@ -140,7 +140,7 @@ def gradient_split(
     names = [name for name in objective.parameters.names if name not in own]
     where = _input(objective, input)
     p = sum(objective.parameters.values[name].numel() for name in names)
-    size = max(1, min(_BATCH, int(objective.memory * _SHARE) // (4 * max(p, 1) * objective.dtype.itemsize)))
+    size = fitting(objective.memory * _SHARE, 4 * p * objective.dtype.itemsize, objective.pass_size)
     pull = _puller(objective, names)
     made: list[tuple[Tensor, ...]] = []
     kept: list[list[Tensor]] = []

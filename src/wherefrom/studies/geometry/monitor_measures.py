@@ -107,8 +107,4 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def _mean_loss(objective: Objective, examples: Examples) -> float:
-    total = 0.0
-    with torch.no_grad():
-        for _, batch in examples.batches(256):
-            total += float(objective.losses(objective.parameters.values, batch).double().sum())
-    return total / len(examples)
+    return float(objective.measured(examples, objective.loss).double().mean())

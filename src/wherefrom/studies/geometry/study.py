@@ -25,8 +25,6 @@ from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
 from wherefrom.task import Objective, check_examples
 
-_BATCH = 256
-
 
 @dataclass(frozen=True)
 class Geometry(Study):
@@ -70,7 +68,7 @@ class Geometry(Study):
             UnsupportedError: inputs without a gradient, such as tokens.
         """
         objective = attributor.objective
-        check_examples(objective, objective.examples, batch_size=_BATCH, progress=False)
+        check_examples(objective, objective.examples, progress=False)
         scalar = self.scalar or ("margin" if has_class_labels(objective) else "loss")
         meant: str | int = int(scalar) if scalar.isdigit() else scalar
         examples, numbers = spread_queries(attributor, attributor.train, self.examples or objective.n)

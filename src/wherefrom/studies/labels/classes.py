@@ -12,8 +12,6 @@ from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.losses import BinaryCrossEntropy, CrossEntropy, CustomLoss, Logistic, Loss, SmoothHinge
 from wherefrom.task import Examples, Objective
 
-_BATCH = 1024
-
 
 @dataclass(frozen=True)
 class ClassLabels:
@@ -129,7 +127,7 @@ def has_class_labels(objective: Objective) -> bool:
     """Whether every training example has one of the classes as its label, so that it can be looked at."""
     try:
         classes = class_labels(objective)
-        for where, batch in objective.examples.batches(_BATCH):
+        for where, batch in objective.examples.batches(objective.pass_size):
             classes.index(objective.targets(batch), torch.arange(where.start, where.stop), "train")
     except InputError:  # no classes, or an example that has none of them
         return False

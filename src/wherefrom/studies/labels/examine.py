@@ -122,13 +122,10 @@ def validation_direction(fitted: Fit, classes: ClassLabels, validation: Any) -> 
     """
     objective = fitted.objective
     examples = require_examples(objective, validation, "validation")
-    check_examples(objective, examples, batch_size=max(fitted.engine.batch_size, 256), progress=False)
+    check_examples(objective, examples, progress=False)
     disagreements = 0
-    for where, batch in examples.batches(fitted.engine.batch_size):
-        numbers = torch.arange(where.start, where.stop)
-        labels = classes.index(objective.targets(batch), numbers, "validation")
-        with torch.no_grad():
-            outputs = objective.outputs(objective.parameters.values, batch)
+    for where, outputs, targets in objective.passes(examples):
+        labels = classes.index(targets, torch.arange(where.start, where.stop), "validation")
         disagreements += int((classes.scores(outputs).argmax(1).cpu() != labels).sum())
     gradient = ExampleGradients(fitted.engine, examples, objective.loss).mean().to(objective.dtype)
     solution = fitted.solve(gradient[:, None])

@@ -19,7 +19,6 @@ from wherefrom.studies.labels.classes import ClassLabels, class_labels, require_
 from wherefrom.studies.labels.examine import margin, relative_harm
 from wherefrom.task import Examples
 
-_BATCH = 256
 # As `LabelAudit.settings["left_out"]`: the model's answer without an example is not known.
 NOT_LEFT_OUT = "none"
 
@@ -105,12 +104,9 @@ def _evaluated(
     """Class number of the label, confidence and loss of every example."""
     objective = attributor.objective
     found = []
-    for where, batch in examples.batches(_BATCH):
-        with torch.no_grad():
-            outputs = objective.outputs(objective.parameters.values, batch)
-            loss = objective.loss(outputs, objective.targets(batch)).double().cpu()
-        numbers = torch.arange(where.start, where.stop)
-        given = classes.index(objective.targets(batch), numbers, role)
+    for where, outputs, targets in objective.passes(examples):
+        loss = objective.loss(outputs, targets).detach().double().cpu()
+        given = classes.index(targets, torch.arange(where.start, where.stop), role)
         found.append((given, classes.confidence(outputs).cpu(), loss))
     given, confidence, losses = (torch.cat(column) for column in zip(*found))
     return given, confidence, losses

@@ -19,7 +19,6 @@ from wherefrom.studies.slices.groups import Groups
 from wherefrom.studies.slices.sums import (
     change_of_each,
     damping_error,
-    measured_values,
     score_examples,
     score_groups,
     standard_error,
@@ -90,7 +89,7 @@ def harmful_groups(
         else cut(tree, int(clusters))
     )
     groups = _as_groups(found, n)
-    now = float(measured_values(gradients).mean())
+    now = float(fitted.objective.measured(gradients.examples, gradients.measure).double().mean())
     change, estimate, bound = (torch.empty(len(groups), 1, dtype=torch.float64) for _ in range(3))
     score_groups(fitted, solution, groups, squares, change, estimate, bound)
     each = change_of_each(fitted, gradients, groups)

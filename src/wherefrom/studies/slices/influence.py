@@ -17,7 +17,6 @@ from wherefrom.studies.slices.groups import Groups, resolve_groups
 from wherefrom.studies.slices.sums import (
     change_of_each,
     damping_error,
-    measured_values,
     score_examples,
     score_groups,
     standard_error,
@@ -71,7 +70,7 @@ def group_influence(
     n, q, dtype = fitted.objective.n, len(asked), fitted.objective.dtype
     scores, score_error = torch.empty(n, q, dtype=dtype), torch.empty(n, q, dtype=dtype)
     change, estimate, bound = (torch.empty(len(train), q, dtype=torch.float64) for _ in range(3))
-    values = measured_values(gradients)
+    values = fitted.objective.measured(gradients.examples, gradients.measure).double().cpu()
     converged, reasons = [], set()
     damped = 0.0
     with progress_bar("query groups", q, enabled=fitted.options.progress) as bar:

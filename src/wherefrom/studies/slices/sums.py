@@ -19,18 +19,6 @@ from wherefrom.studies.slices.groups import Groups
 _MOST_DAMPED = 10.0
 
 
-def measured_values(gradients: ExampleGradients) -> Float[Tensor, " q"]:
-    """The measurement of each example, in float64."""
-    engine = gradients.engine
-    values = []
-    for where, batch in gradients.examples.batches(max(engine.batch_size, 256)):
-        with torch.no_grad():
-            outputs = engine.objective.outputs(engine.objective.parameters.values, batch)
-            values.append(gradients.measure(outputs, engine.objective.targets(batch)).double().cpu())
-        assert len(values[-1]) == where.stop - where.start
-    return torch.cat(values)
-
-
 def score_examples(fitted: Fit, solution: Solution, scores: Tensor, errors: Tensor) -> Tensor:
     """Scores of every training example with each column of a solution, in one pass.
 
