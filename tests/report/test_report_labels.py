@@ -1,4 +1,4 @@
-"""The panel about labels: what it shows, and that what users name is data."""
+"""The blocks about labels: what it shows, and that what users name is data."""
 
 from __future__ import annotations
 

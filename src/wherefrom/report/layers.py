@@ -146,9 +146,9 @@ def _table(rows: Sequence[LayerRow], **options: Any) -> Table:
         Column("matrix", where="page"),
         Column("λ"),
         Column("positions", where="page"),
-        Column("by", left=True),
+        Column("by", left=True, note="how contracted"),
         Column("rank"),
-        Column("flop"),
+        Column("flop", note="operations"),
         Column("bytes"),
     ]
     # What tells one layer from another is mostly the end of its name.
