@@ -58,6 +58,9 @@ def test_labels_are_ranked_by_what_it_knows(made):
     assert set(audit.signals) == {"loss", "margin", "harm"}
     mean = made["tracin"].scores(made["validation"]).values.mean(0)
     torch.testing.assert_close(audit.signals["harm"], -mean / 40)
+    assert not audit.sized
+    fitted = wherefrom.Influence(made["model"], made["train"], loss=made["loss"], progress=False)
+    assert wherefrom.labels(fitted.fit(), made["validation"]).sized
     assert {3, 17} <= set(audit.order()[:4].tolist())
     assert not audit.wrong.told and "TracIn does not predict" in audit.wrong.words
 
@@ -89,6 +92,13 @@ def test_commands_take_it_from_the_task_file(tmp_path):
     assert summary["trust"]["minimum"] == "not checked" and summary["settings"]["method"] == "TracIn"
     page = (tmp_path / "out" / "labels.html").read_text(encoding="utf-8")
     assert "does not say what it would be" in page
+    # A likeness is no harm: neither page nor terminal claims one.
+    for text in (page, result.output):
+        assert "an order of likeness" in " ".join(text.split())
+        for claim in ("predicted fall", "predicted to fall", "harm", "does to the loss"):
+            assert claim not in text.partition("Labels to check.")[2], claim
+    assert "Score against validation" in page and "score against validation" in page
+    assert "against" in result.output
     refused = CliRunner(env={"COLUMNS": "300"}).invoke(
         app, ["labels", str(file), "--out", str(tmp_path / "o"), "--solver", "cg"]
     )

@@ -67,7 +67,7 @@ class LabelAudit:
         given: class number of their labels, `(k,)`.
         predicted: the class the model as it is predicts, `(k,)`.
         signals: by name, each `(k,)`, as described in `label_signals`; `harm` and `relabel` only where there
-            was validation data.
+            was validation data. Where scores are similarities, `harm` predicts nothing; see `sized`.
         errors: expected error of the solver in `self_influence`, `harm` and `relabel`, each `(k,)`; infinite
             or NaN where it is not known.
         confidence: probabilities of the classes by the model as it is (scores, for a loss without
@@ -99,6 +99,11 @@ class LabelAudit:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def sized(self) -> bool:
+        """Whether `harm` predicts a change of the loss, and is not an order alone."""
+        return self.settings.get("estimand") != "similarity"
 
     @property
     def combined(self) -> Float[Tensor, " k"]:

@@ -31,7 +31,8 @@ def signals_from_scores(
     names: Sequence[str] | None,
 ) -> LabelAudit:
     """`loss` and `margin` of the model as it is, `self_influence` where the attributor has it, and with a
-    validation set `harm`, from the mean of its scores for the validation losses, and `relative_harm`.
+    validation set `harm`, from the mean of its scores for the validation losses (an order alone where these
+    are similarities), and `relative_harm`.
 
     What needs gradients is left out: predictions for a model without the example, and relabelling. The
     proposed label is the model's own class.

@@ -51,7 +51,8 @@ def label_signals(
         `loss`, `margin`: of the model as it is; the margin is `(1 + max_{c≠y} p_c − p_y) / 2`, in [0, 1].
         `left_out_loss`, `left_out_margin`: of the model predicted for training without the example.
         `self_influence`: `g_iᵀ C_λ⁻¹ g_i` (Koh & Liang 2017, §5.4).
-        `harm`: predicted fall of `m` when the example is removed, `−sᵀ g_i / n`.
+        `harm`: predicted fall of `m` when the example is removed, `−sᵀ g_i / n`; of an attributor whose
+            scores are similarities the mean of these over `−n`, an order without a size.
         `relative_harm`: harm over the root of self-influence (Barshan et al. 2020, "RelatIF"): how far the
             example's gradient points against the validation set's, however long it is.
         `relabel`: predicted fall of `m` when its label becomes the best other class,

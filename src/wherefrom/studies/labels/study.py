@@ -23,7 +23,6 @@ from wherefrom.report.numbers import number
 from wherefrom.studies.cards import train_cards
 from wherefrom.studies.labels.agreement import Agreement
 from wherefrom.studies.labels.audit import COMBINED, LabelAudit, Suspect
-from wherefrom.studies.labels.combine import Ranking
 from wherefrom.studies.labels.proposals import PROPOSALS_RIGHT
 from wherefrom.studies.labels.signals import label_signals
 from wherefrom.studies.selection import largest_losses
@@ -49,6 +48,9 @@ _HEADS = {
     "harm": "harm",
     "relabel": "relabel",
 }
+# In their place where scores are similarities, which predict no harm.
+_UNSIZED = {"harm": "score against validation", "relative_harm": "relative score against validation"}
+_UNSIZED_HEADS = {**_HEADS, "harm": "against"}
 # Signs with a column and a line of their own; the file has all.
 _SHOWN = ("loss", "left_out_loss", "self_influence", "harm", "relabel")
 _SIGNED = ("harm", "relabel")
@@ -161,7 +163,7 @@ class LabelsResult(Result):
         blocks: list[Any] = [
             Words(
                 f"{len(audit):,} training examples looked at{of}; {seen} would label {moved:,} otherwise. "
-                f"Ranked by {ranked_by(asked.by, audit.ranking)}. Rare but correct examples are among them "
+                f"Ranked by {self._ranked_by()}. Rare but correct examples are among them "
                 "too: a person should look from the top.",
                 lead="Labels to check.",
             ),
@@ -186,7 +188,7 @@ class LabelsResult(Result):
             Columns(self._notes(), where="page"),
         ]
         if len(audit.signals) > 1:
-            blocks.append(_agreement(audit.agreement()))
+            blocks.append(self._agreement(audit.agreement()))
         return Section(self.name, self.trust, blocks)
 
     def _shown(self, suspect: Suspect) -> Shown:
@@ -196,7 +198,7 @@ class LabelsResult(Result):
         return Shown(
             self.card(suspect.train),
             [(suspect.given, "strong"), *proposed],  # type: ignore[list-item]
-            [(WORDS[name], _value(suspect, name)) for name in _SHOWN if name in suspect.signals],
+            [(self._words(name), _value(suspect, name)) for name in _SHOWN if name in suspect.signals],
             rank=suspect.rank,
         )
 
@@ -207,7 +209,7 @@ class LabelsResult(Result):
             Column("train"),
             Column("label", left=True, width=_WIDEST),
             Column("proposed", left=True, width=_WIDEST),
-            *(Column(_HEADS[name]) for name in names),
+            *(Column((_HEADS if self.audit.sized else _UNSIZED_HEADS)[name]) for name in names),
         ]
         rows = [
             [
@@ -228,10 +230,14 @@ class LabelsResult(Result):
         if "relabel" in signals:
             note.append("harm, relabel: predicted fall of the mean validation loss if it is removed, or")
             note.append("given the label that helps most")
-        elif "harm" in signals:
+        elif "harm" in signals and self.audit.sized:
             note.append("harm: predicted fall of the mean validation loss if it is removed")
+        elif "harm" in signals:
+            note.append("against: minus its mean score for the validation losses, over n: an order of")
+            note.append("likeness that predicts no change")
         else:
-            note.append("no validation examples: harm and the gain by relabelling are left out")
+            missing = "harm and the gain by relabelling" if self.audit.sized else "scores against them"
+            note.append(f"no validation examples: {missing} are left out")
         return Table(columns, rows, note="\n".join(note), shown=len(rows), where="terminal")
 
     def _notes(self) -> list[tuple[str, str]]:
@@ -247,14 +253,19 @@ class LabelsResult(Result):
             proposal = (
                 "is the class that the model as it is gives: this method does not say what it would be."
             )
+        sized = self.audit.sized
         harm = (
             f"is how much the mean loss of the {validation} validation examples is predicted to fall when "
             "the example is removed."
+            if sized
+            else f"is minus its mean score for the losses of the {validation} validation examples, over n: "
+            "an order of likeness, which predicts no change and has no size."
         )
         relabel = "is the same when it gets the label that helps most, which need not be the proposed one."
         none = (
-            "were given: with them, the ranking also uses what each label does to the loss of examples whose "
-            "labels are trusted."
+            "were given: with them, the ranking also uses "
+            f"{'what each label does to' if sized else 'the scores for'} the loss of examples whose labels "
+            "are trusted."
         )
         notes = [("The proposal", proposal)]
         if "left_out_loss" in signals:
@@ -262,7 +273,7 @@ class LabelsResult(Result):
         if "self_influence" in signals:
             notes.append(("Self-influence", "says how much the example rests on itself."))
         if validation:
-            notes.append(("Harm to validation", harm))
+            notes.append((self._words("harm").capitalize(), harm))
         if "relabel" in signals:
             notes.append(("Gain by relabelling", relabel))
         if not validation:
@@ -276,6 +287,34 @@ class LabelsResult(Result):
                 )
             )
         return notes
+
+    def _words(self, name: str) -> str:
+        """A sign as people read it."""
+        return (WORDS if self.audit.sized else {**WORDS, **_UNSIZED}).get(name, name)
+
+    def _ranked_by(self) -> str:
+        """Of the default ranking also the sign that leads it."""
+        words = self._words(self.asked.by)
+        return f"{words} (the {WORDS[self.audit.ranking.by]} leads)" if self.asked.by == COMBINED else words
+
+    def _agreement(self, found: Agreement) -> Table:
+        """Rank correlations above the diagonal, common members below."""
+        heads = [self._words(name) for name in found.names]
+
+        def cell(a: int, b: int) -> str:
+            if a == b:
+                return "·"
+            value = float((found.spearman if a < b else found.overlap)[a, b])
+            return "–" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
+
+        return Table(
+            [Column("", left=True), *(Column(head) for head in heads)],
+            [[heads[a], *(cell(a, b) for b in range(len(heads)))] for a in range(len(heads))],
+            note="Above the diagonal: rank correlation over all examples looked at. Below: what the "
+            f"{found.k:,} most suspicious by two signs have in common.",
+            folded="How far the signs agree",
+            where="page",
+        )
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         audit = self.audit
@@ -297,31 +336,5 @@ class LabelsResult(Result):
             )
 
 
-def ranked_by(by: str, ranking: Ranking) -> str:
-    """What a ranking goes by, in words; of the default one also the sign that leads it."""
-    words = WORDS.get(by, by)
-    return f"{words} (the {WORDS[ranking.by]} leads)" if by == COMBINED else words
-
-
 def _value(suspect: Suspect, name: str, digits: int = 3) -> str:
     return number(suspect.signals[name], digits, sign=name in _SIGNED)
-
-
-def _agreement(found: Agreement) -> Table:
-    """Rank correlations above the diagonal, common members below."""
-    heads = [WORDS.get(name, name) for name in found.names]
-
-    def cell(a: int, b: int) -> str:
-        if a == b:
-            return "·"
-        value = float((found.spearman if a < b else found.overlap)[a, b])
-        return "–" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
-
-    return Table(
-        [Column("", left=True), *(Column(head) for head in heads)],
-        [[heads[a], *(cell(a, b) for b in range(len(heads)))] for a in range(len(heads))],
-        note="Above the diagonal: rank correlation over all examples looked at. Below: what the "
-        f"{found.k:,} most suspicious by two signs have in common.",
-        folded="How far the signs agree",
-        where="page",
-    )
