@@ -39,3 +39,8 @@ def short(text: str, width: int) -> str:
     """A name or label on one line, cut to so many characters."""
     line = one_line(text)
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def count_of(count: int, what: str) -> str:
+    """`"1 example"`, `"1,200 examples"`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

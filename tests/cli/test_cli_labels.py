@@ -64,7 +64,7 @@ def test_the_terminal_shows_the_ranking_in_80_columns(found):
 def test_the_files_agree_with_the_library(found):
     folder, _ = found
     task = load_task(folder / "my_task.py")
-    audit = task.fit(progress=False).labels(task.validation, class_names=task.class_names)
+    audit = task.attributor_of(progress=False).labels(task.validation, class_names=task.class_names)
     table = rows(folder / "out" / "labels.csv")
     assert [int(row["train"]) for row in table] == audit.order().tolist()
     assert {int(row["train"]) for row in table[:3]} == {3, 17, 30}

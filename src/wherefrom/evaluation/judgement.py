@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from wherefrom.evaluation.noise import CHANCE, agreement_within, centred, shares_a_shift
+from wherefrom.plain_text import count_of
 
 if TYPE_CHECKING:
     from wherefrom.evaluation.verification import Verification
@@ -121,7 +122,7 @@ def _agreement(pearson: float, spearman: float, slope: float, chance: float) -> 
 
 def _small(check: Verification) -> str:
     count = len(check.removed)
-    return "" if count >= _FEW else f" The check is small: {count} removal{'' if count == 1 else 's'}."
+    return "" if count >= _FEW else f" The check is small: {count_of(count, 'removal')}."
 
 
 def _gap(check: Verification) -> str:

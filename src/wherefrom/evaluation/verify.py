@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from wherefrom.arguments import seeds_of, whole
+from wherefrom.arguments import choice, seeds_of, whole
 from wherefrom.errors import InputError
 from wherefrom.evaluation.noise import another_full_run, noise_of_mean, training_spread
 from wherefrom.evaluation.retraining import Recipe, Retraining
@@ -79,8 +79,7 @@ def verify_removals(
     """
     remove = whole("remove", remove, 1)
     seeds = seeds_of(seeds)
-    if reduction not in ("mean", "sum"):
-        raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
+    choice("reduction", reduction, ("mean", "sum"))
     objective = attributor.objective
     if objective.n < 2:
         raise InputError(

@@ -18,7 +18,7 @@ from wherefrom.influence.leave_one_out import LeaveOneOut, has_closed_form, leav
 from wherefrom.influence.measurements import Measurement, resolve_measurement
 from wherefrom.influence.minimum import MinimumCheck
 from wherefrom.influence.parts import score_parts
-from wherefrom.influence.resolution import ANY, RESOLVED, Range, Resolution, resolve_change
+from wherefrom.influence.resolution import ANY, RESOLVED, Range, Resolution, resolve_change, unresolved
 from wherefrom.influence.scores import Scores, check_indices
 from wherefrom.influence.scores_file import load_scores, save_scores
 from wherefrom.influence.self_scores import SelfScores
@@ -67,5 +67,6 @@ __all__ = [
     "token_replacements",
     "trust_of",
     "trust_without_fit",
+    "unresolved",
     "worst",
 ]

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from wherefrom.arguments import choice
 from wherefrom.curvature import GaussNewtonOperator
 from wherefrom.errors import InputError, OutOfMemoryError, UnsupportedError
 from wherefrom.influence.fit import Fit
@@ -73,8 +74,7 @@ def leave_one_out(
         UnsupportedError: the curvature is the Hessian of a network, or the solver treats layers apart.
         InputError: bad queries or indices, an unknown `reduction`, or a training set of one example.
     """
-    if reduction not in ("mean", "sum"):
-        raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
+    choice("reduction", reduction, ("mean", "sum"))
     objective = fitted.objective
     if objective.n < 2:
         raise InputError("the training set has 1 example: without it nothing is left")

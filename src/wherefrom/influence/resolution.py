@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 Range = tuple[float, float]
@@ -27,6 +28,13 @@ class Resolution:
 
 
 RESOLVED = Resolution(True)
+
+
+def unresolved(found: Iterable[Resolution]) -> tuple[int, str]:
+    """How many are not resolved, and what that comes from, the most frequent first: reasons but for the
+    numbers in parentheses, which differ from one to the next."""
+    reasons = Counter(one.reason.partition(" (")[0] for one in found if not one.resolved)
+    return reasons.total(), "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
 
 
 def resolve_change(

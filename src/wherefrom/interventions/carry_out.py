@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from wherefrom.interventions.outcome import Outcome
 from wherefrom.interventions.predict import Order, predict_change
 from wherefrom.progress import progress_bar
 from wherefrom.store import fingerprint
-from wherefrom.task import Data, Examples
+from wherefrom.task import Data
 
 
 def edited_data(train: Data, edits: Edits, *, weighted: bool) -> tuple[Any, Tensor | None]:
@@ -53,12 +52,13 @@ def edited_data(train: Data, edits: Edits, *, weighted: bool) -> tuple[Any, Tens
     return train.edited(**given, repeat={i: int(weight) for i, weight in odd.items()}), None
 
 
-def own_directory(run_dir: Path | None, examples: Examples, measured: Measurement) -> Path | None:
-    """Where the retrainings measured on these queries are kept, beside those of others."""
-    if run_dir is None:
-        return None
-    measures = fingerprint([examples.fingerprint(), measured.name, fingerprint(measured.function)])
-    return run_dir / f"measured{measures[:12]}"
+def retraining_of(fitted: Fit, recipe: Recipe, queries: Any, measured: Measurement) -> Retraining:
+    """Retrainings measured on these queries, kept beside those of others."""
+    examples, folder = fitted.objective.read(queries, role="queries"), fitted.run_dir
+    if folder is not None:
+        measures = fingerprint([examples.fingerprint(), measured.name, fingerprint(measured.function)])
+        folder /= f"measured{measures[:12]}"
+    return Retraining(fitted.objective, recipe, examples, measured, folder)
 
 
 def carry_out(
@@ -95,11 +95,7 @@ def carry_out(
     seeds = seeds_of(seeds)
     data = fitted.data
     measured = resolve_measurement(measurement, fitted.objective.loss)
-    examples = fitted.objective.read(queries, role="queries")
-    if retraining is None:
-        retraining = Retraining(
-            fitted.objective, recipe, examples, measured, own_directory(fitted.run_dir, examples, measured)
-        )
+    retraining = retraining or retraining_of(fitted, recipe, queries, measured)
     changed, weights = edited_data(data, edits, weighted=retraining.takes_weights)
     change = predict_change(fitted, data, edits, queries, measured, order=order, reduction=reduction)
     given = retraining.given()
@@ -118,7 +114,7 @@ def carry_out(
                 differences.append(after - baseline)
         another = another_full_run(retraining, data, seeds)
         bar.advance()
-    missing = np.full(len(examples), np.nan)
+    missing = np.full(len(change), np.nan)
     spread = training_spread(baselines, another)
     return Outcome(
         change=change,

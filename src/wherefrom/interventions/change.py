@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -68,28 +69,22 @@ class Change:
     def resolution(self, q: int) -> Resolution:
         """Whether the predicted change of query `q` stands out of its errors: the solver's, and what one more
         step would add."""
-        return resolve_change(
-            float(self.values[q]),
-            {
-                "the solver": float(self.error[q]),
-                "stopping after this step": abs(float(self.remaining[q])),
-            },
-            now=None if self.before is None else float(self.before[q]),
-            range=self.range if self.order in ("first", "second") else ANY,
-            measurement=self.measurement,
-        )
+        return self._resolution(lambda values: values[q], self.measurement)
 
     def mean_resolution(self) -> Resolution:
         """The same of the mean over the queries: their errors do not cancel for certain, and are averaged."""
+        return self._resolution(Tensor.mean, f"mean {self.measurement}")
+
+    def _resolution(self, of: Callable[[Tensor], Tensor], measurement: str) -> Resolution:
         return resolve_change(
-            float(self.values.mean()),
+            float(of(self.values)),
             {
-                "the solver": float(self.error.mean()),
-                "stopping after this step": abs(float(self.remaining.mean())),
+                "the solver": float(of(self.error)),
+                "stopping after this step": abs(float(of(self.remaining))),
             },
-            now=None if self.before is None else float(self.before.mean()),
+            now=None if self.before is None else float(of(self.before)),
             range=self.range if self.order in ("first", "second") else ANY,
-            measurement=f"mean {self.measurement}",
+            measurement=measurement,
         )
 
     def __len__(self) -> int:

@@ -3,12 +3,13 @@ elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from wherefrom.arguments import choice
 from wherefrom.curvature import CurvatureOfExamples, WeightedExamples
 from wherefrom.errors import InputError
 from wherefrom.gradients import ExampleGradients
@@ -41,8 +42,7 @@ class EditedObjective:
     """
 
     def __init__(self, fitted: Fit, train: Data, edits: Edits, reduction: Reduction = "mean"):
-        if reduction not in ("mean", "sum"):
-            raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
+        choice("reduction", reduction, get_args(Reduction))
         if not edits.touched and not edits.added:
             raise InputError("the intervention is empty: expected at least one edit, such as remove([17])")
         self.fitted = fitted

@@ -13,6 +13,7 @@ from torch import Tensor
 from wherefrom.arguments import number
 from wherefrom.errors import InputError
 from wherefrom.influence.scores import check_indices
+from wherefrom.plain_text import count_of
 from wherefrom.task import Data, inputs_of, target_of, with_inputs, with_target
 
 Indices = Sequence[int] | Tensor | np.ndarray
@@ -83,7 +84,7 @@ def remove(indices: Indices, n: int) -> Edits:
     chosen = check_indices(indices, n).tolist()
     if len(chosen) == n:
         raise InputError(f"indices: all {n} training examples are removed; nothing would be left to train on")
-    return Edits(dict.fromkeys(chosen, 0.0), words=(f"remove {_counted(len(chosen))}",))
+    return Edits(dict.fromkeys(chosen, 0.0), words=(f"remove {_examples(chosen)}",))
 
 
 def upweight(indices: Indices, times: float | int, n: int) -> Edits:
@@ -94,9 +95,7 @@ def upweight(indices: Indices, times: float | int, n: int) -> Edits:
     """
     times = number("times", times, least=0, expected="a finite number ≥ 0 (0 removes, 1 changes nothing)")
     chosen = check_indices(indices, n).tolist()
-    return Edits(
-        dict.fromkeys(chosen, float(times)), words=(f"count {_counted(len(chosen))} {times:g} times",)
-    )
+    return Edits(dict.fromkeys(chosen, float(times)), words=(f"count {_examples(chosen)} {times:g} times",))
 
 
 def relabel(indices: Indices, labels: Any, train: Data) -> Edits:
@@ -123,7 +122,7 @@ def relabel(indices: Indices, labels: Any, train: Data) -> Edits:
         )
     each = list(given) if several else [given] * len(chosen)
     items = {i: with_target(train.item(i), label) for i, label in zip(chosen, each)}
-    return Edits(contents=items, words=(f"relabel {_counted(len(chosen))}",))
+    return Edits(contents=items, words=(f"relabel {_examples(chosen)}",))
 
 
 def replace(indices: Indices, examples: Any, train: Data) -> Edits:
@@ -143,7 +142,7 @@ def replace(indices: Indices, examples: Any, train: Data) -> Edits:
         raise InputError(
             f"examples holds {len(items)} examples for {len(chosen)} training examples; expected one for each"
         )
-    return Edits(contents=dict(zip(chosen, items)), words=(f"replace {_counted(len(chosen))}",))
+    return Edits(contents=dict(zip(chosen, items)), words=(f"replace {_examples(chosen)}",))
 
 
 def add(examples: Any, train: Data) -> Edits:
@@ -195,7 +194,7 @@ def perturb(
         moved = x.double() + move
         _require_range(moved, i, valid_range)
         contents[i] = with_inputs(train.item(i), moved)
-    return Edits(contents=contents, words=(f"perturb {_counted(len(chosen))}",))
+    return Edits(contents=contents, words=(f"perturb {_examples(chosen)}",))
 
 
 def items_of(examples: Any, name: str, train: Data) -> list[Any]:
@@ -241,5 +240,5 @@ def _require_range(moved: Tensor, i: int, valid_range: tuple[float, float] | Non
         )
 
 
-def _counted(count: int) -> str:
-    return f"{count:,} training example{'' if count == 1 else 's'}"
+def _examples(chosen: list[int]) -> str:
+    return count_of(len(chosen), "training example")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wherefrom.arguments import whole
+from wherefrom.arguments import choice, whole
 from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.influence import Fit, compute_scores
 from wherefrom.interventions.decision import Decision, decision_scores, resolve_decision
@@ -20,8 +20,6 @@ from wherefrom.interventions.linear_refits import LinearRefits, why_not_linear, 
 from wherefrom.task import Examples, as_given, check_examples, class_numbers
 
 FlipOrder = Literal["auto", "first", "newton"]
-
-_ORDERS = ("auto", "first", "newton")
 
 
 def find_flips(
@@ -107,10 +105,8 @@ def _check(fitted: Fit, max_size: int | None, order: str, reduction: str, rivals
             continue
         words = f"a whole number from 1 to n − 1 = {most}" if most else "a whole number from 1 on"
         whole(name, value, 1, most, expected=words)
-    if order not in _ORDERS:
-        raise InputError(f"order={order!r}: expected one of {', '.join(map(repr, _ORDERS))}")
-    if reduction not in ("mean", "sum"):
-        raise InputError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
+    choice("order", order, get_args(FlipOrder))
+    choice("reduction", reduction, get_args(Reduction))
 
 
 def _by_newton(

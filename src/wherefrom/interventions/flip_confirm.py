@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from wherefrom.arguments import whole
-from wherefrom.evaluation import Recipe, Retraining
+from wherefrom.evaluation import Recipe
 from wherefrom.evaluation.noise import another_full_run
 from wherefrom.influence import Fit, Measurement
-from wherefrom.interventions.carry_out import own_directory
+from wherefrom.interventions.carry_out import retraining_of
 from wherefrom.interventions.decision import as_scores, resolve_decision
 from wherefrom.interventions.flip_sets import Confirmation, FlipSet
 from wherefrom.progress import progress_bar
@@ -57,13 +57,9 @@ def confirm_flips(
         InputError: `retrainings` below 1, or as for `Retraining`.
     """
     retrainings, seed = whole("retrainings", retrainings, 1), whole("seed", seed)
-    objective = fitted.objective
-    decision = resolve_decision(objective.loss)
+    decision = resolve_decision(fitted.objective.loss)
     data = fitted.data
-    examples = objective.read(queries, role="queries")
-    measured = Measurement("outputs", _outputs)
-    folder = own_directory(fitted.run_dir, examples, measured)
-    retraining = Retraining(objective, recipe, examples, measured, folder)
+    retraining = retraining_of(fitted, recipe, queries, Measurement("outputs", _outputs))
     wanted = [found for found in sets if found.size is not None]
 
     def margin_of(outputs: np.ndarray, found: FlipSet) -> tuple[float, int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wherefrom.arguments import number
 from wherefrom.errors import InputError
 from wherefrom.percentages import percentage
+from wherefrom.plain_text import count_of
 from wherefrom.task import as_given
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ class FlipSet:
             )
             return said if self.settled else said + " Some refits did not settle, so a set may exist."
         said = (
-            f"Without {_counted(self.size)} of {self.n:,} ({percentage(self.size / self.n)}) the prediction "
-            f"is expected to turn from {name(self.predicted)} to {name(self.rival)}."
+            f"Without {count_of(self.size, 'training example')} of {self.n:,} "
+            f"({percentage(self.size / self.n)}) the prediction is expected to turn from "
+            f"{name(self.predicted)} to {name(self.rival)}."
         )
         check = self.confirmation
         if check is None:
@@ -136,8 +138,9 @@ class FlipSet:
             return said + (
                 " Retraining flipped it, but the noise of training is not known: not counted as a flip."
                 if math.isnan(check.noise)
-                else f" Retraining without {_counted(check.tried[-1])} flipped it, but cannot tell whether "
-                f"they did it: another seed and order alone move the margin by {check.noise:.2g}."
+                else f" Retraining without {count_of(check.tried[-1], 'training example')} flipped it, but "
+                "cannot tell whether they did it: another seed and order alone move the margin by "
+                f"{check.noise:.2g}."
             )
         if check.size is None:
             tried = ", ".join(f"{size:,}" for size in check.tried)
@@ -247,7 +250,3 @@ class Robustness:
         if self.confirmed is not None:
             table["confirmed"] = self.confirmed
         return pandas.DataFrame(table)
-
-
-def _counted(count: int) -> str:
-    return f"{count:,} training example{'' if count == 1 else 's'}"

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from wherefrom.arguments import is_whole, seeds_of
 from wherefrom.errors import InputError
-from wherefrom.evaluation import Recipe, Retraining
+from wherefrom.evaluation import Recipe
 from wherefrom.influence import Fit, Measurement, resolve_measurement
 from wherefrom.influence.scores import check_indices
-from wherefrom.interventions.carry_out import carry_out, own_directory
+from wherefrom.interventions.carry_out import carry_out, retraining_of
 from wherefrom.interventions.change import Change
 from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.interventions.edits import Indices, remove
@@ -125,12 +125,7 @@ def removal_curve(
         )
     measured = resolve_measurement(measurement, fitted.objective.loss)
     data = fitted.data
-    retraining = None
-    if recipe is not None:
-        examples = fitted.objective.read(queries, role="queries")
-        retraining = Retraining(
-            fitted.objective, recipe, examples, measured, own_directory(fitted.run_dir, examples, measured)
-        )
+    retraining = None if recipe is None else retraining_of(fitted, recipe, queries, measured)
     changes, outcomes = [], []
     for size in sizes:
         edits = remove(index[:size], fitted.objective.n)

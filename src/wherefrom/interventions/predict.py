@@ -4,11 +4,12 @@ is left."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from wherefrom.errors import InputError, UnsupportedError
+from wherefrom.arguments import choice
+from wherefrom.errors import UnsupportedError
 from wherefrom.influence import Fit, Measurement, resolve_measurement, trust_of
 from wherefrom.interventions.change import Change
 from wherefrom.interventions.edited_objective import EditedObjective, Reduction
@@ -17,8 +18,6 @@ from wherefrom.interventions.steps import Steps
 from wherefrom.task import Data
 
 Order = Literal["auto", "first", "second", "newton", "optimum"]
-
-_ORDERS = ("auto", "first", "second", "newton", "optimum")
 
 
 def predict_change(
@@ -63,8 +62,7 @@ def predict_change(
         UnsupportedError: an order beyond the first with a solver that treats layers apart, or `"optimum"` for
             a model that is not affine or a loss that is not convex.
     """
-    if order not in _ORDERS:
-        raise InputError(f"order={order!r}: expected one of {', '.join(map(repr, _ORDERS))}")
+    choice("order", order, get_args(Order))
     layered = fitted.prepared.approximates
     if layered and order in ("second", "newton", "optimum"):
         raise UnsupportedError(

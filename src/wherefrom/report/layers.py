@@ -10,6 +10,7 @@ from typing import Any
 from wherefrom.gradients import Coverage
 from wherefrom.gradients.sites import FALLBACK
 from wherefrom.layers.plain_module import PlainModuleRule
+from wherefrom.plain_text import count_of
 from wherefrom.report.blocks import Block, Cell, Column, Columns, Table, Words
 from wherefrom.report.numbers import number, quantity
 from wherefrom.report.sections import ReportSection
@@ -119,9 +120,8 @@ def layer_blocks(section: ReportSection) -> list[Block]:
     notes += [("Curvature.", f"Gathered from: {report.labels}.")] if report.labels else []
     notes += [("Damping λ.", f"{report.damping[0].upper()}{report.damping[1:]}.")] if report.damping else []
     notes.append(("Contraction.", report.contraction))
-    count = len(report.rows)
-    words = f"{count} block{'' if count == 1 else 's'} of parameters: how each was attributed and contracted"
-    folded = words if count > _OPEN else ""
+    words = f"{count_of(len(report.rows), 'block')} of parameters: how each was attributed and contracted"
+    folded = words if len(report.rows) > _OPEN else ""
     costliest = sorted(report.rows, key=lambda row: -row.cost)[:_COSTLIEST]
     left, rest = len(report.rows) - len(costliest), report.remarks[_REMARKS:]
     hidden = f"and {left} cheaper ones, listed on the page" if left else ""

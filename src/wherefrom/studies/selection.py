@@ -1,4 +1,4 @@
-"""Which examples a command looks at where there are too many: those of largest loss."""
+"""Which examples a command looks at where there are too many: those of largest loss, or spread over all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from wherefrom.task import Data, Examples, check_examples
 
 def choose_queries(attributor: Attributor, queries: Any, count: int) -> tuple[Any, list[int]]:
     """At most `count` queries, those of largest loss, in their own order, with their numbers among all."""
-    objective = attributor.objective
-    examples = objective.read(queries, role="queries")
-    check_examples(objective, examples, progress=False)
-    if len(examples) <= count:
-        return queries, list(range(len(examples)))
-    chosen = largest_losses(attributor, examples, count)
-    others = sorted(set(range(len(examples))) - set(chosen))
-    return Data(queries, len(examples)).edited(drop=others), chosen
+    examples = attributor.objective.read(queries, role="queries")
+    check_examples(attributor.objective, examples, progress=False)
+    return _part(queries, examples, largest_losses(attributor, examples, count))
+
+
+def spread_queries(attributor: Attributor, queries: Any, count: int) -> tuple[Any, list[int]]:
+    """At most `count` queries, spread evenly over all, with their numbers: a fair sample for a share."""
+    examples = attributor.objective.read(queries, role="queries")
+    return _part(queries, examples, examples.spread(min(count, len(examples))))
 
 
 def largest_losses(attributor: Attributor, examples: Examples, count: int) -> list[int]:
@@ -29,12 +30,6 @@ def largest_losses(attributor: Attributor, examples: Examples, count: int) -> li
     return sorted(losses.argsort(descending=True, stable=True)[:count].tolist())
 
 
-def spread_queries(attributor: Attributor, queries: Any, count: int) -> tuple[Any, list[int]]:
-    """At most `count` queries, spread evenly over all, with their numbers: a fair sample for a share."""
-    objective = attributor.objective
-    examples = objective.read(queries, role="queries")
-    if len(examples) <= count:
-        return queries, list(range(len(examples)))
-    chosen = examples.spread(count)
-    others = sorted(set(range(len(examples))) - set(chosen))
-    return Data(queries, len(examples)).edited(drop=others), chosen
+def _part(queries: Any, examples: Examples, chosen: list[int]) -> tuple[Any, list[int]]:
+    n = len(examples)
+    return (queries if len(chosen) == n else Data(queries, n).reordered(chosen)), chosen

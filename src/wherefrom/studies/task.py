@@ -65,10 +65,6 @@ class Task:
 
     attributor: Attributor | None = None
 
-    def fit(self, *, solver: str | None = None, progress: bool = True, run_dir: Path | None = None) -> Any:
-        """`attributor_of`, fitted."""
-        return self.attributor_of(solver=solver, progress=progress, run_dir=run_dir)
-
     def attributor_of(
         self,
         *,

@@ -17,6 +17,7 @@ from wherefrom.influence.continuous_input import find_input
 from wherefrom.influence.measurements import Measurement
 from wherefrom.influence.mixed_derivative import check_mixed_derivative
 from wherefrom.percentages import percentage
+from wherefrom.plain_text import count_of
 from wherefrom.progress import progress_bar
 from wherefrom.studies.attack.budget import Budget, as_budget
 from wherefrom.studies.attack.features import FeatureReader
@@ -137,8 +138,7 @@ class PoisoningAudit:
                 text += f" No edit exceeds {max(levels):.2g} grey levels."
             text += f" Along with a flip, {percentage(self.others_changed)} of the other predictions change."
         if self.not_converged:
-            count = len(self.not_converged)
-            text += f" {count} retraining{'' if count == 1 else 's'} did not converge: left out."
+            text += f" {count_of(len(self.not_converged), 'retraining')} did not converge: left out."
         return text
 
     def summary(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wherefrom.percentages import percentage
+from wherefrom.plain_text import count_of
 from wherefrom.studies.attack.budget import Budget
 from wherefrom.studies.attack.outcome import Step
 from wherefrom.task import as_given
@@ -149,8 +150,7 @@ class AttackResult:
     @property
     def words(self) -> str:
         """The verdict in a sentence or two."""
-        k = len(self.index)
-        edits = f"{k} edited training example{'' if k == 1 else 's'}"
+        edits = count_of(len(self.index), "edited training example")
         if not self.seeds:
             return f"Undecided: no retraining with {edits} converged ({next(iter(self.failed.values()))})."
         count = f"{self.flips_words} of {len(self.queries)} targeted predictions"

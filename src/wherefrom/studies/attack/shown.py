@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from wherefrom.plain_text import count_of
 from wherefrom.report import Block, Card, Cards, Cell, Column, Shown, Table, Words
 from wherefrom.report.cards import is_image
 from wherefrom.report.numbers import number, percent
@@ -55,7 +56,11 @@ def poisoning_blocks(
     """
     counted = len(audit.attacked) - len(audit.not_converged)
     shares = [
-        (_examples(k), f"{len(audit.flipped(k))} of {counted} flip", audit.share(k) if counted else None)
+        (
+            count_of(k, "edited training example"),
+            f"{len(audit.flipped(k))} of {counted} flip",
+            audit.share(k) if counted else None,
+        )
         for k in audit.edits
     ]
     found = [entry for entry in audit.queries if entry.flipped]
@@ -68,8 +73,7 @@ def poisoning_blocks(
         notes.append("From the accuracy alone the edits would not be noticed.")
     notes += _wrong(audit.already_wrong)
     if not counted:
-        left_out = len(audit.not_converged)
-        notes.append(f"{left_out} retraining{'' if left_out == 1 else 's'} did not converge: left out.")
+        notes.append(f"{count_of(len(audit.not_converged), 'retraining')} did not converge: left out.")
     if not found:
         notes.append("No prediction flipped within this budget, so there is no edit to show.")
     cards = [
@@ -188,7 +192,7 @@ def _edits(
     blocks += [_edit(card(i), original[j], edited[j], budget) for j, i in enumerate(index[:_EDITS_SHOWN])]
     more = len(index) - _EDITS_SHOWN
     if more > 0:
-        words = f"and {more} more edited example{'' if more == 1 else 's'}"
+        words = f"and {count_of(more, 'more edited example')}"
         blocks.append(Words(words, tone="muted", where="page"))
     return blocks
 
@@ -269,10 +273,6 @@ def _wrong(queries: Sequence[int]) -> list[str]:
 
 def _share(value: float) -> str:
     return "0 %" if value == 0 else percent(value)
-
-
-def _examples(count: int) -> str:
-    return f"{count} edited training example{'' if count == 1 else 's'}"
 
 
 def flip_names(

@@ -22,9 +22,10 @@ from wherefrom.studies.attack.result import AttackResult
 from wherefrom.studies.attack.run import run_attack
 from wherefrom.studies.attack.shown import attack_blocks, poisoning_blocks
 from wherefrom.studies.cards import query_cards, train_cards
+from wherefrom.studies.selection import spread_queries
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
 from wherefrom.studies.task import Task
-from wherefrom.task import Data, check_examples
+from wherefrom.task import Data
 
 _COLUMNS = ("query", "before", "after", "flipped", "edits", "train", "largest_change", "converged", "seed")
 _RETRAINED = "every flip was counted after retraining"
@@ -83,12 +84,8 @@ class Attack(Study):
         options = settled(task, asked)
         objective = fitted.objective
         budget, remark = make_budget(objective, where, options)
-        examples = objective.read(task.queries, role="queries")
-        check_examples(objective, examples, progress=False)
         assert options.queries is not None and options.edits is not None and options.steps is not None
-        numbers = examples.spread(min(options.queries, len(examples)))
-        data = Data(task.queries, len(examples))
-        queries = data.stack([data.item(i) for i in numbers])
+        queries, numbers = spread_queries(fitted, task.queries, options.queries)
         obstacle = head_obstacle(fitted)
         cards = (train_cards(task, fitted), query_cards(task, fitted, queries, numbers))
         shared: dict[str, Any] = {
@@ -103,10 +100,9 @@ class Attack(Study):
             trust = trust_of(fitted, retrained=_RETRAINED)
             return AttackReport(task.name, task.class_names, audit, numbers, cards, remark, trust)
         say(f"{task.name}: attacking {len(numbers)} queries at once")
-        left = [i for i in range(len(examples)) if i not in set(numbers)]
-        controls = task.validation
-        if controls is None and left:
-            controls = data.stack([data.item(i) for i in left])
+        controls, n = task.validation, len(objective.read(task.queries, role="queries"))
+        if controls is None and len(numbers) < n:
+            controls = Data(task.queries, n).edited(drop=numbers)
         if obstacle is not None:
             shared["refit_every"] = options.more.get("refit_every", max(1, options.steps // 4))
         result = run_attack(

@@ -4,12 +4,12 @@ the curve of a group that grows."""
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wherefrom.influence import unresolved
 from wherefrom.interventions import Outcome, RemovalCurve
 from wherefrom.percentages import percentage
 from wherefrom.report import Beside, Cards, Cell, Chart, Column, Columns, Facts, Shown, Table, Words
@@ -115,12 +115,8 @@ def _queries(result: ChangeResult) -> Table:
 
 def _unresolved(result: ChangeResult) -> str:
     """What the marks of the terminal mean, and why they stand there."""
-    found = [result.change.resolution(q) for q in range(len(result.change))]
-    reasons = Counter(one.reason.partition(" (")[0] for one in found if not one.resolved)
-    if not reasons:
-        return ""
-    said = "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
-    return f"?: not resolved, neither size nor sign is to be read. Because {said}"
+    count, said = unresolved(result.change.resolution(q) for q in range(len(result.change)))
+    return f"?: not resolved, neither size nor sign is to be read. Because {said}" if count else ""
 
 
 def _numbers(outcome: Outcome) -> list[tuple[str, str]]:

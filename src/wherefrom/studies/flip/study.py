@@ -10,6 +10,7 @@ from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Trust, as_fit, trust_of
 from wherefrom.interventions import Flips, FlipSet, Robustness, find_flips
 from wherefrom.percentages import percentage
+from wherefrom.plain_text import count_of
 from wherefrom.report import Card, Cards, Cell, Column, Columns, Section, Shown, Table, Words
 from wherefrom.report.blocks import Tone
 from wherefrom.report.numbers import number, percent
@@ -125,7 +126,6 @@ class FlipResult(Result):
         """The robustness figure, and the queries that fall to the fewest examples."""
         flips, robustness, smallest = self.flips, self.robustness, self.smallest()
         found = sum(one.size is not None for one in flips)
-        examples = "example" if flips.most == 1 else "examples"
         blocks: list[Any] = [
             Words(
                 f"A set was looked for among up to {flips.most:,} of {robustness.n:,} training examples, for "
@@ -148,8 +148,8 @@ class FlipResult(Result):
         else:
             blocks.append(
                 Words(
-                    f"No set of up to {flips.most:,} training {examples} is predicted to flip one of these "
-                    "predictions. Look further with a larger --max-share."
+                    f"No set of up to {count_of(flips.most, 'training example')} is predicted to flip one of "
+                    "these predictions. Look further with a larger --max-share."
                 )
             )
         blocks.append(Columns(self._notes(), where="page"))

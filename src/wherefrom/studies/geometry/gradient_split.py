@@ -17,7 +17,8 @@ from wherefrom.gradients.last_layer import head_objective
 from wherefrom.gradients.linear_head import LinearHead, find_linear_head
 from wherefrom.influence.continuous_input import ContinuousInput, find_input
 from wherefrom.memory import fitting
-from wherefrom.task import Examples, Objective, differentiable_attention
+from wherefrom.studies.geometry.evaluation import as_examples
+from wherefrom.task import Objective, differentiable_attention
 
 # Of the memory budget, for explicit per-example gradients of a batch.
 _SHARE = 0.1
@@ -135,7 +136,7 @@ def gradient_split(
             "the last linear layer maps several positions of each example (tokens), so an example has no one "
             "feature vector; expected one vector per example. Make each position an example of its own."
         )
-    chosen = _read(objective, examples)
+    chosen = as_examples(objective, examples)
     own = set(restricted.parameters.names)
     names = [name for name in objective.parameters.names if name not in own]
     where = _input(objective, input)
@@ -212,9 +213,3 @@ def _input(objective: Objective, input: int | str | None) -> ContinuousInput | N
     if input is None and not any(leaf.is_floating_point() for leaf in leaves):
         return None
     return find_input(objective, input)
-
-
-def _read(objective: Objective, examples: Any) -> Examples:
-    if examples is None:
-        return objective.examples
-    return examples if isinstance(examples, Examples) else objective.read(examples, role="examples")

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wherefrom.plain_text import count_of
 from wherefrom.report import Beside, Card, Cards, Cell, Chart, Column, Shown, Table, Verdicts, Words
 from wherefrom.report.blocks import Tone
 from wherefrom.report.log_charts import LogScatter, log_scatter
@@ -159,8 +160,7 @@ def _norms_chart(norms: GradientNorms, numbers: Sequence[int], steepest: Sequenc
 def _undrawn(plot: LogScatter) -> str:
     if not plot.not_drawn:
         return ""
-    examples = "example" if plot.not_drawn == 1 else "examples"
-    return f" {plot.not_drawn:,} {examples} not drawn: a gradient of zero, or too many dots."
+    return f" {count_of(plot.not_drawn, 'example')} not drawn: a gradient of zero, or too many dots."
 
 
 def _agreement(norms: GradientNorms) -> str:

@@ -14,6 +14,7 @@ from wherefrom.arguments import whole
 from wherefrom.influence import Fit, Measurement, resolve_measurement
 from wherefrom.progress import progress_bar
 from wherefrom.studies.labels.classes import class_labels
+from wherefrom.studies.labels.examine import inner
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,10 @@ def relabel_scores(
                 columns = block.solution.x.split(engine.columns, dim=1)
                 tangents = torch.cat([at.jvp(part) for part in columns])
                 changes = [
-                    _inner(tangents, own - classes.output_gradient(at.outputs, at.targets, number))
+                    inner(tangents, own - classes.output_gradient(at.outputs, at.targets, number))
                     for number in range(classes.count)
                 ]
                 parts.append(torch.stack(changes, dim=-1).cpu() / objective.n)
             blocks.append(torch.cat(parts, dim=1))
             bar.advance(block.where.stop - block.where.start)
     return RelabelScores(torch.cat(blocks), torch.cat(given), classes.default_names, measured.name)
-
-
-def _inner(tangents: Tensor, cotangent: Tensor) -> Float[Tensor, "q b"]:
-    product = tangents * cotangent
-    return product.flatten(2).sum(2) if product.ndim > 2 else product

@@ -93,11 +93,11 @@ def examine(
     change = harm = error = None
     if against is not None:
         tangents = at.jvp(against.columns).double()
-        inner = [_inner(tangents, own)]
+        products_of = [inner(tangents, own)]
         for number in range(classes.count):
             as_if = classes.output_gradient(at.outputs, at.targets, number)
-            inner.append(_inner(tangents, as_if - own))
-        products = torch.stack(inner[1:] + inner[:1], dim=-1).cpu() / objective.n  # (k, b, c + 1)
+            products_of.append(inner(tangents, as_if - own))
+        products = torch.stack(products_of[1:] + products_of[:1], dim=-1).cpu() / objective.n  # (k, b, c + 1)
         change, harm = -products[0, :, :-1], -products[0, :, -1]
         error = products[1:].norm(dim=0) if len(products) > 1 else torch.full_like(products[0], torch.nan)
     return Found(
@@ -148,7 +148,7 @@ def relative_harm(harm: Float[Tensor, " k"], self_influence: Float[Tensor, " k"]
     return torch.where(moves, harm / torch.where(moves, self_influence, 1.0).sqrt(), 0.0)
 
 
-def _inner(tangents: Tensor, cotangent: Tensor) -> Float[Tensor, "k b"]:
+def inner(tangents: Tensor, cotangent: Tensor) -> Float[Tensor, "k b"]:
     """`Σ_outputs t u` per example, for each of the tangents."""
-    product = tangents * cotangent.double()
+    product = tangents * cotangent.to(tangents)
     return product.flatten(2).sum(2) if product.ndim > 2 else product

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from wherefrom.influence import Resolution
+from wherefrom.influence import unresolved
 from wherefrom.report import Block, Card, Cards, Cell, Column, Shown, Table, Words
 from wherefrom.report.blocks import Tone
 from wherefrom.report.describe import label_text
@@ -107,7 +106,8 @@ def shown_groups(table: GroupInfluence) -> tuple[list[int], list[int]]:
 def _heat_map(table: GroupInfluence, shares: Tensor) -> list[Block]:
     rows, columns = shown_groups(table)
     largest = max(float(table.change[rows][:, columns].abs().max()), 1e-300)
-    name, unresolved = table.measurement, _reasons(table.resolution(t, q) for t in rows for q in columns)
+    name = table.measurement
+    count, reasons = unresolved(table.resolution(t, q) for t in rows for q in columns)
     if table.sized:
         words = (
             f"The mean {name} of each group of queries (columns) is predicted to change by so much, to first "
@@ -121,10 +121,10 @@ def _heat_map(table: GroupInfluence, shares: Tensor) -> list[Block]:
             f"{name} of each group of queries (columns): an order of likeness, which predicts no change and "
             f"has no size. Harmful, in orange: {low} zero. Helpful, in blue: {high} zero."
         )
-    if table.sized and unresolved:
+    if table.sized and count:
         words += (
-            f" Grey: not resolved, so neither size nor sign is to be read ({sum(unresolved.values())} of "
-            f"{len(rows) * len(columns)} shown). Because {_listed(unresolved)}."
+            f" Grey: not resolved, so neither size nor sign is to be read ({count} of "
+            f"{len(rows) * len(columns)} shown). Because {reasons}."
         )
     heads = [Column(_of(table).capitalize(), left=True), Column("examples")]
     for q in columns:
@@ -214,9 +214,9 @@ def _training_groups(table: GroupInfluence, shares: Tensor, q: int) -> Table:
             _error(float(table.error[t, q])),
         ]
         rows.append([*row, Cell(percent(share), bar=share)] if table.sized else row)
-    unresolved = _reasons(table.resolution(t, q) for t in order[:_TRAIN_GROUPS]) if table.sized else None
-    note = "?: not resolved, neither size nor sign is to be read. Because "
-    note = f"{note}{_listed(unresolved)}" if unresolved else ""
+    count, reasons = unresolved(table.resolution(t, q) for t in order[:_TRAIN_GROUPS])
+    note = f"?: not resolved, neither size nor sign is to be read. Because {reasons}"
+    note = note if table.sized and count else ""
     return Table(columns, rows, note, _TRAIN_GROUPS, "slices.csv", where="terminal")
 
 
@@ -273,16 +273,6 @@ def _cluster(
         doubt="" if cluster.certain else cluster.resolution.reason,
         blocks=[Cards(members, dense=True, heading=heading, where="page")],
     )
-
-
-def _reasons(found: Iterable[Resolution]) -> Counter[str]:
-    """What the unresolved come from; numbers in parentheses differ from one to the next."""
-    return Counter(one.reason.partition(" (")[0] for one in found if not one.resolved)
-
-
-def _listed(reasons: Counter[str]) -> str:
-    """The most frequent first."""
-    return "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
 
 
 def _named(labels: dict[str, int] | dict[str, float] | None, class_names: Sequence[str] | None) -> dict:
