@@ -69,8 +69,14 @@ def test_all_queries_are_attacked_at_once(tmp_path):
     assert edits["edited"].shape == (6, 64) and edits["train"].tolist() == summary["edited"]
 
 
-def test_a_network_is_attacked_with_its_recipe(tmp_path):
-    result = attack(tmp_path, NETWORK, *BUDGET, "--edits", "3", "--queries", "5", "--steps", "2")
+@pytest.mark.parametrize("solver", ["auto", "ekfac"])
+def test_a_network_is_attacked_with_its_recipe(tmp_path, solver):
+    text = (
+        NETWORK
+        if solver == "auto"
+        else NETWORK.replace("damping, curvature = 0.01, 'ggn'", "solver = 'ekfac'")
+    )
+    result = attack(tmp_path, text, *BUDGET, "--edits", "3", "--queries", "5", "--steps", "2")
     assert result.exit_code == 0, result.output
     assert "All queries were attacked at once" in " ".join(result.stdout.split())
     summary = json.loads((tmp_path / "out/attack.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,7 +72,8 @@ def attack_model(
             history.append(Step(step, value, int((after != before).sum())))
             last = last or bool((after != before).all())
             if not last:
-                current = Fit(objective.like(model, edited), fitted.options).fit()
+                # What the run directory keeps belongs to the model given.
+                current = Fit(objective.like(model, edited), replace(fitted.options, run_dir=None)).fit()
                 solved = solve_measurement(current, queries, method.measurement, mean=True)[0]
         advance()
         if last:
