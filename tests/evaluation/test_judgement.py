@@ -58,6 +58,22 @@ def test_order_and_size_are_judged_apart(made, level, answer, words):
     assert "small:" not in made.words
 
 
+@pytest.mark.parametrize(
+    ("predicted", "actual", "noise", "words"),
+    [
+        (SPREAD, SPREAD, 0.0, "confirms the order of the scores. They have no size"),
+        (SPREAD, 2 * SPREAD, 0.0, "confirms the order of the scores. They have no size"),
+        (PREDICTED_LARGE, ACTUAL_LARGE, 0.0, "smaller ones is not resolved. They have no size"),
+        (SPREAD, SPREAD, 0.5, "correlation 1.00 between the removals). They have no size"),
+    ],
+)
+def test_similarities_are_judged_by_order_alone(predicted, actual, noise, words):
+    noisy = np.full((len(predicted), 1), noise)
+    made = check(predicted, actual, noise=noisy, sized=False)
+    assert made.judgement().verdict == "ranking only" and words in made.words
+    assert "slope" not in made.words and "in size" not in made.words and "their size" not in made.words
+
+
 @pytest.mark.parametrize(("count", "words"), [(2, "small: 2 removals."), (4, "small: 4 removals.")])
 def test_a_small_check_says_so(count, words):
     assert words in check(SPREAD[:count], SPREAD[:count]).words

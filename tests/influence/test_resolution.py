@@ -107,6 +107,41 @@ def test_retraining_decides_where_it_was_done(verdict, level, said):
     assert found.level == level and said in found.words and found.as_dict()["retraining"] == verdict
 
 
+NEXT = "only retraining tells"
+
+
+@pytest.mark.parametrize("verdict", ["yes", "roughly", "ranking only", "no", "cannot tell"])
+def test_after_retraining_nobody_is_sent_to_retraining_as_if_it_had_not_been(verdict):
+    assert NEXT in trust_of(fit()).words
+    found = trust_of(fit(), retraining=verdict)
+    assert NEXT not in found.words and "nothing was retrained" not in found.words
+    assert ("does not decide" in found.words) is (verdict == "cannot tell")
+    assert ("order holds" in found.words) is (verdict == "ranking only")
+
+
+@pytest.mark.parametrize("verdict", ["yes", "ranking only", "no"])
+def test_a_solver_that_did_not_converge_takes_back_what_retraining_of_others_said(verdict):
+    found = trust_of(fit(), converged=False, retraining=verdict)
+    assert found.level == "poor" and "did not converge" in found.words and "it holds" not in found.words
+    assert "order holds" not in found.words and found.verdict == ("no" if verdict == "no" else "cannot tell")
+
+
+def test_what_else_was_retrained_stays_beside_the_verdict():
+    found = trust_of(fit(), retrained="every flip was counted", retraining="ranking only")
+    assert "every flip was counted, and retraining agrees with the order" in found.words
+    assert found.retrained == "every flip was counted" and found.verdict == "ranking only"
+
+
+def test_of_similarities_no_size_is_ever_said():
+    influence = fit()
+    influence.estimand = "similarity"
+    for verdict in (None, "yes", "roughly", "ranking only", "cannot tell"):
+        found = trust_of(influence, retraining=verdict)
+        assert found.verdict in ("ranking only", "cannot tell") and found.retraining not in ("yes", "roughly")
+        for said in ("Signs and sizes", "sizes as rough", "it holds"):
+            assert said not in found.words
+
+
 def test_a_fit_that_is_no_minimum_bounds_every_sentence():
     import torch
 

@@ -23,6 +23,8 @@ _FEW = 5
 _CLEAR, _BLUNT = 0.95, 0.8
 _SIZES, _ORDER, _TENDENCY = 0.95, 0.8, 0.5
 _MOST_SEEDS = 1000
+_SMALLER_ONES = "the order of the smaller ones is not resolved."
+_NO_SIZE = "They have no size to compare."
 # A tendency that random assignments show as often as this may be chance.
 _LIKELY = 0.05
 
@@ -60,17 +62,16 @@ def judge(check: Verification) -> Judgement:
         return _made("cannot tell", "Retraining gave no variation to compare with.")
     shifted = shares_a_shift(check.predicted, check.actual)
     within, chance = agreement_within(check.predicted, check.actual)
-    verdict, words = _agreement(pearson, check.spearman(), check.slope(), chance)
+    size = check.slope() if check.sized else None
+    verdict, words = _agreement(pearson, check.spearman(), size, chance)
     clear = check.ceiling >= _CLEAR and not shifted
     if clear and (verdict != "no" or not check.noise.any()):
         return _made(verdict, words + _small(check) + _gap(check))
     if within >= _TENDENCY and chance <= CHANCE:
         order = "the order" if within >= _ORDER else "the tendency"
-        words = (
-            f"Retraining confirms {order} of the scores (correlation {within:.2f} between the removals), "
-            "not their size: "
-        )
-        return _made("ranking only", words + _why(check, shifted) + _small(check))
+        words = f"Retraining confirms {order} of the scores (correlation {within:.2f} between the removals)"
+        words += f", not their size: {_why(check, shifted)}" if check.sized else f". {_NO_SIZE}"
+        return _made("ranking only", words + _small(check))
     if shifted or check.ceiling < _BLUNT:
         return _made("cannot tell", _blurred(check, shifted))
     if not clear:
@@ -85,15 +86,20 @@ def _made(verdict: VerdictValue, words: str) -> Judgement:
     return Judgement(verdict, _LEVELS[verdict], verdict.capitalize(), words)
 
 
-def _agreement(pearson: float, spearman: float, slope: float, chance: float) -> tuple[VerdictValue, str]:
+def _agreement(
+    pearson: float, spearman: float, slope: float | None, chance: float
+) -> tuple[VerdictValue, str]:
+    """By the slope of sizes; `None` where the scores have none."""
     ordered = spearman >= 0.9
-    if pearson >= _SIZES and 0.8 <= slope <= 1.25:
+    if pearson >= _ORDER and slope is None:
+        found = "the order of the scores." if ordered else f"the large scores; {_SMALLER_ONES}"
+        return "ranking only", f"Retraining confirms {found} {_NO_SIZE}"
+    if pearson >= _SIZES and slope is not None and 0.8 <= slope <= 1.25:
         if ordered:
             return "yes", "Retraining confirms the scores, in order and in size."
         return (
             "ranking only",
-            "Retraining confirms the large scores, in size too; the order of the smaller ones is not "
-            "resolved.",
+            f"Retraining confirms the large scores, in size too; {_SMALLER_ONES}",
         )
     if pearson >= _ORDER:
         if ordered:
@@ -103,8 +109,7 @@ def _agreement(pearson: float, spearman: float, slope: float, chance: float) -> 
             )
         return (
             "ranking only",
-            "Retraining confirms the large scores; the order of the smaller ones is not resolved. Read their "
-            "size with the slope in mind.",
+            f"Retraining confirms the large scores; {_SMALLER_ONES} Read their size with the slope in mind.",
         )
     if pearson >= _TENDENCY and chance > _LIKELY:
         return (

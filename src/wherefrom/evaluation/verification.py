@@ -41,6 +41,7 @@ class Verification:
             where that was not measured.
         by_seed: `(s, r, q)`: the changes for each seed.
         identity: fingerprints of the fit, the queries and the measurement.
+        sized: whether the predictions have a size; similarities are an order only.
         estimand: what is compared: the expected change over the seeds given.
     """
 
@@ -57,6 +58,7 @@ class Verification:
     seed_spread: Float[np.ndarray, " q"] | None = None
     by_seed: Float[np.ndarray, "s r q"] | None = None
     identity: dict[str, str] = field(default_factory=dict)
+    sized: bool = True
 
     @property
     def estimand(self) -> str:

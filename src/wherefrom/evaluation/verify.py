@@ -155,6 +155,7 @@ def verify_removals(
         by_seed=by_seed,
         corrected=_corrected(attributor, queries, measured, kept, reduction),
         identity=identity,
+        sized=attributor.estimand != "similarity",
     )
 
 

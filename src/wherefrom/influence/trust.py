@@ -25,11 +25,21 @@ _RETRAINED: dict[str, tuple[Level | None, Verdict, str]] = {
     "no": ("poor", "no", "retraining does not agree"),
     "cannot tell": (None, "cannot tell", "retraining cannot tell"),
 }
+# What may be read off the numbers where retraining has not decided it.
 _SO: dict[Level, str] = {
-    "good": "Signs and sizes are those of a small change of the data; whether retraining agrees, only "
-    "retraining tells.",
-    "fair": "Take signs as likely and sizes as rough; whether retraining agrees, only retraining tells.",
-    "poor": "Neither signs nor sizes are established: take what is found as candidates, and retrain to know.",
+    "good": "Signs and sizes are those of a small change of the data",
+    "fair": "Take signs as likely and sizes as rough",
+    "poor": "Neither signs nor sizes are established: take what is found as candidates",
+}
+_ORDER_ONLY = "The scores are an order of likeness, without a size"
+_NEXT = "whether retraining agrees, only retraining tells."
+_UNDECIDED = "the retraining that was done does not decide it."
+# And where it has.
+_SETTLED: dict[Verdict, str] = {
+    "yes": "So far as it was retrained, it holds.",
+    "ranking only": "So far as it was retrained, the order holds, at least in tendency; sizes are not "
+    "confirmed.",
+    "no": "Neither signs nor sizes are established: take what is found as candidates, and retrain to know.",
 }
 _NOT_CONVERGED = (
     "Solve better first: more iterations, a larger damping, or solver=Exact() where it fits. Then retrain."
@@ -48,8 +58,8 @@ _TONE: dict[Verdict, Literal["good", "fair", "poor", "none"]] = {
     "cannot tell": "none",
 }
 _NOISY = (
-    "The effects are smaller than the noise of training: give more seeds, a recipe that trains longer, or "
-    "look at larger groups of examples."
+    "The retraining did not decide: give more seeds, more removals, a recipe that trains longer, or look at "
+    "larger groups of examples."
 )
 
 
@@ -68,6 +78,7 @@ class Trust:
         words: all of it in two sentences.
         verdict: may the numbers be trusted? `"yes"`, `"ranking only"`, `"no"` or `"cannot tell"`.
         advice: what to do.
+        retrained: what else was retrained, in words; empty if nothing.
     """
 
     level: Level
@@ -78,6 +89,7 @@ class Trust:
     words: str
     verdict: Verdict
     advice: str
+    retrained: str = ""
 
     @property
     def tone(self) -> Literal["good", "fair", "poor", "none"]:
@@ -94,7 +106,7 @@ def trust_of(
     *,
     converged: bool = True,
     retraining: str | None = None,
-    retrained: str = "nothing was retrained here",
+    retrained: str = "",
 ) -> Trust:
     """From the check of the minimum, the solver, and retraining where it was done.
 
@@ -102,8 +114,11 @@ def trust_of(
         attributor: whose numbers they are.
         converged: whether the solves behind the numbers shown did.
         retraining: the verdict of a check that belongs to them.
-        retrained: what was retrained, in words, where there is no such verdict.
+        retrained: what was retrained without such a verdict, in words.
     """
+    sized = attributor.estimand != "similarity"
+    if not sized and retraining in ("yes", "roughly"):
+        retraining = "ranking only"
     checked = "not checked" if attributor.minimum is None else attributor.minimum.verdict
     level, said = _MINIMUM[checked]
     found = [said]
@@ -112,27 +127,32 @@ def trust_of(
         level = worst(level, attributor.limit)
     if not converged:
         found.append("the solver did not converge")
-        level = "poor"
-    so = _SO[level]
     verdict: Verdict = "cannot tell"
-    advice = _ADVICE["cannot tell"]
+    advice, settled = _ADVICE["cannot tell"], None
+    if retrained:
+        found.append(retrained)
     if retraining is not None:
         limit, verdict, said = _RETRAINED[retraining]
         found.append(said)
         level = level if limit is None else worst(level, limit)
-        if retraining in ("yes", "roughly"):
-            level, so = ("good" if retraining == "yes" else "fair"), "So far as it was retrained, it holds."
-        elif retraining != "cannot tell":
-            so = _SO[level]
-        advice = _NOISY if retraining == "cannot tell" else _ADVICE[verdict]
-    else:
-        found.append(retrained)
-    if not converged and verdict != "no":
-        verdict, advice = "cannot tell", _NOT_CONVERGED
-    if attributor.estimand == "similarity" and verdict == "yes":
-        verdict, advice = "ranking only", _ADVICE["ranking only"]
+        if verdict == "yes":
+            level = "good" if retraining == "yes" else "fair"
+        advice, settled = (_NOISY if verdict == "cannot tell" else _ADVICE[verdict]), _SETTLED.get(verdict)
+    elif not retrained:
+        found.append("nothing was retrained here")
+    if not converged:
+        level = "poor"
+        if verdict != "no":
+            verdict, advice, settled = "cannot tell", _NOT_CONVERGED, None
+    so = settled or f"{_so(level, sized)}; {_NEXT if retraining is None else _UNDECIDED}"
     words = f"How far to trust this: {', '.join(found[:-1])}, and {found[-1]}. {so}"
-    return Trust(level, checked, attributor.approximation, converged, retraining, words, verdict, advice)
+    return Trust(
+        level, checked, attributor.approximation, converged, retraining, words, verdict, advice, retrained
+    )
+
+
+def _so(level: Level, sized: bool) -> str:
+    return _SO[level] if sized or level == "poor" else _ORDER_ONLY
 
 
 def trust_without_fit() -> Trust:

@@ -124,8 +124,9 @@ def _retraining(section: ReportSection) -> Verdict:
     numbers: tuple[tuple[str, str], ...] = (
         ("Pearson", number(check.pearson(), 4)),
         ("Spearman", number(check.spearman(), 4)),
-        ("Slope", number(check.slope(), 3)),
     )
+    if check.sized:
+        numbers += (("Slope", number(check.slope(), 3)),)
     corrected = check.corrected_slope()
     if corrected is not None:
         numbers += (("Slope with leverage", number(corrected, 3)),)

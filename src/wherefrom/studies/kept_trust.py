@@ -44,4 +44,9 @@ class KeptTrust:
         known = RunDirectory(self._path, {"of": self._of}).read(_RECORD)
         if known is None:
             return trust
-        return trust_of(self._attributor, converged=trust.converged, retraining=known["retraining"])
+        return trust_of(
+            self._attributor,
+            converged=trust.converged,
+            retraining=known["retraining"],
+            retrained=trust.retrained,
+        )
