@@ -16,7 +16,7 @@ FLOORS = [
     {"gradients"},
     {"curvature"},
     {"solvers"},
-    {"influence", "integrations"},
+    {"influence"},
     {"evaluation", "testing"},
     {"interventions"},
     {"report"},

@@ -11,8 +11,8 @@ from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegressio
 from sklearn.utils import shuffle
 
 import wherefrom
+from wherefrom.api import as_examples, as_task, refit
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.integrations import as_examples, as_task, refit
 
 N = 90
 TIGHT = {"tol": 1e-12, "max_iter": 20_000}

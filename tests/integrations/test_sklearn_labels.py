@@ -13,8 +13,8 @@ from sklearn.utils import shuffle
 
 import wherefrom
 from tests.support import as_a_user
+from wherefrom.api import refit
 from wherefrom.errors import InputError
-from wherefrom.integrations import refit
 
 KINDS = {
     "shifted": np.array([1, 2, 3]),

@@ -10,8 +10,8 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
+from wherefrom.api import as_task
 from wherefrom.errors import InputError
-from wherefrom.integrations import as_task
 
 SOLVERS = ("lbfgs", "newton-cg", "newton-cholesky", "liblinear", "sag", "saga")
 RIDGE = ("auto", "svd", "lsqr", "sparse_cg", "sag", "saga")

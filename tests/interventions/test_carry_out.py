@@ -37,7 +37,7 @@ def test_what_was_predicted_is_carried_out(kind, reduction):
     outcome = made.retrain(recipe(reduction), queries(), reduction=reduction)
     actual = actual_change(plain, edited, reduction, queries()).numpy()
     np.testing.assert_allclose(outcome.actual, actual, atol=2e-6)
-    assert outcome.pearson > 0.99 and outcome.slope == pytest.approx(1, abs=0.1)
+    assert outcome.pearson() > 0.99 and outcome.slope() == pytest.approx(1, abs=0.1)
     assert outcome.relative_error < 0.1 and "Retraining confirms" in outcome.words
     assert outcome.baseline_gap < 1e-5 and outcome.seeds == (0,) and not outcome.failed
 
@@ -75,7 +75,7 @@ def test_a_retraining_that_does_not_converge_is_reported_and_not_averaged():
     assert "1 of 3 seeds did not converge" in outcome.words
     failed = made.retrain(sometimes, queries(), seeds=(1,))
     assert np.isnan(failed.actual).all() and "No retraining converged" in failed.words
-    assert np.isnan(failed.relative_error) and np.isnan(failed.pearson)
+    assert np.isnan(failed.relative_error) and np.isnan(failed.pearson())
 
     def never(train, seed):
         raise ConvergenceError("not even this")
@@ -122,7 +122,7 @@ def test_the_table_and_the_summary_put_both_side_by_side():
     table = outcome.to_pandas()
     assert np.allclose(table["actual"], outcome.actual) and {"predicted", "noise"} <= set(table.columns)
     summary = outcome.summary()
-    assert summary["seeds"] == [0] and summary["pearson"] == outcome.pearson
+    assert summary["seeds"] == [0] and summary["pearson"] == outcome.pearson()
     assert "pearson=" in repr(outcome)
 
 

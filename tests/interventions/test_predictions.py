@@ -20,7 +20,7 @@ from tests.interventions.edited_problems import (
 )
 from tests.support import Plain, digits
 from wherefrom import from_sklearn
-from wherefrom.integrations import as_examples
+from wherefrom.api import as_examples
 from wherefrom.interventions import EditedObjective
 from wherefrom.interventions.edits import upweight
 from wherefrom.task import Data

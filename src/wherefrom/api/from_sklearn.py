@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from wherefrom.api.influence import Influence
+from wherefrom.api.sklearn_task import as_task
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.integrations import as_task
 
 
 def from_sklearn(fitted: Any, X: Any, y: Any, **options: Any) -> Influence:
@@ -21,7 +21,7 @@ def from_sklearn(fitted: Any, X: Any, y: Any, **options: Any) -> Influence:
     Queries, replacements and added examples are `(X, y)` too, or lists of `(x, y)`; labels are the user's own
     everywhere, in what is given (`relabel(5, "spam")`) and in every table, and one that is not among
     `fitted.classes_` is refused. A recipe gets `(X, y)` as arrays with these labels; `verify` takes
-    `wherefrom.integrations.refit(fitted)` with `reduction="sum"`. Call `.fit()` on the result.
+    `wherefrom.api.refit(fitted)` with `reduction="sum"`. Call `.fit()` on the result.
 
     Raises:
         UnsupportedError: an estimator or option without a counterpart, `sample_weight` and `class_weight`

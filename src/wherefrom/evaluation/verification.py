@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
+from wherefrom.evaluation.correlation import pearson, slope, spearman
 from wherefrom.evaluation.judgement import Judgement, judge
 from wherefrom.evaluation.noise import reliability
 
@@ -68,20 +68,20 @@ class Verification:
     def pearson(self, query: int | None = None) -> float:
         """Pearson correlation of predicted and actual, over all pairs or for one query; NaN if either is
         constant."""
-        return _correlation(stats.pearsonr, *self._pairs(query))
+        return pearson(*self._pairs(query))
 
     def spearman(self, query: int | None = None) -> float:
         """Spearman rank correlation, over all pairs or for one query."""
-        return _correlation(stats.spearmanr, *self._pairs(query))
+        return spearman(*self._pairs(query))
 
     def slope(self, query: int | None = None) -> float:
         """Least-squares slope through the origin of actual against predicted: 1 means the sizes are right
         too."""
-        return _slope(*self._pairs(query))
+        return slope(*self._pairs(query))
 
     def corrected_slope(self) -> float | None:
         """The slope of actual against the corrected predictions; `None` without these."""
-        return None if self.corrected is None else _slope(self.corrected.ravel(), self.actual.ravel())
+        return None if self.corrected is None else slope(self.corrected.ravel(), self.actual.ravel())
 
     def summary(self) -> dict[str, Any]:
         """Headline numbers as JSON values."""
@@ -145,17 +145,6 @@ class Verification:
         if query is None:
             return self.predicted.ravel(), self.actual.ravel()
         return self.predicted[:, query], self.actual[:, query]
-
-
-def _slope(predicted: np.ndarray, actual: np.ndarray) -> float:
-    energy = float(predicted @ predicted)
-    return float(predicted @ actual) / energy if energy > 0 else float("nan")
-
-
-def _correlation(function: Any, a: np.ndarray, b: np.ndarray) -> float:
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(function(a, b).statistic)
 
 
 def _root_mean_square(values: np.ndarray) -> float:

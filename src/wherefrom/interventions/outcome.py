@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
+from wherefrom.evaluation.correlation import pearson, slope
 from wherefrom.interventions.change import Change
 from wherefrom.percentages import percentage
 
@@ -55,19 +55,13 @@ class Outcome:
         size = float(np.linalg.norm(self.actual))
         return float(np.linalg.norm(self.predicted - self.actual)) / size if size > 0 else float("nan")
 
-    @property
     def pearson(self) -> float:
         """Correlation over the queries; NaN for fewer than two or where either is constant."""
-        a, b = self.predicted, self.actual
-        if len(a) < 2 or not np.isfinite(b).all() or np.ptp(a) == 0 or np.ptp(b) == 0:
-            return float("nan")
-        return float(stats.pearsonr(a, b).statistic)
+        return pearson(self.predicted, self.actual)
 
-    @property
     def slope(self) -> float:
         """Least squares through the origin of actual on predicted: 1 means the sizes are right."""
-        energy = float(self.predicted @ self.predicted)
-        return float(self.predicted @ self.actual) / energy if energy > 0 else float("nan")
+        return slope(self.predicted, self.actual)
 
     @property
     def verdict(self) -> Literal["yes", "roughly", "no", "cannot tell"]:
@@ -130,8 +124,8 @@ class Outcome:
             **self.change.summary(),
             "actual_mean_change": float(np.mean(self.actual)),
             "relative_error": self.relative_error,
-            "pearson": self.pearson,
-            "slope": self.slope,
+            "pearson": self.pearson(),
+            "slope": self.slope(),
             "seeds": list(self.seeds),
             "failed": {str(seed): reason for seed, reason in self.failed.items()},
             "baseline_gap": self.baseline_gap,
@@ -150,5 +144,5 @@ class Outcome:
         return (
             f"Outcome({self.change.words_done}; predicted mean {float(np.mean(self.predicted)):+.4g}, actual "
             f"{float(np.mean(self.actual)):+.4g}, relative error {self.relative_error:.2g}, "
-            f"pearson={self.pearson:.4f})"
+            f"pearson={self.pearson():.4f})"
         )

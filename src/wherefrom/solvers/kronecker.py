@@ -126,8 +126,20 @@ class KFAC(_Kronecker):
     name = "kfac"
     method = "kfac"
 
-    def __init__(self, labels: Labels = "auto", *, factored: bool = False, **options: Any):
-        super().__init__(labels, **options)
+    def __init__(
+        self,
+        labels: Labels = "auto",
+        *,
+        factored: bool = False,
+        draws: int = 1,
+        sharing: Sharing = "expand",
+        score_rtol: float = 1e-3,
+        probes: int = 4,
+        strict: bool = True,
+    ):
+        super().__init__(
+            labels, draws=draws, sharing=sharing, score_rtol=score_rtol, probes=probes, strict=strict
+        )
         self.factored = factored
 
     def settings(self) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def _unresolved(result: ChangeResult) -> str:
 def _numbers(outcome: Outcome) -> list[tuple[str, str]]:
     shown = [
         ("relative error", percentage(outcome.relative_error)),
-        ("Pearson", number(outcome.pearson, 4)),
-        ("slope", number(outcome.slope, 3)),
+        ("Pearson", number(outcome.pearson(), 4)),
+        ("slope", number(outcome.slope(), 3)),
         ("seeds", str(len(outcome.seeds))),
     ]
     return [(name, text) for name, text in shown if text not in ("–", "nan %")]

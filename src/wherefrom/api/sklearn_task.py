@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wherefrom.api.sklearn_form import SklearnForm
+from wherefrom.api.sklearn_optimum import check_optimum
 from wherefrom.errors import InputError, UnsupportedError
-from wherefrom.integrations.sklearn_form import SklearnForm
-from wherefrom.integrations.sklearn_optimum import check_optimum
 from wherefrom.task import Objective
 
 # Where parameters are not regularised, directions that the outputs do not depend on (all class scores
