@@ -79,3 +79,13 @@ def test_an_upward_import_is_seen_also_inside_a_function():
 def test_files_are_small():
     lines = {str(file.relative_to(PACKAGE)): len(file.read_text().splitlines()) for file in FILES}
     assert {file: count for file, count in lines.items() if count > 400} == {}
+
+
+def test_a_class_has_a_name_of_its_own():
+    """Two of one name are taken for one another; a name that begins with an underscore is its file's own."""
+    found: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(file.relative_to(PACKAGE)))
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}

@@ -16,12 +16,12 @@ from wherefrom.linalg import batched_cg
 from wherefrom.studies.attack.budget import Budget
 from wherefrom.studies.attack.choose import choose_examples
 from wherefrom.studies.attack.features import FeatureReader
-from wherefrom.studies.attack.head import Edited, HeadProblem, empty_edits, head_obstacle
+from wherefrom.studies.attack.head import EditedHead, HeadProblem, empty_edits, head_obstacle
 from wherefrom.studies.attack.head_attack import HeadAttack
 from wherefrom.studies.attack.newton import has_optimum, refit, solve_damped
 
 
-def some_edits(problem: HeadProblem, seed: int = 0) -> tuple[Edited, list[torch.Tensor]]:
+def some_edits(problem: HeadProblem, seed: int = 0) -> tuple[EditedHead, list[torch.Tensor]]:
     """Three training sets with two examples edited in each, and their inputs."""
     generator = torch.Generator().manual_seed(seed)
     index = torch.tensor([[3, 50], [7, 3], [0, 59]])
@@ -33,7 +33,7 @@ def some_edits(problem: HeadProblem, seed: int = 0) -> tuple[Edited, list[torch.
         x[row] += 0.3 * torch.randn(2, 64, generator=generator, dtype=torch.float64)
         inputs.append(x)
         features.append(reader(row, x[row]))
-    return Edited(index, torch.stack(features)), inputs
+    return EditedHead(index, torch.stack(features)), inputs
 
 
 def test_objective_gradient_and_products_equal_the_dense_ones():
@@ -117,7 +117,7 @@ def test_other_losses_and_heads(kind, bias):
     changed = x.clone()
     changed[[2, 9]] *= 0.5
     reader = FeatureReader(problem, find_input(problem.objective))
-    edited = Edited(torch.tensor([[2, 9]]), reader(torch.tensor([2, 9]), changed[[2, 9]])[None])
+    edited = EditedHead(torch.tensor([[2, 9]]), reader(torch.tensor([2, 9]), changed[[2, 9]])[None])
     fit = refit(problem, problem.start[None], edited, tolerance=1e-8)
     plain = Plain(model, logistic if kind == "logistic" else half_square, (changed, targets), 0.01)
     if bias == "frozen":

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from wherefrom.evaluation import Verification
 from wherefrom.influence import MinimumCheck, Scores, SelfScores, trust_without_fit
-from wherefrom.report import Block, Card, ReportSection, Section, View, print_section, render_view
+from wherefrom.report import Card, PageBlock, ReportSection, Section, View, print_section, render_view
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -88,13 +88,13 @@ def section(**changed: Any) -> ReportSection:
     return ReportSection(**{**fields, **changed})
 
 
-def page_of(*blocks: Block) -> str:
+def page_of(*blocks: PageBlock) -> str:
     """What a page has of these blocks, after how far to trust them."""
     whole = render_view(View("Q", "", [Section("model", trust_without_fit(), blocks)]))
     return " ".join(whole.partition("<main>")[2].partition("</div>")[2].split())
 
 
-def terminal_of(*blocks: Block) -> str:
+def terminal_of(*blocks: PageBlock) -> str:
     """The same in a terminal of 80 columns."""
     console = Console(width=80, record=True, file=io.StringIO())
     print_section(console, Section("model", trust_without_fit(), blocks))

@@ -23,13 +23,13 @@ from wherefrom.cli.study_command import study_command
 from wherefrom.report import print_section
 from wherefrom.studies.attack.study import Attack
 from wherefrom.studies.audit.study import Audit
-from wherefrom.studies.change.study import Change
+from wherefrom.studies.change.study import DataChange
 from wherefrom.studies.flip.study import Flip
 from wherefrom.studies.geometry.study import Geometry
 from wherefrom.studies.labels.study import Labels
 from wherefrom.studies.runner import page_of, run_study
 from wherefrom.studies.slices.study import Slices
-from wherefrom.studies.spectra.study import Spectrum
+from wherefrom.studies.spectra.study import LossSpectrum
 
 app = typer.Typer(
     name="wherefrom",
@@ -71,7 +71,7 @@ def demo(
         run_demo(PlainConsole(), out, solver=solver)
 
 
-for kind in (Audit, Attack, Change, Flip, Geometry, Labels, Slices, Spectrum):
+for kind in (Audit, Attack, DataChange, Flip, Geometry, Labels, Slices, LossSpectrum):
     app.command(kind.name)(study_command(kind))
 app.command(
     "run",

@@ -18,7 +18,7 @@ from wherefrom.linalg.estimates import (
     products_in_parts,
     sign_columns,
 )
-from wherefrom.linalg.leave_one_out import LeaveOneOut, LeaveTwoOut, standard_error
+from wherefrom.linalg.leave_one_out import LeaveOneOutProbes, LeaveTwoOut, standard_error
 from wherefrom.linalg.operators import LinearOperator
 
 DIAGONAL_METHODS = ("xdiag", "diag++", "hutchinson")
@@ -98,7 +98,7 @@ def estimate_diagonal(
 
 
 def _xdiag(operator: LinearOperator, probes: Tensor) -> DiagonalEstimate:
-    split = LeaveOneOut(operator, probes)
+    split = LeaveOneOutProbes(operator, probes)
     two = LeaveTwoOut(split)
     m = probes.shape[1]
     step = max(1, _NUMBERS // m**2)

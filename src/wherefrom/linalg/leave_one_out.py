@@ -10,7 +10,7 @@ from wherefrom.linalg.estimates import images
 from wherefrom.linalg.operators import LinearOperator
 
 
-class LeaveOneOut:
+class LeaveOneOutProbes:
     """`m` projectors `P_i` onto the span of `{C ω_j : j ≠ i}`, from one basis of all images.
 
     With `C Ω = Q R`, `P_i = Q (I − s_i s_iᵀ) Qᵀ`, where `s_i` is the unit vector orthogonal to all columns of
@@ -81,7 +81,7 @@ class LeaveTwoOut:
     entries `(i, j)`; their diagonals mean nothing. No further products.
     """
 
-    def __init__(self, one: LeaveOneOut):
+    def __init__(self, one: LeaveOneOutProbes):
         self.one = one
         s, c, r = one.s, one.c, one.r
         self.g = s.T @ s

@@ -16,7 +16,7 @@ from wherefrom.linalg.estimates import (
     products_in_parts,
     sign_columns,
 )
-from wherefrom.linalg.leave_one_out import LeaveOneOut, LeaveTwoOut, standard_error
+from wherefrom.linalg.leave_one_out import LeaveOneOutProbes, LeaveTwoOut, standard_error
 from wherefrom.linalg.operators import LinearOperator
 
 TRACE_METHODS = ("xtrace", "hutch++", "hutchinson")
@@ -73,7 +73,7 @@ def estimate_trace(
 
 def _xtrace(operator: LinearOperator, m: int, generator: torch.Generator) -> Estimate:
     probes = normal_columns(operator, m, generator)
-    split = LeaveOneOut(operator, probes)
+    split = LeaveOneOutProbes(operator, probes)
     # The part of a normal vector outside the span of the others' images has a uniform direction there: its
     # length carries no information and is taken out.
     outside = operator.size - m + 1

@@ -2,13 +2,13 @@
 
 from wherefrom.report.blocks import (
     Beside,
-    Block,
     Cards,
     Cell,
     Chart,
     Column,
     Columns,
     Facts,
+    PageBlock,
     Section,
     Shown,
     Table,
@@ -29,7 +29,6 @@ from wherefrom.report.verdicts import verdicts
 __all__ = [
     "DEFAULT_TITLE",
     "Beside",
-    "Block",
     "Card",
     "Cards",
     "Cell",
@@ -39,6 +38,7 @@ __all__ = [
     "Describe",
     "Describer",
     "Facts",
+    "PageBlock",
     "ReportSection",
     "Section",
     "Shown",

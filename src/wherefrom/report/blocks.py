@@ -14,7 +14,7 @@ Where = Literal["everywhere", "page", "terminal"]
 
 
 @dataclass(frozen=True)
-class Block:
+class PageBlock:
     """One piece of an answer.
 
     Attributes:
@@ -29,7 +29,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Words(Block):
+class Words(PageBlock):
     """A paragraph.
 
     Attributes:
@@ -44,24 +44,24 @@ class Words(Block):
 
 
 @dataclass(frozen=True)
-class Columns(Block):
+class Columns(PageBlock):
     """Explanations side by side where there is room: `(lead, text)`."""
 
     notes: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Facts(Block):
+class Facts(PageBlock):
     """Names with their values: `(name, value)`."""
 
     pairs: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Beside(Block):
+class Beside(PageBlock):
     """Blocks side by side where there is room, and below one another where there is none."""
 
-    blocks: Sequence[Block]
+    blocks: Sequence[PageBlock]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Verdicts(Block):
+class Verdicts(PageBlock):
     """Questions with their answers, side by side."""
 
     verdicts: Sequence[Verdict]
@@ -142,7 +142,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table(Block):
+class Table(PageBlock):
     """Rows of cells.
 
     Attributes:
@@ -189,7 +189,7 @@ class Shown:
     words: str = ""
     pictures: Sequence[Shown] = ()
     more: str = ""
-    blocks: Sequence[Block] = ()
+    blocks: Sequence[PageBlock] = ()
     hint: str = ""
     doubt: str = ""
 
@@ -200,7 +200,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Cards(Block):
+class Cards(PageBlock):
     """Examples as people see them.
 
     Attributes:
@@ -217,7 +217,7 @@ class Cards(Block):
 
 
 @dataclass(frozen=True)
-class Chart(Block):
+class Chart(PageBlock):
     """A picture for the page.
 
     Attributes:

@@ -21,7 +21,7 @@ from wherefrom.influence import (
 )
 from wherefrom.influence.identity import require_same
 from wherefrom.influence.measurements import MEASUREMENTS, measured_now
-from wherefrom.report.blocks import Block
+from wherefrom.report.blocks import PageBlock
 from wherefrom.report.describe import Describe, Describer
 from wherefrom.report.page import write_report
 from wherefrom.report.sections import ReportSection
@@ -36,7 +36,7 @@ def build_section(
     name: str | None = None,
     verification: Verification | None = None,
     self_scores: SelfScores | None = None,
-    blocks: Sequence[Block] = (),
+    blocks: Sequence[PageBlock] = (),
     describe_train: Describe | None = None,
     describe_query: Describe | None = None,
     class_names: Sequence[str] | None = None,

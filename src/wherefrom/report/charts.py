@@ -61,7 +61,7 @@ class Scatter:
 
 
 @dataclass(frozen=True)
-class Bar:
+class ChartBar:
     """A bar of the histogram, in the picture's units."""
 
     x: float
@@ -78,7 +78,7 @@ class Histogram:
 
     width: float
     height: float
-    bars: list[Bar]
+    bars: list[ChartBar]
     ticks_x: list[Tick]
     ticks_y: list[Tick]
 
@@ -149,7 +149,7 @@ def histogram(
             middle = 0.5 * (edges[j] + edges[j + 1])
             words = f"{count:,} scores from {number(edges[j], 3)} to {number(edges[j + 1], 3)}"
             bars.append(
-                Bar(
+                ChartBar(
                     j * step + 0.75,
                     height - level(count),
                     step - 1.5,

@@ -11,7 +11,7 @@ from wherefrom.gradients import Coverage
 from wherefrom.gradients.sites import FALLBACK
 from wherefrom.layers.plain_module import PlainModuleRule
 from wherefrom.plain_text import count_of
-from wherefrom.report.blocks import Block, Cell, Column, Columns, Table, Words
+from wherefrom.report.blocks import Cell, Column, Columns, PageBlock, Table, Words
 from wherefrom.report.numbers import number, quantity
 from wherefrom.report.sections import ReportSection
 
@@ -111,7 +111,7 @@ def layer_report(section: ReportSection) -> LayerReport | None:
     )
 
 
-def layer_blocks(section: ReportSection) -> list[Block]:
+def layer_blocks(section: ReportSection) -> list[PageBlock]:
     """The same for people; none for other solvers."""
     report = layer_report(section)
     if report is None:
@@ -125,7 +125,7 @@ def layer_blocks(section: ReportSection) -> list[Block]:
     costliest = sorted(report.rows, key=lambda row: -row.cost)[:_COSTLIEST]
     left, rest = len(report.rows) - len(costliest), report.remarks[_REMARKS:]
     hidden = f"and {left} cheaper ones, listed on the page" if left else ""
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         Columns(notes, heading="Layer by layer"),
         _table(report.rows, note="" if folded else f"{words}.", folded=folded, where="page"),
         _table([row for row in report.rows if row in costliest], note=hidden, where="terminal"),

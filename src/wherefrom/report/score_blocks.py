@@ -9,11 +9,11 @@ from typing import Any
 from wherefrom.influence import Ranking
 from wherefrom.report.blocks import (
     Beside,
-    Block,
     Cards,
     Chart,
     Column,
     Columns,
+    PageBlock,
     Shown,
     Table,
     Tone,
@@ -53,7 +53,7 @@ _METHODS = {
 _EXAMPLES, _QUERIES = 3, 1
 
 
-def score_blocks(section: ReportSection) -> list[Block]:
+def score_blocks(section: ReportSection) -> list[PageBlock]:
     """All of it, in order; further blocks of the section stand after the examples to review."""
     cards = [section.query_card(q) for q in range(len(section.scores))]
     queries = [_query(section, q, card) for q, card in enumerate(cards)]
@@ -182,10 +182,10 @@ def _removal(section: ReportSection, q: int, row: Mapping[str, Any], resolved: b
     return f"{words} ({name} {number(now, 4)} → {number(now + row['predicted_change'], 4)})"
 
 
-def _charts(section: ReportSection, names: list[str]) -> list[Block]:
+def _charts(section: ReportSection, names: list[str]) -> list[PageBlock]:
     scores, check = section.scores, section.verification
     plot = None if check is None else scatter(check, names)
-    charts: list[Block] = []
+    charts: list[PageBlock] = []
     if check is not None and plot is not None:
         labels = {"label": "Predicted against actual change", "across": "predicted change"}
         values = {"plot": plot, "marked": [], **labels, "down": "actual change, by retraining"}
@@ -220,7 +220,7 @@ def _charts(section: ReportSection, names: list[str]) -> list[Block]:
     return [*charts, Chart("histogram.html.j2", values, words, keys, heading="All scores")]
 
 
-def _review(section: ReportSection) -> list[Block]:
+def _review(section: ReportSection) -> list[PageBlock]:
     heading = "Examples to review"
     if section.self_scores is None:
         words = section.not_ranked
@@ -242,7 +242,7 @@ def _review(section: ReportSection) -> list[Block]:
     return [Words(words, heading=heading, where="page"), Cards(entries, dense=True, where="page")]
 
 
-def _covered(settings: Mapping[str, Any]) -> list[Block]:
+def _covered(settings: Mapping[str, Any]) -> list[PageBlock]:
     heading = "What was covered"
     notes = [
         (words, ", ".join(map(str, settings[key])) or "none")

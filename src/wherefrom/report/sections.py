@@ -23,7 +23,7 @@ from wherefrom.influence import (
     trust_without_fit,
 )
 from wherefrom.influence.identity import require_same
-from wherefrom.report.blocks import Block
+from wherefrom.report.blocks import PageBlock
 from wherefrom.report.cards import Card
 
 
@@ -59,7 +59,7 @@ class ReportSection:
     coverage: Sequence[Coverage] = ()
     verification: Verification | None = None
     self_scores: SelfScores | None = None
-    blocks: Sequence[Block] = ()
+    blocks: Sequence[PageBlock] = ()
     facts: Sequence[tuple[str, str]] = ()
     top: int = 5
     review: int = 16

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from wherefrom.errors import InputError
-from wherefrom.report.blocks import Beside, Block, Cards, Cell, Chart, Section, Shown, Table, View
+from wherefrom.report.blocks import Beside, Cards, Cell, Chart, PageBlock, Section, Shown, Table, View
 from wherefrom.report.card_view import card_view
 from wherefrom.report.environment import template_environment
 from wherefrom.store import write_atomically
@@ -63,7 +63,7 @@ def _on_page(blocks: Sequence[Any]) -> list[dict[str, Any]]:
     return [_plain(block) for block in blocks if getattr(block, "where", "page") != "terminal"]
 
 
-def _plain(block: Block) -> dict[str, Any]:
+def _plain(block: PageBlock) -> dict[str, Any]:
     """What the template reads of a block."""
     values = {one.name: getattr(block, one.name) for one in dataclasses.fields(block)}
     values["kind"] = type(block).__name__

@@ -90,7 +90,7 @@ def missing_part(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LissaVerdict:
     """Which columns converged, and what to say of the others."""
 
     converged: Bool[Tensor, " k"]
@@ -105,7 +105,7 @@ def judge(
     aim: float,
     deeper: str,
     repeats: int,
-) -> Verdict:
+) -> LissaVerdict:
     """An answer has converged where its error is mostly noise or below the bias asked for (`aim`), and
     together no more than a quarter of it.
 
@@ -131,4 +131,4 @@ def judge(
             f"the noise of the mini-batches is {worst:.0%} of the answer: use repeats={enough} or a larger "
             "batch_size"
         )
-    return Verdict(~(biased | noisy).cpu(), "; ".join(reasons))
+    return LissaVerdict(~(biased | noisy).cpu(), "; ".join(reasons))

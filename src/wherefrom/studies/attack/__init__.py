@@ -2,19 +2,19 @@
 predictions."""
 
 from wherefrom.studies.attack.budget import Budget
-from wherefrom.studies.attack.outcome import Step
+from wherefrom.studies.attack.outcome import AttackStep
 from wherefrom.studies.attack.poisoning import PoisonedQuery, PoisoningAudit, audit_poisoning
 from wherefrom.studies.attack.result import AttackResult, Controls, EditSize
 from wherefrom.studies.attack.run import run_attack
 
 __all__ = [
     "AttackResult",
+    "AttackStep",
     "Budget",
     "Controls",
     "EditSize",
     "PoisonedQuery",
     "PoisoningAudit",
-    "Step",
     "audit_poisoning",
     "run_attack",
 ]

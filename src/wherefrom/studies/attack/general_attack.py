@@ -16,7 +16,7 @@ from wherefrom.influence.continuous_input import ContinuousInput
 from wherefrom.influence.input_influence import solve_measurement
 from wherefrom.influence.mixed_derivative import input_gradients
 from wherefrom.studies.attack.edited_data import edited_training_set
-from wherefrom.studies.attack.outcome import Method, Step
+from wherefrom.studies.attack.outcome import AttackStep, Method
 from wherefrom.studies.attack.predictions import classes_of, named_values, outputs_on
 from wherefrom.studies.attack.retrain import train_anew
 from wherefrom.task import Examples, Objective
@@ -32,7 +32,7 @@ def attack_model(
     refit_every: int,
     seed: int,
     advance: Callable[[], None] = lambda: None,
-) -> tuple[Int[Tensor, " k"], Float[Tensor, " k *x"], list[Step]]:
+) -> tuple[Int[Tensor, " k"], Float[Tensor, " k *x"], list[AttackStep]]:
     """Edit the training examples of largest `‖I_pert‖` step by step.
 
     Args:
@@ -58,7 +58,7 @@ def attack_model(
     budget.check(original, index.tolist())
     latent, current = original.clone(), fitted
     value, before = _measured(objective, examples, method, None)
-    history = [Step(0, value, 0)]
+    history = [AttackStep(0, value, 0)]
     for step in range(1, method.steps + 1):
         x = budget.emit(latent, original)
         gradient = input_gradients(current.objective, where.write(batch, x), where, solved)[0]
@@ -69,7 +69,7 @@ def attack_model(
             edited, _ = edited_training_set(objective, where, index, budget.emit(latent, original))
             model = train_anew(objective, recipe, edited, seed)
             value, after = _measured(objective, examples, method, named_values(objective, model))
-            history.append(Step(step, value, int((after != before).sum())))
+            history.append(AttackStep(step, value, int((after != before).sum())))
             last = last or bool((after != before).all())
             if not last:
                 # What the run directory keeps belongs to the model given.

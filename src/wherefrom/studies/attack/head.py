@@ -38,7 +38,7 @@ def head_obstacle(fitted: Fit) -> str | None:
 
 
 @dataclass(frozen=True)
-class Edited:
+class EditedHead:
     """The examples that `B` attacks have exchanged, `k` each.
 
     Attributes:
@@ -49,9 +49,9 @@ class Edited:
     index: Int[Tensor, "B k"]
     features: Float[Tensor, "B k d"]
 
-    def rows(self, which: Tensor) -> Edited:
+    def rows(self, which: Tensor) -> EditedHead:
         """Those of some attacks."""
-        return Edited(self.index[which], self.features[which])
+        return EditedHead(self.index[which], self.features[which])
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class HeadProblem:
         """Outputs of all heads as one batch, in the shape the loss takes them."""
         return outputs.reshape(-1, *self._shape)
 
-    def evaluate(self, heads: Float[Tensor, "B c d"], edited: Edited) -> Evaluation:
+    def evaluate(self, heads: Float[Tensor, "B c d"], edited: EditedHead) -> Evaluation:
         """Objectives and gradients. Cost: two products of `(n, d)` with `(d, B c)`."""
         count, k = edited.index.shape
         outputs = torch.cat([self.outputs(heads, self.features), self.outputs(heads, edited.features)], dim=1)
@@ -166,7 +166,7 @@ class HeadProblem:
         return Evaluation(value, gradient, outputs, targets, weights)
 
     def product(
-        self, at: Evaluation, edited: Edited, vectors: Float[Tensor, "B c d"]
+        self, at: Evaluation, edited: EditedHead, vectors: Float[Tensor, "B c d"]
     ) -> Float[Tensor, "B c d"]:
         """`∇²J_b v_b`. Cost: as `evaluate`."""
         tangents = torch.cat([_applied(vectors, self.features), _applied(vectors, edited.features)], dim=1)
@@ -197,7 +197,7 @@ class HeadProblem:
         """Targets of training examples, as one batch."""
         return tree_map(lambda leaf: leaf[index.reshape(-1)], self.targets)
 
-    def _pull(self, slope: Float[Tensor, "B m c"], edited: Edited) -> Float[Tensor, "B c d"]:
+    def _pull(self, slope: Float[Tensor, "B m c"], edited: EditedHead) -> Float[Tensor, "B c d"]:
         """`Σ_i u_i ẽ_iᵀ` for each attack."""
         count, _, classes = slope.shape
         shared = slope[:, : self.n].transpose(0, 1).reshape(self.n, count * classes)
@@ -221,9 +221,9 @@ def bytes_per_attack(problem: HeadProblem) -> int:
     return numbers * problem.features.element_size() + problem.n * targets
 
 
-def empty_edits(problem: HeadProblem, count: int) -> Edited:
+def empty_edits(problem: HeadProblem, count: int) -> EditedHead:
     """`count` attacks that have edited nothing yet."""
-    return Edited(
+    return EditedHead(
         torch.zeros(count, 0, dtype=torch.long, device=problem.features.device),
         problem.features.new_zeros(count, 0, problem.features.shape[1]),
     )

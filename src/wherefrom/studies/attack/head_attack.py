@@ -13,9 +13,9 @@ from wherefrom.errors import ConvergenceError
 from wherefrom.memory import fitting
 from wherefrom.studies.attack.choose import choose_examples, feature_gradients, input_gradient
 from wherefrom.studies.attack.features import FeatureReader
-from wherefrom.studies.attack.head import Edited, HeadProblem, bytes_per_attack, empty_edits
+from wherefrom.studies.attack.head import EditedHead, HeadProblem, bytes_per_attack, empty_edits
 from wherefrom.studies.attack.newton import has_optimum, refit, solve_damped
-from wherefrom.studies.attack.outcome import Method, Outcome, Record
+from wherefrom.studies.attack.outcome import AttackOutcome, Method, Record
 from wherefrom.studies.attack.predictions import classes_of
 from wherefrom.task import Examples
 
@@ -72,7 +72,7 @@ class HeadAttack:
         room = self.problem.objective.memory * _MEMORY_SHARE
         return fitting(room, bytes_per_attack(self.problem), most)
 
-    def run(self, groups: Int[Tensor, "B g"], method: Method) -> list[Outcome]:
+    def run(self, groups: Int[Tensor, "B g"], method: Method) -> list[AttackOutcome]:
         """One attack on each row of queries, all at once.
 
         Each step: edited inputs → features → refit heads → `s` → gradient in the features → gradient in the
@@ -92,7 +92,7 @@ class HeadAttack:
             x = budget.emit(latent[active].flatten(0, 1), start).detach().requires_grad_()
             with torch.enable_grad():
                 features = self.reader(own.reshape(-1), x)
-            edited = Edited(own, features.detach().reshape(*own.shape, -1))
+            edited = EditedHead(own, features.detach().reshape(*own.shape, -1))
             fit = refit(problem, heads[active], edited, tolerance=TOLERANCE)
             values, classes = self._measure(fit.heads, groups[active], method)
             record.add(active, x.detach().reshape(original[active].shape), fit, values, classes, method.sign)
@@ -143,7 +143,7 @@ class HeadAttack:
     def _solve(
         self,
         heads: Float[Tensor, "B c d"],
-        edited: Edited,
+        edited: EditedHead,
         groups: Int[Tensor, "B g"],
         method: Method,
         start: Float[Tensor, "B c d"] | None,

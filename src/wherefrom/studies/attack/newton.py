@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wherefrom.linalg import batched_cg
-from wherefrom.studies.attack.head import Edited, Evaluation, HeadProblem, Refit
+from wherefrom.studies.attack.head import EditedHead, Evaluation, HeadProblem, Refit
 
 # A Newton system is solved to this relative residual: the next step corrects the rest.
 _FORCING = 0.1
@@ -30,7 +30,7 @@ def tolerance_floor(problem: HeadProblem) -> float:
     return _ROUNDING * torch.finfo(problem.features.dtype).eps * problem.n
 
 
-def refit(problem: HeadProblem, heads: Heads, edited: Edited, *, tolerance: float) -> Refit:
+def refit(problem: HeadProblem, heads: Heads, edited: EditedHead, *, tolerance: float) -> Refit:
     """The optimum of every `J_b` by Newton's method with a line search, from `heads`.
 
     Args:
@@ -62,7 +62,7 @@ def refit(problem: HeadProblem, heads: Heads, edited: Edited, *, tolerance: floa
 
 
 def _newton_step(
-    problem: HeadProblem, heads: Heads, edited: Edited, at: Evaluation
+    problem: HeadProblem, heads: Heads, edited: EditedHead, at: Evaluation
 ) -> tuple[Heads, Evaluation, Bool[Tensor, " B"]]:
     """One step for each head: the new heads, the objectives there, and which could not be improved."""
     step, _ = batched_cg(
@@ -88,7 +88,7 @@ def _newton_step(
     return moved, problem.evaluate(moved, edited), ~good
 
 
-def has_optimum(problem: HeadProblem, heads: Heads, edited: Edited) -> Bool[Tensor, " B"]:
+def has_optimum(problem: HeadProblem, heads: Heads, edited: EditedHead) -> Bool[Tensor, " B"]:
     """Whether heads whose gradient has vanished are near an optimum, which a Newton step would show by its
     length. Without weight decay separable classes have none: the gradient vanishes on the way to infinity,
     and every step is as long as the last."""
@@ -102,7 +102,7 @@ def has_optimum(problem: HeadProblem, heads: Heads, edited: Edited) -> Bool[Tens
 
 
 def solve_damped(
-    problem: HeadProblem, at: Evaluation, edited: Edited, rhs: Heads, start: Heads | None, *, rtol: float
+    problem: HeadProblem, at: Evaluation, edited: EditedHead, rhs: Heads, start: Heads | None, *, rtol: float
 ) -> tuple[Heads, Bool[Tensor, " B"]]:
     """`s_b = (∇²J_b + λI)⁻¹ v_b` with the damping of the fit."""
 

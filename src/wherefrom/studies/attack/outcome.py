@@ -44,7 +44,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Step:
+class AttackStep:
     """The state after some steps of an attack.
 
     Attributes:
@@ -59,7 +59,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackOutcome:
     """One attack on a head: the state with most flips, and among those of largest effect.
 
     Attributes:
@@ -80,7 +80,7 @@ class Outcome:
     after: Int[Tensor, " g"]
     converged: bool
     distance: float
-    history: list[Step] = field(default_factory=list)
+    history: list[AttackStep] = field(default_factory=list)
 
     @property
     def flipped(self) -> Bool[Tensor, " g"]:
@@ -96,8 +96,8 @@ class Record:
         self, index: Int[Tensor, "B k"], original: Float[Tensor, "B k *x"], before: Int[Tensor, "B g"]
     ):
         self._index, self._original, self._before = index, original, before
-        self._best: list[tuple[tuple[bool, int, float], Outcome] | None] = [None] * len(index)
-        self._history: list[list[Step]] = [[] for _ in range(len(index))]
+        self._best: list[tuple[tuple[bool, int, float], AttackOutcome] | None] = [None] * len(index)
+        self._history: list[list[AttackStep]] = [[] for _ in range(len(index))]
         self.done = torch.zeros(len(index), dtype=torch.bool, device=index.device)
 
     def add(
@@ -113,10 +113,10 @@ class Record:
         for r, i in enumerate(rows.tolist()):
             flips = int((after[r] != self._before[i]).sum())
             value, converged = float(values[r]), bool(fit.converged[r])
-            self._history[i].append(Step(len(self._history[i]), value, flips))
+            self._history[i].append(AttackStep(len(self._history[i]), value, flips))
             rank, best = (converged, flips, sign * value), self._best[i]
             if best is None or rank > best[0]:
-                made = Outcome(
+                made = AttackOutcome(
                     self._index[i],
                     self._original[i],
                     edited[r].clone(),
@@ -130,6 +130,6 @@ class Record:
                 self._best[i] = (rank, made)
             self.done[i] = converged and flips == self._before.shape[1]
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[AttackOutcome]:
         """The best of each."""
         return [best[1] for best in self._best if best is not None]

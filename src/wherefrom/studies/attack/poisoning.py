@@ -23,7 +23,7 @@ from wherefrom.studies.attack.budget import Budget, as_budget
 from wherefrom.studies.attack.features import FeatureReader
 from wherefrom.studies.attack.head import HeadProblem
 from wherefrom.studies.attack.head_attack import HeadAttack
-from wherefrom.studies.attack.outcome import Outcome
+from wherefrom.studies.attack.outcome import AttackOutcome
 from wherefrom.studies.attack.result import EditSize, edit_size
 from wherefrom.studies.attack.run import make_method, split_correct
 from wherefrom.task import as_given, check_examples
@@ -263,7 +263,7 @@ def audit_poisoning(
 def _entry(
     attack: HeadAttack,
     query: int,
-    outcome: Outcome,
+    outcome: AttackOutcome,
     predicted: Int[Tensor, " m"],
     budget: Budget,
     pictured: bool,

@@ -13,7 +13,7 @@ from torch import Tensor
 from wherefrom.percentages import percentage
 from wherefrom.plain_text import count_of
 from wherefrom.studies.attack.budget import Budget
-from wherefrom.studies.attack.outcome import Step
+from wherefrom.studies.attack.outcome import AttackStep
 from wherefrom.task import as_given
 
 
@@ -117,7 +117,7 @@ class AttackResult:
     failed: dict[int, str]
     controls: Controls | None
     size: EditSize
-    history: list[Step]
+    history: list[AttackStep]
     budget: Budget
     measurement: str
     retraining: str

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wherefrom.evaluation import Recipe, Retraining, check_architecture
 from wherefrom.influence.measurements import Measurement
 from wherefrom.losses import Loss
-from wherefrom.studies.attack.head import Edited
+from wherefrom.studies.attack.head import EditedHead
 from wherefrom.studies.attack.head_attack import TOLERANCE, HeadAttack
 from wherefrom.studies.attack.newton import has_optimum, refit
 from wherefrom.studies.attack.predictions import classes_of
@@ -94,7 +94,7 @@ def retrain_head(attack: HeadAttack, index: Int[Tensor, " k"], stored: Float[Ten
     own refits is used."""
     problem = attack.problem
     features = attack.reader(index, stored.detach())
-    edited = Edited(index[None], features[None])
+    edited = EditedHead(index[None], features[None])
     fit = refit(problem, torch.zeros_like(problem.start)[None], edited, tolerance=TOLERANCE)
     done = Retrainings()
     if bool(fit.converged[0] & has_optimum(problem, fit.heads, edited)[0]):

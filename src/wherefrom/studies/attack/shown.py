@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.plain_text import count_of
-from wherefrom.report import Block, Card, Cards, Cell, Column, Shown, Table, Words
+from wherefrom.report import Card, Cards, Cell, Column, PageBlock, Shown, Table, Words
 from wherefrom.report.cards import is_image
 from wherefrom.report.numbers import number, percent
 from wherefrom.studies.attack import AttackResult, Budget, EditSize, PoisoningAudit
@@ -43,7 +43,7 @@ def poisoning_blocks(
     numbers: Sequence[int] | None = None,
     remark: str = "",
     top: int = 6,
-) -> list[Block]:
+) -> list[PageBlock]:
     """Shares by number of edits, and for some queries original, edited and difference of what was edited.
 
     Args:
@@ -101,7 +101,7 @@ def attack_blocks(
     class_names: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
     remark: str = "",
-) -> list[Block]:
+) -> list[PageBlock]:
     """One attack on many queries at once, in the same form; arguments as for `poisoning_blocks`."""
     flips: list[Flip] = []
     if result.seeds:
@@ -134,7 +134,7 @@ def _head(
     remark: str,
     notes: Sequence[str],
     few: str = "",
-) -> list[Block]:
+) -> list[PageBlock]:
     """The question, the shares as bars, and the verdict in words."""
     words = (
         "How many training examples would somebody have to touch to change a prediction? Inputs were edited "
@@ -150,7 +150,7 @@ def _head(
         Column("share that flips", tone="poor"),
         Column("", left=True),
     ]
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         Words(words, heading="Poisoning"),
         Table(columns, rows, shown=len(rows)),
         Words(verdict),
@@ -158,7 +158,7 @@ def _head(
     return blocks + [Words(note, tone="muted") for note in (remark, " ".join(notes)) if note]
 
 
-def _flips(flips: Sequence[Flip], numbers: Sequence[int] | None) -> list[Block]:
+def _flips(flips: Sequence[Flip], numbers: Sequence[int] | None) -> list[PageBlock]:
     """For a terminal: the flipped queries, with what was edited for them."""
     columns = [
         Column("query"),
@@ -185,10 +185,10 @@ def _edits(
     size: EditSize,
     budget: Budget,
     card: Describer,
-) -> list[Block]:
+) -> list[PageBlock]:
     """The edited training examples of one attack, the first few as pictures or as their largest changes."""
     assert original is not None and edited is not None
-    blocks: list[Block] = [Words(f"{size.words[0].upper()}{size.words[1:]}.", where="page")]
+    blocks: list[PageBlock] = [Words(f"{size.words[0].upper()}{size.words[1:]}.", where="page")]
     blocks += [_edit(card(i), original[j], edited[j], budget) for j, i in enumerate(index[:_EDITS_SHOWN])]
     more = len(index) - _EDITS_SHOWN
     if more > 0:
@@ -197,7 +197,9 @@ def _edits(
     return blocks
 
 
-def _edit(card: Card, original: Float[Tensor, "*x"], edited: Float[Tensor, "*x"], budget: Budget) -> Block:
+def _edit(
+    card: Card, original: Float[Tensor, "*x"], edited: Float[Tensor, "*x"], budget: Budget
+) -> PageBlock:
     before, after = (_picture(values, card) for values in (original, edited))
     name = card.title if card.label is None else f"{card.label}, {card.title}"
     if before is None or after is None:

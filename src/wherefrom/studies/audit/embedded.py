@@ -9,7 +9,7 @@ from typing import Any
 
 from wherefrom.errors import UnsupportedError
 from wherefrom.influence import Attributor, SelfScores, as_fit
-from wherefrom.report import Block
+from wherefrom.report import PageBlock
 from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
 from wherefrom.studies.attack.study import Attack, require_attackable
@@ -17,7 +17,7 @@ from wherefrom.studies.geometry.study import Geometry
 from wherefrom.studies.labels import has_class_labels
 from wherefrom.studies.labels.study import Labels
 from wherefrom.studies.slices.study import Slices
-from wherefrom.studies.spectra.study import Spectrum
+from wherefrom.studies.spectra.study import LossSpectrum
 from wherefrom.studies.study import Result, Rows, Say, Study
 from wherefrom.studies.task import Task
 
@@ -26,7 +26,7 @@ from wherefrom.studies.task import Task
 class Embedded:
     """What else was found, as blocks of the page, tables, and headline numbers by study."""
 
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[PageBlock] = field(default_factory=list)
     tables: dict[str, tuple[Sequence[str], Rows]] = field(default_factory=dict)
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
@@ -100,8 +100,8 @@ def embedded_studies(
 
 
 def _add_shape(found: Embedded, attributor: Attributor, task: Task, say: Say) -> None:
-    """Spectrum and geometry; inputs that have no gradient leave out the latter, which is said."""
-    spectrum, geometry = Spectrum(), Geometry()
+    """LossSpectrum and geometry; inputs that have no gradient leave out the latter, which is said."""
+    spectrum, geometry = LossSpectrum(), Geometry()
     found.add(spectrum, spectrum.run(attributor, task, say))
     try:
         found.add(geometry, geometry.run(attributor, task, say))

@@ -39,7 +39,7 @@ _NOTHING = (
 
 
 @dataclass(frozen=True)
-class Change(Study):
+class DataChange(Study):
     """What would happen if the training data were changed? Predict it for each query, and retrain to see.
 
     Edits compose: --remove 17,212 --relabel 5=3 --upweight 8=2 is one change.
@@ -147,7 +147,7 @@ class Change(Study):
 
 
 @dataclass(frozen=True)
-class Edited:
+class DataEdits:
     """A training example that is changed, for people: its index and what is done to it."""
 
     index: int
@@ -177,7 +177,7 @@ class ChangeResult(Result):
     numbers: list[int]
     train_card: Callable[[int], Card]
     query_card: Callable[[int], Card]
-    edited: list[Edited]
+    edited: list[DataEdits]
     curve: RemovalCurve | None
     trust: Trust
 
@@ -211,24 +211,24 @@ class ChangeResult(Result):
         }
 
 
-def _edits(task: Task, influence: Fit, options: Change) -> tuple[Intervention, list[Edited]]:
+def _edits(task: Task, influence: Fit, options: DataChange) -> tuple[Intervention, list[DataEdits]]:
     made = Intervention(influence)
-    edited: list[Edited] = []
+    edited: list[DataEdits] = []
     for text in options.remove:
         indices = parse_indices(text, "--remove")
         made = made.remove(indices)
-        edited += [Edited(i, "removed") for i in indices]
+        edited += [DataEdits(i, "removed") for i in indices]
     for text in options.relabel:
         indices, word = parse_pair(text, "--relabel", "5=3")
         loss = influence.objective.loss
         label = parse_label(word, task.class_names, signed=isinstance(loss, (Logistic, SmoothHinge)))
         made = made.relabel(indices, label)
         name = label_text(torch.tensor([label]), task.class_names, loss)
-        edited += [Edited(i, f"relabelled {name}") for i in indices]
+        edited += [DataEdits(i, f"relabelled {name}") for i in indices]
     for text in options.upweight:
         indices, word = parse_pair(text, "--upweight", "8=2")
         made = made.upweight(indices, parse_times(word))
-        edited += [Edited(i, f"counts {parse_times(word):g} times") for i in indices]
+        edited += [DataEdits(i, f"counts {parse_times(word):g} times") for i in indices]
     if task.change is not None:
         own = task.change(influence)
         if not isinstance(own, Intervention):
@@ -237,7 +237,7 @@ def _edits(task: Task, influence: Fit, options: Change) -> tuple[Intervention, l
                 "such as influence.replace([3], examples)"
             )
         made = made & own
-        edited += [Edited(i, _done(own, i)) for i in own.edits.touched]
+        edited += [DataEdits(i, _done(own, i)) for i in own.edits.touched]
     return made, edited
 
 

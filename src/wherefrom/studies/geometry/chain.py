@@ -22,7 +22,7 @@ Kind = Literal["dense", "convolution", "residual"]
 
 
 @dataclass
-class Call:
+class ChainCall:
     """What one layer read and made in a forward pass.
 
     Attributes:
@@ -114,7 +114,7 @@ class ChainReader:
                 used outside its call, or that a skip connection goes around; in any case, a model without a
                 layer of the chain.
         """
-        calls: dict[str, list[Call]] = {}
+        calls: dict[str, list[ChainCall]] = {}
         hooks = [
             module.register_forward_hook(partial(_record, calls, name), with_kwargs=True)
             for name, module in self._modules.items()
@@ -141,7 +141,7 @@ class ChainReader:
             )
         return graph, found
 
-    def _layer(self, name: str, made: list[Call], graph: InputGraph) -> ChainLayer | str:
+    def _layer(self, name: str, made: list[ChainCall], graph: InputGraph) -> ChainLayer | str:
         """The layer of a module that was called, or why it is none."""
         if len(made) != 1:
             return f"it is called {len(made)} times in a forward pass, so its weight is shared"
@@ -192,7 +192,7 @@ class ChainReader:
 
 
 def _record(
-    calls: dict[str, list[Call]], name: str, module: nn.Module, args: Any, kwargs: Any, output: Tensor
+    calls: dict[str, list[ChainCall]], name: str, module: nn.Module, args: Any, kwargs: Any, output: Tensor
 ) -> None:
     (inputs,) = args or kwargs.values()
     entry = None
@@ -202,4 +202,4 @@ def _record(
     own: dict[str, Tensor] = {
         local: value for local, value in module._parameters.items() if value is not None
     }
-    calls.setdefault(name, []).append(Call(inputs.detach(), entry, end, tuple(output.shape), own))
+    calls.setdefault(name, []).append(ChainCall(inputs.detach(), entry, end, tuple(output.shape), own))

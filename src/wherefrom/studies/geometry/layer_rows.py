@@ -12,7 +12,7 @@ from wherefrom.studies.geometry import GradientBounds, LayerBound
 
 
 @dataclass(frozen=True)
-class LayerRow:
+class BoundRow:
     """One layer of the bound `‖∇_x f‖² Σ_t (1 + ‖h_t‖²)/(‖W_t‖₂² ‖∇_x h_t‖₂²) ≤ ‖∇_θ f‖²`.
 
     Examples on which the layer's gradient vanishes have no tightness and are left out of it.
@@ -42,15 +42,15 @@ class LayerRow:
     high: float
 
 
-def layer_rows(bounds: GradientBounds) -> list[LayerRow]:
+def layer_rows(bounds: GradientBounds) -> list[BoundRow]:
     """Every layer's row, from the input on."""
     total = torch.stack([layer.term for layer in bounds.layers]).sum(0)
     return [_row(layer, total) for layer in bounds.layers]
 
 
-def _row(layer: LayerBound, total: Float[Tensor, " b"]) -> LayerRow:
+def _row(layer: LayerBound, total: Float[Tensor, " b"]) -> BoundRow:
     low, middle, high = quantiles(layer.tightness, 0.1, 0.5, 0.9)
-    return LayerRow(
+    return BoundRow(
         layer.name,
         layer.kind,
         layer.weight_norm,

@@ -17,7 +17,7 @@ from wherefrom.report.log_charts import LogScatter, log_scatter
 from wherefrom.report.numbers import number, percent
 from wherefrom.studies.geometry.bounds import GradientBounds
 from wherefrom.studies.geometry.gradient_norms import GradientNorms
-from wherefrom.studies.geometry.layer_rows import LayerRow, layer_rows, quantiles, violations
+from wherefrom.studies.geometry.layer_rows import BoundRow, layer_rows, quantiles, violations
 from wherefrom.studies.geometry.verdicts import (
     bound_verdict,
     complexity_verdict,
@@ -246,13 +246,13 @@ def _layers(bounds: GradientBounds, reason: str) -> list[Any]:
     ]
 
 
-def _reach(rows: Sequence[LayerRow]) -> float:
+def _reach(rows: Sequence[BoundRow]) -> float:
     """The end of the axis of tightness: all of it, or less where every layer is far from that."""
     largest = max((row.tightness for row in rows if row.tightness == row.tightness), default=1.0)
     return next(end for end in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if largest <= end or end == 1.0)
 
 
-def _layer(row: LayerRow, reach: float) -> list[str | Cell]:
+def _layer(row: BoundRow, reach: float) -> list[str | Cell]:
     known = row.tightness == row.tightness
     return [
         Cell(row.name, note="" if row.kind == "dense" else row.kind),

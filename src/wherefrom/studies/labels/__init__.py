@@ -3,7 +3,7 @@
 from wherefrom.studies.labels.agreement import Agreement
 from wherefrom.studies.labels.audit import COMBINED, LabelAudit, Suspect
 from wherefrom.studies.labels.classes import has_class_labels
-from wherefrom.studies.labels.combine import Ranking, combine
+from wherefrom.studies.labels.combine import SignRanking, combine
 from wherefrom.studies.labels.disagreement import Disagreement
 from wherefrom.studies.labels.evaluation import auroc, average_precision, found_fraction
 from wherefrom.studies.labels.every_label import RelabelScores, relabel_scores
@@ -17,8 +17,8 @@ __all__ = [
     "Agreement",
     "Disagreement",
     "LabelAudit",
-    "Ranking",
     "RelabelScores",
+    "SignRanking",
     "Suspect",
     "WrongCount",
     "auroc",

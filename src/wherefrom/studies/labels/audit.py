@@ -13,7 +13,7 @@ from torch import Tensor
 from wherefrom.arguments import whole
 from wherefrom.errors import InputError
 from wherefrom.studies.labels.agreement import Agreement, agreement
-from wherefrom.studies.labels.combine import Ranking, default_ranking
+from wherefrom.studies.labels.combine import SignRanking, default_ranking
 from wherefrom.studies.labels.disagreement import Disagreement, mean_confidence
 from wherefrom.studies.labels.wrong_count import (
     WrongCount,
@@ -111,7 +111,7 @@ class LabelAudit:
         return self.ranking.values
 
     @property
-    def ranking(self) -> Ranking:
+    def ranking(self) -> SignRanking:
         """The combination, which sign leads it and what else counts."""
         mean = mean_confidence(self.confidence, self.left_out_confidence, self._probabilities)
         return default_ranking(self.signals, self.given, mean, self.disagreement)

@@ -32,7 +32,7 @@ _HARM, _HARM_MEMORISED = 0.15, 0.3
 
 
 @dataclass(frozen=True)
-class Ranking:
+class SignRanking:
     """The default ranking, and how it was made.
 
     Attributes:
@@ -60,7 +60,7 @@ def default_ranking(
     given: Int[Tensor, " k"],
     confidence: Float[Tensor, "k c"],
     found: Disagreement,
-) -> Ranking:
+) -> SignRanking:
     """The ranking used where none is asked for.
 
     The loss, or the margin, or some of both, each in-sample and, where it is known, left out; with validation
@@ -82,10 +82,10 @@ def default_ranking(
     margin = normal_scores(z_scores(signals["margin"]) + z_scores(left_out_margin))
     values = normal_scores(losses * loss + (1.0 - losses) * margin)
     if "relative_harm" not in signals:
-        return Ranking(values, far_off, losses, 0.0)
+        return SignRanking(values, far_off, losses, 0.0)
     weight = 1.0 if found.too_good else _HARM + _HARM_MEMORISED * found.memorised
     values = values + weight * normal_scores(signals["relative_harm"])
-    return Ranking(values, far_off, losses, weight)
+    return SignRanking(values, far_off, losses, weight)
 
 
 def far_off_share(given: Int[Tensor, " k"], confidence: Float[Tensor, "k c"]) -> float:

@@ -28,7 +28,7 @@ class Direction:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSigns:
     """What is found for some of the examples; `error` has a column per class and one for the harm."""
 
     given: Int[Tensor, " b"]
@@ -43,7 +43,7 @@ class Found:
     error: Float[Tensor, "b columns"] | None
 
     @classmethod
-    def joined(cls, parts: list[Found]) -> Found:
+    def joined(cls, parts: list[FoundSigns]) -> FoundSigns:
         """The findings of consecutive examples as one."""
 
         def join(values: list[Any]) -> Any:
@@ -61,7 +61,7 @@ def examine(
     self_influence: Float[Tensor, " b"],
     against: Direction | None,
     spread: Float[Tensor, "b o o"] | None,
-) -> Found:
+) -> FoundSigns:
     """What the loss, the outputs and their linearisation say of some training examples.
 
     Args:
@@ -100,7 +100,7 @@ def examine(
         products = torch.stack(products_of[1:] + products_of[:1], dim=-1).cpu() / objective.n  # (k, b, c + 1)
         change, harm = -products[0, :, :-1], -products[0, :, -1]
         error = products[1:].norm(dim=0) if len(products) > 1 else torch.full_like(products[0], torch.nan)
-    return Found(
+    return FoundSigns(
         given=given,
         confidence=confidence,
         loss=loss(at.outputs, at.targets).detach().double().cpu(),

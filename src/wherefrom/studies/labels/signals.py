@@ -18,7 +18,7 @@ from wherefrom.influence.scores import check_indices
 from wherefrom.progress import progress_bar
 from wherefrom.studies.labels.audit import LabelAudit
 from wherefrom.studies.labels.classes import ClassLabels, class_labels
-from wherefrom.studies.labels.examine import Found, examine, margin, relative_harm, validation_direction
+from wherefrom.studies.labels.examine import FoundSigns, examine, margin, relative_harm, validation_direction
 from wherefrom.studies.labels.from_scores import signals_from_scores
 
 LEFT_OUT = ("gradient", "exact")
@@ -92,7 +92,7 @@ def label_signals(
                 examine(fitted, classes, index[where], own.values[where], against, _at(spread, where))
             )
             bar.advance(len(where))
-    merged = Found.joined(parts)
+    merged = FoundSigns.joined(parts)
     signals = {
         "loss": merged.loss,
         "margin": merged.margin,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wherefrom.influence import unresolved
-from wherefrom.report import Block, Card, Cards, Cell, Column, Shown, Table, Words
+from wherefrom.report import Card, Cards, Cell, Column, PageBlock, Shown, Table, Words
 from wherefrom.report.blocks import Tone
 from wherefrom.report.describe import label_text
 from wherefrom.report.numbers import error_beside, number, percent, shown_error
@@ -28,7 +28,7 @@ _CARRIES = 1.2
 _LEAST_CLUSTERS, _MOST_CLUSTERS = 3, 8
 
 
-def group_blocks(table: GroupInfluence, card: Callable[[int], Card], *, top: int = 5) -> list[Block]:
+def group_blocks(table: GroupInfluence, card: Callable[[int], Card], *, top: int = 5) -> list[PageBlock]:
     """Training groups × query groups by colour, and what carries the error of the query groups that are
     served worst.
 
@@ -40,7 +40,7 @@ def group_blocks(table: GroupInfluence, card: Callable[[int], Card], *, top: int
     shares = table.share_of_harm
     worst = table.measured.argsort(descending=not table.higher_is_better, stable=True)[:_MOST_CARRIED]
     carried = [_carried(table, shares, q, card, top) for q in worst.tolist()]
-    blocks: list[Block] = [*_heat_map(table, shares), Cards(carried, shown=len(carried))]
+    blocks: list[PageBlock] = [*_heat_map(table, shares), Cards(carried, shown=len(carried))]
     if len(table.queries) > len(carried):
         rest = f"These are the {len(carried)} query groups that are served worst; the others are in "
         blocks.append(Words(f"{rest}slices.csv and carriers.csv.", tone="muted"))
@@ -59,7 +59,7 @@ def cluster_blocks(
     *,
     class_names: Sequence[str] | None = None,
     top: int = 6,
-) -> list[Block]:
+) -> list[PageBlock]:
     """The clusters that harm, the worst first.
 
     Args:
@@ -83,7 +83,7 @@ def cluster_blocks(
             f" Each is listed with the predicted change of the mean {groups.measurement} "
             f"({number(groups.measured, 3)} now) when all its members are removed."
         )
-    blocks: list[Block] = [Words(head, heading="Clusters that hurt together")]
+    blocks: list[PageBlock] = [Words(head, heading="Clusters that hurt together")]
     if not groups.converged:
         blocks.append(Words("The solver did NOT converge.", tone="poor"))
     cards = [_cluster(groups, rank, card, class_names, top) for rank in range(len(listed))]
@@ -103,7 +103,7 @@ def shown_groups(table: GroupInfluence) -> tuple[list[int], list[int]]:
     return _largest(size[:, columns].max(1).values, MOST_ROWS), columns
 
 
-def _heat_map(table: GroupInfluence, shares: Tensor) -> list[Block]:
+def _heat_map(table: GroupInfluence, shares: Tensor) -> list[PageBlock]:
     rows, columns = shown_groups(table)
     largest = max(float(table.change[rows][:, columns].abs().max()), 1e-300)
     name = table.measurement

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
-from wherefrom.report import Block, Card, Section, Words
+from wherefrom.report import Card, PageBlock, Section, Words
 from wherefrom.studies.cards import train_cards
 from wherefrom.studies.slices.clusters import CLUSTER_COLUMNS, HarmfulGroups
 from wherefrom.studies.slices.harmful import harmful_groups
@@ -107,7 +107,7 @@ class SlicesResult(Result):
 
     def section(self) -> Section:
         """The groups, the clusters, and what is left out."""
-        blocks: list[Block] = []
+        blocks: list[PageBlock] = []
         if self.table is not None:
             blocks += group_blocks(self.table, self.card, top=self.top)
         if self.clusters is not None:

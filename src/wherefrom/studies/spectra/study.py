@@ -26,7 +26,7 @@ _LAYERS = (
 
 
 @dataclass(frozen=True)
-class Spectrum(Study):
+class LossSpectrum(Study):
     """Show the curvature of the loss: its spectrum, where it lies, and whether influence can be trusted."""
 
     name: ClassVar[str] = "spectrum"
