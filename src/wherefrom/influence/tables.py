@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas
 
-COLUMNS = ("query", "train", "score", "error", "bound", "predicted_change")
+
+class RankedRows:
+    """Training examples in order, as columns that are read row by row."""
+
+    COLUMNS: ClassVar[tuple[str, ...]]
+    train: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        columns = (np.asarray(getattr(self, name), dtype=object).tolist() for name in self.COLUMNS)
+        for row in zip(*columns):
+            yield dict(zip(self.COLUMNS, row))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The same table as a data frame; errors that are not known are missing values."""
+        return frame_of(self)
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ranking(RankedRows):
     """Training examples in order, most helpful (or harmful) first, query after query.
 
     Attributes:
@@ -24,6 +41,8 @@ class Ranking:
         query, train: indices.
         score, estimate, bound, predicted_change: as in `Scores`.
     """
+
+    COLUMNS: ClassVar = ("query", "train", "score", "error", "bound", "predicted_change")
 
     kind: str
     query: np.ndarray
@@ -33,20 +52,6 @@ class Ranking:
     bound: np.ndarray
     predicted_change: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.train)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for row in zip(*(getattr(self, column).tolist() for column in COLUMNS)):
-            yield dict(zip(COLUMNS, row))
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """The same table as a data frame; errors that are not known are missing values."""
-        import pandas
-
-        columns = {column: getattr(self, column) for column in COLUMNS}
-        return pandas.DataFrame({**columns, "error": known(self.error), "bound": known(self.bound)})
-
     def __repr__(self) -> str:
         lines = [
             f"{self.kind} training examples",
@@ -54,7 +59,7 @@ class Ranking:
         ]
         for row in self:
             lines.append(
-                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {_error(row['error']):>9}  "
+                f"{row['query']:>6} {row['train']:>7} {row['score']:>12.5g} {error_text(row['error']):>9}  "
                 f"{row['predicted_change']:>+.3e}"
             )
         return "\n".join(lines)
@@ -62,7 +67,7 @@ class Ranking:
     def _repr_html_(self) -> str:
         body = "".join(
             f"<tr><td>{row['query']}</td><td>{row['train']}</td><td>{row['score']:.5g}</td>"
-            f"<td>{_error(row['error'])}</td><td>{row['predicted_change']:+.3e}</td></tr>"
+            f"<td>{error_text(row['error'])}</td><td>{row['predicted_change']:+.3e}</td></tr>"
             for row in self
         )
         head = "<tr><th>query</th><th>train</th><th>score</th><th>± error</th><th>predicted change</th></tr>"
@@ -74,6 +79,15 @@ def known(errors: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(errors), errors, np.nan).astype(errors.dtype)
 
 
-def _error(estimate: float) -> str:
+def frame_of(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Rows as a data frame; errors that are not known are missing values."""
+    import pandas
+
+    frame = pandas.DataFrame(list(rows))
+    errors = [name for name in ("error", "bound", "standard_error") if name in frame]
+    return frame.assign(**{name: known(frame[name].to_numpy()) for name in errors})
+
+
+def error_text(estimate: float) -> str:
     """An expected error, or that none is known."""
     return f"{estimate:.1e}" if math.isfinite(estimate) else "unknown"

@@ -111,39 +111,20 @@ def build_section(
 
 
 def write_page(
-    attributor: Attributor,
-    path: str | Path,
-    queries: Any,
-    scores: Scores,
-    *,
-    name: str | None = None,
-    verification: Verification | None = None,
-    self_scores: SelfScores | None = None,
-    describe_train: Describe | None = None,
-    describe_query: Describe | None = None,
-    class_names: Sequence[str] | None = None,
-    top: int = 5,
+    attributor: Attributor, path: str | Path, queries: Any, scores: Scores, **section: Any
 ) -> Path:
-    """Write one self-contained page about these scores and return its path; arguments as for `build_section`,
-    and `write_report` takes the sections of several models.
+    """Write one self-contained page about these scores and return its path; `write_report` takes the sections
+    of several models.
+
+    Args:
+        attributor, queries, scores, **section: as for `build_section`.
+        path: of the page.
 
     Raises:
         InputError: scores, self-scores or a verification of another fit or of other queries.
         StoreError: the page cannot be written.
     """
-    section = build_section(
-        attributor,
-        queries,
-        scores,
-        name=name,
-        verification=verification,
-        self_scores=self_scores,
-        describe_train=describe_train,
-        describe_query=describe_query,
-        class_names=class_names,
-        top=top,
-    )
-    return write_report(path, [section])
+    return write_report(path, [build_section(attributor, queries, scores, **section)])
 
 
 def measurement_now(attributor: Attributor, examples: Examples, name: str) -> Float[Tensor, " q"] | None:

@@ -12,7 +12,7 @@ from wherefrom.report.sections import ReportSection
 from wherefrom.report.study_page import render_view, write_view
 
 DEFAULT_TITLE = "Where did these predictions come from?"
-_LEAD = (
+LEAD = (
     "For each prediction below: the training examples that made it likelier to be right, and those that made "
     "it likelier to be wrong, with an error beside each score and the answer of retraining."
 )
@@ -52,4 +52,4 @@ def write_report(path: str | Path, sections: Sequence[ReportSection], title: str
 
 
 def _view(sections: Sequence[ReportSection], title: str) -> View:
-    return View(title, _LEAD, [audit_section(section, section.trust) for section in sections])
+    return View(title, LEAD, [audit_section(section, section.trust) for section in sections])

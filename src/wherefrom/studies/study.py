@@ -21,6 +21,12 @@ def quiet(stage: str) -> None:
     """Say nothing of what is being done."""
 
 
+def table_of(rows: Iterable[Mapping[str, Any]]) -> tuple[list[str], Rows]:
+    """Rows that all name the same columns, at least one, as a table for a file."""
+    listed = list(rows)
+    return list(listed[0]), [list(row.values()) for row in listed]
+
+
 def option(
     default: Any,
     help: str,

@@ -8,38 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from wherefrom.influence import save_scores
-
-_SCORES = (
-    "query",
-    "query_label",
-    "predicted",
-    "kind",
-    "rank",
-    "train",
-    "train_label",
-    "score",
-    "error",
-    "bound",
-    "predicted_change",
-    "resolved",
-    "reason",
-)
+from wherefrom.studies.study import Rows, table_of
 
 
-def tables(result: Any) -> dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]:
+def tables(result: Any) -> dict[str, tuple[Sequence[str], Rows]]:
     """`scores.csv` of the examples shown and, if computed, `self_influence.csv`, `verification.csv`."""
     numbers = result.query_numbers
-    made: dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]] = {
-        "scores": (_SCORES, _score_rows(result))
-    }
-    own = result.self_scores
+    made: dict[str, tuple[Sequence[str], Rows]] = {"scores": table_of(_score_rows(result))}
+    own = result.page.self_scores
     if own is not None:
         ranked = enumerate(own.top(len(own)), 1)
         made["self_influence"] = (
             ("rank", "train", "label", "self_influence"),
             ((rank, i, result.page.train_card(i).label, value) for rank, (i, value) in ranked),
         )
-    check = result.verification
+    check = result.page.verification
     if check is not None:
         made["verification"] = (
             ("removed", "query", "predicted", "actual", "noise"),
@@ -64,13 +47,14 @@ def save(result: Any, folder: Path) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    save_scores(result.scores, folder / "scores.safetensors")
+    save_scores(result.page.scores, folder / "scores.safetensors")
     result.embedded.save(folder)
 
 
 def summary(result: Any) -> dict[str, Any]:
     """The headline numbers, as JSON values."""
-    scores, page = result.scores, result.page
+    page = result.page
+    scores = page.scores
     return {
         "n": scores.n_train,
         "queries": list(result.query_numbers),
@@ -85,32 +69,33 @@ def summary(result: Any) -> dict[str, Any]:
         "plan": scores.plan,
         "coverage": [asdict(row) for row in page.coverage],
         "verification": None
-        if result.verification is None
-        else {**result.verification.summary(), "words": result.verification.words},
-        "review": [] if result.self_scores is None else [i for i, _ in result.self_scores.top(page.review)],
+        if page.verification is None
+        else {**page.verification.summary(), "words": page.verification.words},
+        "review": [] if page.self_scores is None else [i for i, _ in page.self_scores.top(page.review)],
         "poisoning": result.embedded.summaries.get("attack"),
         "settings": dict(scores.settings),
     }
 
 
-def _score_rows(result: Any) -> Iterable[tuple[Any, ...]]:
+def _score_rows(result: Any) -> Iterable[dict[str, Any]]:
     section = result.page
     for q, number in enumerate(result.query_numbers):
         card = section.query_card(q)
-        for ranking in (result.scores.helpful(section.top, q), result.scores.harmful(section.top, q)):
+        for ranking in (section.scores.helpful(section.top, q), section.scores.harmful(section.top, q)):
             for rank, row in enumerate(ranking, 1):
-                yield (
-                    number,
-                    card.label,
-                    card.predicted,
-                    ranking.kind,
-                    rank,
-                    row["train"],
-                    section.train_card(row["train"]).label,
-                    row["score"],
-                    row["error"],
-                    row["bound"],
-                    row["predicted_change"] if section.sized else None,
-                    section.removal(q, row).resolved,
-                    section.removal(q, row).reason,
-                )
+                found = section.removal(q, row)
+                yield {
+                    "query": number,
+                    "query_label": card.label,
+                    "predicted": card.predicted,
+                    "kind": ranking.kind,
+                    "rank": rank,
+                    "train": row["train"],
+                    "train_label": section.train_card(row["train"]).label,
+                    "score": row["score"],
+                    "error": row["error"],
+                    "bound": row["bound"],
+                    "predicted_change": row["predicted_change"] if section.sized else None,
+                    "resolved": found.resolved,
+                    "reason": found.reason,
+                }

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wherefrom.evaluation import Verification, verify_removals
-from wherefrom.influence import Attributor, Fit, Scores, SelfScores, Trust, trust_of
+from wherefrom.influence import Attributor, Fit, Scores, SelfScores, Trust
 from wherefrom.influence.kept_scores import scores_of, self_scores_of
-from wherefrom.report import ReportSection, Section, audit_section, build_section
+from wherefrom.report import DEFAULT_TITLE, ReportSection, Section, audit_section, build_section
+from wherefrom.report.page import LEAD
 from wherefrom.studies.audit import files
 from wherefrom.studies.audit.embedded import Embedded, embedded_studies, require_embeddable
 from wherefrom.studies.selection import choose_queries, largest_losses
@@ -25,12 +26,8 @@ class Audit(Study):
     """Trace a model's predictions to its training examples, and write one page about it."""
 
     name: ClassVar[str] = "audit"
-    question: ClassVar[str] = "Where did these predictions come from?"
-    lead: ClassVar[str] = (
-        "For each prediction below: the training examples that made it likelier to be right, and those that "
-        "made it likelier to be wrong, with an error beside each score and the answer of retraining."
-    )
-
+    question: ClassVar[str] = DEFAULT_TITLE
+    lead: ClassVar[str] = LEAD
     verifies: ClassVar[bool] = True
 
     top: int = option(5, "Helpful and harmful examples shown per query.", least=1)
@@ -62,8 +59,6 @@ class Audit(Study):
         self_scores = self._self_scores(attributor, task, say)
         verification = self._verified(attributor, task, queries, scores, say)
         embedded = embedded_studies(self, attributor, task, self_scores, say)
-        verdict = None if verification is None else verification.judgement().verdict
-        trust = trust_of(attributor, converged=bool(scores.converged.all()), retraining=verdict)
         section = build_section(
             attributor,
             queries,
@@ -79,7 +74,7 @@ class Audit(Study):
             top=self.top,
             blocks=embedded.blocks,
         )
-        return AuditResult(section, scores, self_scores, verification, numbers, embedded, trust)
+        return AuditResult(section, numbers, embedded, section.trust)
 
     def _self_scores(self, attributor: Attributor, task: Task, say: Say) -> SelfScores | None:
         """Of the examples of largest loss; `None` where they are not asked for, or the method has none."""
@@ -114,9 +109,6 @@ class AuditResult(Result):
     """Everything found for one task."""
 
     page: ReportSection
-    scores: Scores
-    self_scores: SelfScores | None
-    verification: Verification | None
     query_numbers: Sequence[int]
     embedded: Embedded
     trust: Trust

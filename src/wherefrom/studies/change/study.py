@@ -29,7 +29,7 @@ from wherefrom.studies.change.edit_words import (
 )
 from wherefrom.studies.change.shown import change_blocks
 from wherefrom.studies.selection import choose_queries
-from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
+from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet, table_of
 from wherefrom.studies.task import Task
 
 _NOTHING = (
@@ -190,15 +190,9 @@ class ChangeResult(Result):
         table = (self.change if self.outcome is None else self.outcome).to_pandas()
         table["query"] = self.numbers
         table.insert(1, "before", self.before)
-        made: dict[str, tuple[Sequence[str], Rows]] = {}
-        made["change"] = (
-            list(table.columns),
-            (tuple(row) for row in table.itertuples(index=False, name=None)),
-        )
-        if self.curve is not None:
-            grown = self.curve.to_pandas()
-            made["growth"] = (list(grown.columns), grown.itertuples(index=False, name=None))
-        return made
+        grown = {} if self.curve is None else {"growth": self.curve.to_pandas()}
+        tables = {"change": table, **grown}
+        return {name: table_of(made.to_dict("records")) for name, made in tables.items()}
 
     def summary(self) -> dict[str, Any]:
         """Headline numbers."""

@@ -16,7 +16,7 @@ from wherefrom.report.blocks import Tone
 from wherefrom.report.numbers import number, percent
 from wherefrom.studies.cards import query_cards, train_cards
 from wherefrom.studies.selection import spread_queries
-from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
+from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet, table_of
 from wherefrom.studies.task import Task
 
 _RETRAINED = "the sets were retrained without, as far as they are marked so"
@@ -270,8 +270,7 @@ class FlipResult(Result):
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
         """`flips.csv`: one row per query."""
-        rows = self._rows()
-        return {"flips": (list(rows[0]), ([_text(v) for v in row.values()] for row in rows))}
+        return {"flips": table_of(self._rows())}
 
     def summary(self) -> dict[str, Any]:
         """With the sets."""
@@ -316,7 +315,3 @@ def outcome_words(one: FlipSet) -> tuple[Tone, str]:
     if check.size is None:
         return "poor", "no run converged" if len(check.failed) == len(check.tried) else "not flipped"
     return ("good", "flipped") if check.size == one.size else ("fair", f"flipped by {check.size:,}")
-
-
-def _text(value: object) -> object:
-    return "" if value is None else value

@@ -21,7 +21,7 @@ from wherefrom.studies.geometry.layer_rows import layer_rows, quantiles, violati
 from wherefrom.studies.geometry.shown import geometry_blocks, steepest_first, tied
 from wherefrom.studies.labels import has_class_labels
 from wherefrom.studies.selection import spread_queries
-from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
+from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet, table_of
 from wherefrom.studies.task import Task
 from wherefrom.task import Objective, check_examples
 
@@ -130,9 +130,8 @@ class GeometryResult(Result):
         """`geometry_examples.csv` (the steepest first), and `geometry_layers.csv` where there is a bound."""
         names = ("rank", "train", "label", "predicted", "input_norm", "parameter_norm", "left", "right")
         made: dict[str, tuple[Sequence[str], Rows]] = {"geometry_examples": (names, _rows(self))}
-        table = [] if self.bounds is None else [asdict(row) for row in layer_rows(self.bounds)]
-        if table:
-            made["geometry_layers"] = (list(table[0]), (list(row.values()) for row in table))
+        if self.bounds is not None:
+            made["geometry_layers"] = table_of(asdict(row) for row in layer_rows(self.bounds))
         return made
 
     def summary(self) -> dict[str, Any]:

@@ -220,19 +220,19 @@ class LabelAudit:
         signals, and `most_helpful` where there was validation data."""
         import pandas
 
-        at = self._positions(COMBINED)
-        names = [*self.class_names]
-        columns: dict[str, Any] = {
-            "train": self.index[at].numpy(),
-            "given": [names[c] for c in self.given[at].tolist()],
-            "proposed": [names[c] for c in self.proposed[at].tolist()],
-            "predicted": [names[c] for c in self.predicted[at].tolist()],
-            COMBINED: self.combined[at].numpy(),
-            **{name: values[at].numpy() for name, values in self.signals.items()},
-        }
-        if self.most_helpful is not None:
-            columns["most_helpful"] = [names[c] for c in self.most_helpful[at].tolist()]
-        return pandas.DataFrame(columns)
+        return pandas.DataFrame(list(self.rows()))
+
+    def rows(self, by: str = COMBINED) -> Iterator[dict[str, Any]]:
+        """The same row by row, in the order of any signal."""
+        combined, helpful = self.combined, self.most_helpful
+        positions = self._positions(by)
+        for i, one in zip(positions.tolist(), self._suspects(positions, combined)):
+            yield {
+                **{name: getattr(one, name) for name in ("train", "given", "proposed", "predicted")},
+                COMBINED: one.suspicion,
+                **one.signals,
+                **({} if helpful is None else {"most_helpful": self.class_names[int(helpful[i])]}),
+            }
 
     def agreement(self, k: int | None = None) -> Agreement:
         """Rank correlations between the signals, and what their `k` most suspicious examples have in common.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ from wherefrom.studies.labels.audit import COMBINED, LabelAudit, Suspect
 from wherefrom.studies.labels.proposals import PROPOSALS_RIGHT
 from wherefrom.studies.labels.signals import label_signals
 from wherefrom.studies.selection import largest_losses
-from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
+from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet, table_of
 from wherefrom.studies.task import Task
 
 # What people read for the names of the code, in words and as the head of a column.
@@ -111,10 +111,11 @@ class LabelsResult(Result):
     asked: Labels
     trust: Trust
 
-    def tables(self) -> dict[str, tuple[tuple[str, ...], Rows]]:
+    def tables(self) -> dict[str, tuple[list[str], Rows]]:
         """`labels.csv`: every example, the most suspicious first."""
-        heads = ("rank", "train", "given", "proposed", "predicted", COMBINED, *self.audit.signals)
-        return {"labels": ((*heads, "most_helpful"), self._rows())}
+        rows = enumerate(self.audit.rows(self.asked.by), 1)
+        helpful = "most_helpful"
+        return {"labels": table_of({"rank": k, **row, helpful: row.get(helpful, "")} for k, row in rows)}
 
     def summary(self) -> dict[str, Any]:
         """Headline numbers."""
@@ -315,25 +316,6 @@ class LabelsResult(Result):
             folded="How far the signs agree",
             where="page",
         )
-
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
-        audit = self.audit
-        combined = dict(zip(audit.index.tolist(), audit.combined.tolist()))
-        helpful: dict[int, str] = {}
-        if audit.most_helpful is not None:
-            named = (audit.class_names[c] for c in audit.most_helpful.tolist())
-            helpful = dict(zip(audit.index.tolist(), named))
-        for row in audit.top(len(audit), self.asked.by):
-            yield (
-                row.rank,
-                row.train,
-                row.given,
-                row.proposed,
-                row.predicted,
-                combined[row.train],
-                *row.signals.values(),
-                helpful.get(row.train, ""),
-            )
 
 
 def _value(suspect: Suspect, name: str, digits: int = 3) -> str:

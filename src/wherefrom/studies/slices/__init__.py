@@ -2,7 +2,6 @@
 together."""
 
 from wherefrom.studies.slices.clusters import (
-    CLUSTER_COLUMNS,
     HarmfulCluster,
     HarmfulGroups,
     label_words,
@@ -12,13 +11,11 @@ from wherefrom.studies.slices.groups import Groups, resolve_groups
 from wherefrom.studies.slices.harmful import harmful_groups
 from wherefrom.studies.slices.influence import ALL_QUERIES, group_influence
 from wherefrom.studies.slices.ranking import GroupRanking
-from wherefrom.studies.slices.table import CERTAIN, COLUMNS, LARGE_SHARE, GroupInfluence
+from wherefrom.studies.slices.table import CERTAIN, LARGE_SHARE, GroupInfluence
 
 __all__ = [
     "ALL_QUERIES",
     "CERTAIN",
-    "CLUSTER_COLUMNS",
-    "COLUMNS",
     "LARGE_SHARE",
     "GroupInfluence",
     "GroupRanking",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,25 +11,12 @@ from jaxtyping import Float, Int
 
 from wherefrom.arguments import whole
 from wherefrom.influence import RESOLVED, Resolution
-from wherefrom.influence.tables import known
+from wherefrom.influence.tables import error_text, frame_of
 
 if TYPE_CHECKING:
     import pandas
 
 _SHOWN = 5
-CLUSTER_COLUMNS = (
-    "rank",
-    "size",
-    "change",
-    "error",
-    "bound",
-    "standard_error",
-    "certain",
-    "reason",
-    "share_of_harm",
-    "labels",
-    "harm_by_label",
-)
 
 
 @dataclass(frozen=True)
@@ -130,7 +116,7 @@ class HarmfulGroups:
         return iter(self.clusters)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One row per cluster, with the names of `CLUSTER_COLUMNS`; `rank` counts from 1."""
+        """One row per cluster; `rank` counts from 1."""
         for rank, cluster in enumerate(self.clusters, 1):
             yield {
                 "rank": rank,
@@ -148,11 +134,7 @@ class HarmfulGroups:
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a data frame; errors that are not known are missing."""
-        import pandas
-
-        frame = pandas.DataFrame(list(self.rows()), columns=list(CLUSTER_COLUMNS))
-        errors = ("error", "bound", "standard_error")
-        return frame.assign(**{name: known(frame[name].to_numpy()) for name in errors})
+        return frame_of(self.rows())
 
     def __repr__(self) -> str:
         state = "" if self.converged else ", NOT converged"
@@ -162,7 +144,7 @@ class HarmfulGroups:
             f"{'size':>6} {'change':>11} {'± sample':>9} {'share of harm':>14}  labels",
         ]
         for cluster in self.clusters[:_SHOWN]:
-            spread = f"{cluster.standard_error:.1e}" if math.isfinite(cluster.standard_error) else "unknown"
+            spread = error_text(cluster.standard_error)
             lines.append(
                 f"{len(cluster):>6} {cluster.change:>+11.3e} {spread:>9} {cluster.share_of_harm:>14.0%}  "
                 f"{label_words(cluster.labels)}"

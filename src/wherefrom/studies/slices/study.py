@@ -10,12 +10,12 @@ from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
 from wherefrom.report import Card, PageBlock, Section, Words
 from wherefrom.studies.cards import train_cards
-from wherefrom.studies.slices.clusters import CLUSTER_COLUMNS, HarmfulGroups
+from wherefrom.studies.slices.clusters import HarmfulGroups
 from wherefrom.studies.slices.harmful import harmful_groups
 from wherefrom.studies.slices.influence import group_influence
 from wherefrom.studies.slices.shown import cluster_blocks, group_blocks
-from wherefrom.studies.slices.table import COLUMNS, GroupInfluence
-from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
+from wherefrom.studies.slices.table import GroupInfluence
+from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet, table_of
 from wherefrom.studies.task import Task
 
 _NO_CLUSTERS = (
@@ -121,20 +121,14 @@ class SlicesResult(Result):
         made: dict[str, tuple[Sequence[str], Rows]] = {}
         table, clusters = self.table, self.clusters
         if table is not None:
-            made["slices"] = (COLUMNS, ([row[name] for name in COLUMNS] for row in list(table)))
-            made["carriers"] = (
-                ("query_group", "rank", "train", "train_group", "score", "error", "change"),
-                (
-                    (name, rank, *row.values())
-                    for name in table.queries.names
-                    for rank, row in enumerate(table.harmful(name, self.top), 1)
-                ),
+            made["slices"] = table_of(table)
+            made["carriers"] = table_of(
+                {"query_group": name, "rank": rank, **row}
+                for name in table.queries.names
+                for rank, row in enumerate(table.harmful(name, self.top), 1)
             )
         if clusters is not None:
-            made["clusters"] = (
-                CLUSTER_COLUMNS,
-                ([row[name] for name in CLUSTER_COLUMNS] for row in clusters.rows()),
-            )
+            made["clusters"] = table_of(clusters.rows())
             made["members"] = (
                 ("train", "cluster", "harm"),
                 (

@@ -14,7 +14,7 @@ from torch import Tensor
 from wherefrom.arguments import whole
 from wherefrom.errors import InputError
 from wherefrom.influence import ANY, Range, Resolution, resolve_change
-from wherefrom.influence.tables import known
+from wherefrom.influence.tables import frame_of
 from wherefrom.studies.slices.groups import Groups
 from wherefrom.studies.slices.ranking import GroupRanking
 
@@ -27,22 +27,6 @@ LARGE_SHARE = 0.1
 CERTAIN = 2.0
 # Query groups written out in a repr.
 _SHOWN = 8
-COLUMNS = (
-    "train_group",
-    "query_group",
-    "train_count",
-    "query_count",
-    "measured",
-    "change",
-    "error",
-    "bound",
-    "standard_error",
-    "per_example",
-    "share_of_train",
-    "share_of_harm",
-    "resolved",
-    "reason",
-)
 
 
 @dataclass(frozen=True)
@@ -177,7 +161,7 @@ class GroupInfluence:
         return [self.train.names[i] for i in harm.argsort(descending=True, stable=True)]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """One row per training group and query group, with the names of `COLUMNS`."""
+        """One row per training group and query group."""
         shares, each, own = self.share_of_harm, self.per_example, self.share_of_train
         for q, query_group in enumerate(self.queries.names):
             for t, train_group in enumerate(self.train.names):
@@ -201,11 +185,7 @@ class GroupInfluence:
 
     def to_pandas(self) -> pandas.DataFrame:
         """The same rows as a data frame; errors that are not known are missing."""
-        import pandas
-
-        frame = pandas.DataFrame(list(self), columns=list(COLUMNS))
-        errors = ("error", "bound", "standard_error")
-        return frame.assign(**{name: known(frame[name].to_numpy()) for name in errors})
+        return frame_of(self)
 
     def __repr__(self) -> str:
         state = "" if bool(self.converged.all()) else f", {int((~self.converged).sum())} NOT converged"

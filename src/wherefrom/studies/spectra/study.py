@@ -11,18 +11,8 @@ from wherefrom.report import Section
 from wherefrom.studies.spectra.class_means import ClassMeans
 from wherefrom.studies.spectra.report import SpectrumReport, spectrum_report
 from wherefrom.studies.spectra.shown import spectrum_blocks
-from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet
+from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet, table_of
 from wherefrom.studies.task import Task
-
-_LAYERS = (
-    "layer",
-    "parameters",
-    "trace",
-    "trace_standard_error",
-    "largest",
-    "effective_dimension",
-    "top_share",
-)
 
 
 @dataclass(frozen=True)
@@ -80,20 +70,17 @@ class SpectrumResult(Result):
         """`layers.csv`, and the nodes and weights of the density, `density.csv`."""
         density = self.report.density
         return {
-            "layers": (
-                _LAYERS,
-                (
-                    (
-                        layer.name,
-                        layer.size,
-                        layer.trace.value,
-                        layer.trace.standard_error,
-                        layer.largest,
-                        "" if layer.effective_dimension is None else layer.effective_dimension.value,
-                        layer.top_share,
-                    )
-                    for layer in self.report.layers
-                ),
+            "layers": table_of(
+                {
+                    "layer": layer.name,
+                    "parameters": layer.size,
+                    "trace": layer.trace.value,
+                    "trace_standard_error": layer.trace.standard_error,
+                    "largest": layer.largest,
+                    "effective_dimension": layer.effective_dimension and layer.effective_dimension.value,
+                    "top_share": layer.top_share,
+                }
+                for layer in self.report.layers
             ),
             "density": (
                 ("start", "eigenvalue", "share"),
