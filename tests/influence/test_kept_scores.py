@@ -12,7 +12,7 @@ from tests.studies.outside import TASK, TRACIN
 from wherefrom.cli.main import app
 from wherefrom.errors import InputError, StoreError
 from wherefrom.influence import compute
-from wherefrom.influence.kept_scores import scores_of, self_scores_of
+from wherefrom.influence.kept_scores import kept, scores_of, self_scores_of
 
 DRAW = torch.Generator().manual_seed(0)
 X = torch.randn(30, 3, generator=DRAW, dtype=torch.float64)
@@ -93,6 +93,32 @@ def test_another_measurement_finds_nothing(tmp_path):
     made = fit(tmp_path / "run")
     loss, margin = scores_of(made, QUERIES), scores_of(made, QUERIES, "margin")
     assert margin.measurement == "margin" and not torch.equal(loss.values, margin.values)
+
+
+def test_a_result_is_found_for_the_same_options_queries_measurement_and_fit_alone(tmp_path):
+    made, asked = fit(tmp_path / "run"), []
+
+    def found(fitted=made, of=(1, "a"), queries=QUERIES, measurement="loss", what="result"):
+        def compute():
+            asked.append(1)
+            return {"number": len(asked)}
+
+        value = kept(fitted, what, compute, of=of, queries=queries, measurement=measurement)
+        return value["number"]
+
+    assert found() == found() == found(fit(tmp_path / "run")) == 1
+    others = [
+        {"of": (2, "a")},
+        {"of": (1,)},
+        {"queries": (X[:3], Y[:3])},
+        {"measurement": "margin"},
+        {"what": "another"},
+        {"fitted": fit(tmp_path / "run", damping=0.5)},
+        {"fitted": fit(tmp_path / "run", weight_decay=0.2)},
+    ]
+    for number, changed in enumerate(others, 2):
+        assert found(**changed) == found(**changed) == number
+    assert found() == 1 and found(fit(None)) == 9 and found(fit(None)) == 10
 
 
 def method(rate: float = 0.5, steps: tuple[int, ...] = (5, 60), run_dir=None):

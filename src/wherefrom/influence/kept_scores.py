@@ -1,18 +1,17 @@
-"""Scores that a run has computed before: looked up in its directory, and kept there."""
+"""What a run has computed before of an attributor: looked up in its directory, and kept there."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wherefrom.errors import InputError, StoreError
+from wherefrom.errors import InputError
 from wherefrom.influence.attributor import Attributor, Measured
 from wherefrom.influence.fit import Fit
 from wherefrom.influence.identity import fit_identity, identity_of
@@ -20,14 +19,13 @@ from wherefrom.influence.measurements import resolve_measurement
 from wherefrom.influence.scores import Scores, check_indices
 from wherefrom.influence.scores_file import load_scores, save_scores
 from wherefrom.influence.self_scores import SelfScores
-from wherefrom.store import fingerprint, read_tensors, write_tensors
-from wherefrom.store.json_values import dump_json
+from wherefrom.store import fingerprint, read_object, write_object
 from wherefrom.store.run_directory import SCORES
 from wherefrom.task import Objective
 
-_KIND = "wherefrom-self-scores-1"
+T = TypeVar("T")
+
 _PER_EXAMPLE = ("index", "values", "error", "bound", "converged")
-_ADVICE = "Remove the file, and it is computed again."
 # What may differ from run to run and changes scores by rounding at most.
 _PASSING = ("memory", "batch_size", "solver_reason", "solver_notes", "damping_reason", "curvature_reason")
 
@@ -78,6 +76,47 @@ def scores_of(
     return made
 
 
+def kept(
+    attributor: Attributor,
+    what: str,
+    compute: Callable[[], T],
+    *,
+    of: Sequence[Any] = (),
+    queries: Any = None,
+    measurement: Measured | None = None,
+) -> T:
+    """`compute()`, or what an earlier study of the same run directory kept of it. It is found again for the
+    same model, data and settings of the method alone, and for the same of all that is named here.
+
+    Args:
+        attributor: with a `run_dir`, or nothing is kept.
+        what: is computed.
+        compute: returns a value that `write_object` takes.
+        of: every option that `compute` depends on.
+        queries, measurement: the same, where it takes any.
+
+    Raises:
+        InputError: queries that are none.
+        StoreError: what was kept is damaged, or cannot be written.
+    """
+    if attributor.run_dir is None:
+        return compute()
+    asked: list[Any] = [what, *of]
+    objective = attributor.objective
+    if queries is not None:
+        asked.append(objective.read(queries, role="queries").fingerprint())
+    if measurement is not None:
+        measured = resolve_measurement(measurement, objective.loss)
+        asked += [measured.name, measured.function]
+    path = _place(attributor, asked)
+    if path.exists():
+        found: T = read_object(path)
+        return found
+    made = compute()
+    write_object(path, made)
+    return made
+
+
 def self_scores_of(
     attributor: Attributor, indices: Sequence[int] | Tensor | np.ndarray | None = None
 ) -> SelfScores:
@@ -93,19 +132,19 @@ def self_scores_of(
         return attributor.self_scores(indices)
     n = attributor.objective.n
     wanted = torch.arange(n) if indices is None else check_indices(indices, n)
-    path = _place(attributor, "self")
-    kept = _read(path) if path.exists() else None
-    missing = wanted if kept is None else wanted[~torch.isin(wanted, kept.index)]
-    if kept is None or len(missing):
+    path = _place(attributor, "self-influence")
+    known: SelfScores | None = read_object(path) if path.exists() else None
+    missing = wanted if known is None else wanted[~torch.isin(wanted, known.index)]
+    if known is None or len(missing):
         made = attributor.self_scores(missing)
         if not bool(torch.isin(missing, made.index).all()):
             raise InputError(
                 f"self_scores of {attributor.method} answered for {len(made)} of the {len(missing)} examples "
                 "it was asked for; expected one score for each"
             )
-        kept = made if kept is None else _joined(kept, made)
-        _write(path, kept)
-    return _of(kept, wanted)
+        known = made if known is None else _joined(known, made)
+        write_object(path, known)
+    return _of(known, wanted)
 
 
 def _joined(first: SelfScores, second: SelfScores) -> SelfScores:
@@ -122,24 +161,6 @@ def _of(kept: SelfScores, wanted: Tensor) -> SelfScores:
     at = order[torch.searchsorted(kept.index[order], wanted)]
     each: dict[str, Any] = {name: getattr(kept, name)[at] for name in _PER_EXAMPLE}
     return replace(kept, **each, reason="" if bool(each["converged"].all()) else kept.reason)
-
-
-def _write(path: Path, made: SelfScores) -> None:
-    rest = {entry.name: getattr(made, entry.name) for entry in fields(made) if entry.name not in _PER_EXAMPLE}
-    tensors = {name: getattr(made, name) for name in _PER_EXAMPLE}
-    write_tensors(path, tensors, {"kind": _KIND, "scores": dump_json(rest)})
-
-
-def _read(path: Path) -> SelfScores:
-    tensors, words = read_tensors(path, advice=_ADVICE)
-    known = {entry.name for entry in fields(SelfScores)}
-    try:
-        found = {**json.loads(words["scores"]), **tensors}
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} cannot be used: its header is damaged: {error}. {_ADVICE}") from error
-    if words.get("kind") != _KIND or set(found) != known:
-        raise StoreError(f"{path} cannot be used: it holds no self-influence of this version. {_ADVICE}")
-    return SelfScores(**found)
 
 
 def _place(attributor: Attributor, of: Any) -> Path:

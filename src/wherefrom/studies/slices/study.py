@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
+from wherefrom.influence.kept_scores import kept
 from wherefrom.report import Card, PageBlock, Section, Words
 from wherefrom.studies.cards import train_cards
 from wherefrom.studies.slices.clusters import HarmfulGroups
+from wherefrom.studies.slices.groups import resolve_groups
 from wherefrom.studies.slices.harmful import harmful_groups
 from wherefrom.studies.slices.influence import group_influence
 from wherefrom.studies.slices.shown import cluster_blocks, group_blocks
@@ -71,17 +73,10 @@ class Slices(Study):
         table = clusters = None
         if task.train_groups is not None:
             say(f"{task.name}: influence of training groups on query groups")
-            table = group_influence(
-                attributor, task.queries, task.train_groups, task.query_groups, measurement=task.measurement
-            )
+            table = _table(attributor, task)
         if task.validation is not None and isinstance(attributor, Fit):
             say(f"{task.name}: clusters of training examples that hurt the validation set")
-            clusters = harmful_groups(
-                attributor,
-                task.validation,
-                clusters=self.clusters or "auto",
-                measurement=task.measurement,
-            )
+            clusters = _clusters(attributor, task, self.clusters)
         if table is None and clusters is None:
             as_fit(attributor, "clusters of training examples")
         missing = task.validation is not None and clusters is None
@@ -89,6 +84,37 @@ class Slices(Study):
         trust = trust_of(attributor, converged=solved)
         card = train_cards(task, attributor)
         return SlicesResult(task.name, task.class_names, table, clusters, card, self.top, trust, missing)
+
+
+def _table(attributor: Attributor, task: Task) -> GroupInfluence:
+    objective, measurement = attributor.objective, task.measurement
+    train = resolve_groups(task.train_groups, objective.n, "train_groups")
+    asked = None
+    if task.query_groups is not None:
+        q = len(objective.read(task.queries, role="queries"))
+        asked = resolve_groups(task.query_groups, q, "query_groups")
+    return kept(
+        attributor,
+        "influence of groups",
+        lambda: group_influence(
+            attributor, task.queries, task.train_groups, task.query_groups, measurement=measurement
+        ),
+        of=[(groups.names, groups.members) for groups in (train, asked) if groups is not None],
+        queries=task.queries,
+        measurement=measurement,
+    )
+
+
+def _clusters(fitted: Fit, task: Task, count: int) -> HarmfulGroups:
+    measurement = task.measurement
+    return kept(
+        fitted,
+        "harmful clusters",
+        lambda: harmful_groups(fitted, task.validation, clusters=count or "auto", measurement=measurement),
+        of=[count],
+        queries=task.validation,
+        measurement=measurement,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from wherefrom.influence import Attributor, Trust, as_fit, trust_of
+from wherefrom.influence.kept_scores import kept
 from wherefrom.report import Section
 from wherefrom.studies.spectra.class_means import ClassMeans
 from wherefrom.studies.spectra.report import SpectrumReport, spectrum_report
@@ -26,9 +27,9 @@ class LossSpectrum(Study):
         "steep, where that comes from, and what it says about the trust that influence scores deserve."
     )
 
-    top: int = option(10, "Leading eigenpairs.")
-    steps: int = option(60, "Lanczos steps for the density.")
-    starts: int = option(4, "Random starts of the density; more lower its error.")
+    top: int = option(10, "Leading eigenpairs.", least=1)
+    steps: int = option(60, "Lanczos steps for the density.", least=2)
+    starts: int = option(4, "Random starts of the density; more lower its error.", least=2)
     curvature: str | None = option(None, "hessian, ggn, fisher, … (default: the task's).")
     learning_rate: float | None = option(None, "Of the training, to compare the sharpness with 2/rate.")
 
@@ -48,8 +49,17 @@ class LossSpectrum(Study):
         fitted = as_fit(attributor, "the spectrum of the curvature")
         say(f"{task.name}: spectrum of the curvature of {fitted.objective.p:,} parameters")
         rate = task.learning_rate if self.learning_rate is None else self.learning_rate
-        report = spectrum_report(
-            fitted, top=self.top, steps=self.steps, starts=self.starts, learning_rate=rate
+        options: dict[str, Any] = {
+            "top": self.top,
+            "steps": self.steps,
+            "starts": self.starts,
+            "learning_rate": rate,
+        }
+        report = kept(
+            fitted,
+            "spectrum",
+            lambda: spectrum_report(fitted, **options),
+            of=[options],
         )
         return SpectrumResult(task.name, report, trust_of(fitted))
 

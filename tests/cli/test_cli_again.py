@@ -1,0 +1,68 @@
+"""A command run again finds what it computed and writes the same page; another model finds nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.cli.audit_problem import TABLE, write
+from tests.cli.test_cli_slices import GROUPS, VALIDATION
+from wherefrom.cli.main import app
+from wherefrom.studies.slices import study as slices
+from wherefrom.studies.spectra import study as spectra
+
+TEXT = TABLE + GROUPS + VALIDATION
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """What was computed, by name."""
+    found: list[str] = []
+
+    def count(module, name):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: (found.append(name), original(*a, **k))[1])
+
+    for module, name in (
+        (slices, "group_influence"),
+        (slices, "harmful_groups"),
+        (spectra, "spectrum_report"),
+    ):
+        count(module, name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "heavy", "option", "again"),
+    [
+        ("slices", ["group_influence", "harmful_groups"], ["--clusters", "4"], ["harmful_groups"]),
+        ("spectrum", ["spectrum_report"], ["--starts", "3"], ["spectrum_report"]),
+    ],
+)
+def test_a_second_run_computes_nothing_and_writes_the_same(tmp_path, computed, command, heavy, option, again):
+    def run(text=TEXT, *more):
+        result = CliRunner().invoke(
+            app, [command, str(write(tmp_path, text)), "--out", str(tmp_path / "out"), *more]
+        )
+        assert result.exit_code == 0, result.output
+        files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+        summary = json.loads(files.pop(f"{command}.json"))
+        return {**files, "summary": {**summary, "seconds": 0.0}}
+
+    def new():
+        made = list(computed)
+        computed.clear()
+        return made
+
+    first = run()
+    assert new() == heavy
+    assert run() == first and new() == []
+    run(TEXT, *option)
+    assert new() == again
+    other = TEXT + "\nwith torch.no_grad():\n    next(model.parameters()).mul_(1.01)\n"
+    assert run(other)["summary"] != first["summary"] and new() == heavy
+    relabelled = TEXT + "\ntrain = (train[0], train[1].clone())\ntrain[1][0] = 1 - train[1][0]\n"
+    assert run(relabelled)["summary"] != first["summary"] and new() == heavy
+    assert run() == first and new() == []
