@@ -81,6 +81,27 @@ def test_files_are_small():
     assert {file: count for file, count in lines.items() if count > 400} == {}
 
 
+def test_nothing_above_solvers_asks_which_one_it_was():
+    """A solver says its traits: asking for its type would leave one written outside behind."""
+    own = {
+        node.name
+        for file in (PACKAGE / "solvers").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    contract = {"Solver", "PreparedSolver", "RelativeDamping", "Damping"}
+    found = []
+    for file in FILES:
+        part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if FLOOR[part] <= FLOOR["solvers"]:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+                asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+                found += [f"{file.name}:{node.lineno}: {name}" for name in asked & (own - contract)]
+    assert found == []
+
+
 def test_a_class_has_a_name_of_its_own():
     """Two of one name are taken for one another; a name that begins with an underscore is its file's own."""
     found: dict[str, list[str]] = {}
