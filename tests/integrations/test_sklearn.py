@@ -185,6 +185,8 @@ def test_bad_arguments_are_refused():
         wherefrom.from_sklearn(fitted, X, np.where(np.arange(100) == 4, "setosa", y))
     with pytest.raises(InputError, match="loss= is given by the estimator"):
         wherefrom.from_sklearn(fitted, X, y, loss="cross_entropy")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'dampign'"):
+        wherefrom.from_sklearn(fitted, X, y, dampign=0.1)
     with pytest.raises(InputError, match="sparse"):
         import scipy.sparse
 
