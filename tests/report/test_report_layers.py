@@ -11,7 +11,7 @@ import torch
 from tests.report.report_results import Page, scores, section
 from wherefrom.gradients import Coverage
 from wherefrom.report import ReportSection, render_report, verdicts
-from wherefrom.report.layers import layer_report
+from wherefrom.report.layers import layer_blocks
 
 VALUES = [[12.5, -7.75, 0.0, 1.0], [-2.0, -4.0, -6.0, -8.0]]
 COVERAGE = (
@@ -155,25 +155,34 @@ def test_an_error_that_was_not_measured_is_no_verdict_for_other_solvers_either()
     assert dict(verdict.numbers)["Largest error shown"] == "not measured"
 
 
+def notes_and_damping(made: ReportSection) -> tuple[dict[str, str], set[str]]:
+    """What is said of the layers, and the damping of all rows on the page."""
+    notes, table, *_ = layer_blocks(made)
+    at = [column.name for column in table.columns].index("λ")
+    assert len(table.rows) == len(made.scores.plan["blocks"])
+    return dict(notes.notes), {row[at] for row in table.rows}
+
+
 @pytest.mark.parametrize(
     ("solver", "words"),
     [("kfac", "takes inputs and output gradients to be independent"), ("diagonal", "Only the diagonal")],
 )
 def test_each_solver_says_what_it_leaves_out(solver, words):
-    made = layer_report(layered(settings={"solver": solver}))
-    assert made is not None and words in made.left_out
+    notes, _ = notes_and_damping(layered(settings={"solver": solver}))
+    assert words in notes["What is left out."]
 
 
 def test_the_identity_has_no_damping_and_no_distance():
-    made = layer_report(layered(None, settings={"solver": "identity", "damping_per_block": None}))
-    assert made is not None
-    assert "inner product of two gradients" in made.left_out and "is not measured" in made.distance
-    assert {row.damping for row in made.rows} == {"–"} and made.labels == ""
+    made = layered(None, settings={"solver": "identity", "damping_per_block": None})
+    notes, damping = notes_and_damping(made)
+    left_out = notes["What is left out."]
+    assert "inner product of two gradients" in left_out and "is not measured" in left_out
+    assert damping == {"–"} and "Curvature." not in notes
 
 
 def test_one_damping_for_all_layers_stands_in_every_row():
-    made = layer_report(layered(settings={"damping_per_block": None, "damping": 0.5}))
-    assert made is not None and {row.damping for row in made.rows} == {"0.50"}
+    made = layered(settings={"damping_per_block": None, "damping": 0.5})
+    assert notes_and_damping(made)[1] == {"0.50"}
 
 
 def test_an_exact_plan_says_so_and_many_layers_are_folded():
@@ -187,5 +196,5 @@ def test_an_exact_plan_says_so_and_many_layers_are_folded():
 
 
 def test_other_solvers_have_no_such_part():
-    assert layer_report(section()) is None
+    assert layer_blocks(section()) == []
     assert "Layer by layer" not in Page(render_report([section()])).text

@@ -3,8 +3,7 @@ numbers for the page and the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from wherefrom.gradients import Coverage
@@ -33,145 +32,67 @@ _EXPLICIT = (FALLBACK, PlainModuleRule.name)
 _OPEN, _COSTLIEST, _REMARKS, _NAME = 24, 12, 4, 18
 
 
-@dataclass(frozen=True)
-class LayerRow:
-    """One block of parameters, as a reader sees it.
-
-    Attributes:
-        name: of the block.
-        rule: by which its gradients are taken; empty where that is not known.
-        parameters: names.
-        size: number of parameters.
-        matrix: `"o × i"`, with the number of groups in front where there are several.
-        damping: `λ`.
-        positions: of a training gradient.
-        method: of the contraction.
-        rank: of the expansion, with the entries beside it, or of the queries; empty where the contraction is
-            exact.
-        operations, bytes: predicted for all scores.
-        cost: the operations as a number, to order by.
-        reason: why not by a rule, or what is special; empty otherwise.
-    """
-
-    name: str
-    rule: str
-    parameters: tuple[str, ...]
-    size: int
-    matrix: str
-    damping: str
-    positions: int
-    method: str
-    rank: str
-    operations: str
-    bytes: str
-    cost: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What a reader learns of scores that were made layer by layer.
-
-    Attributes:
-        left_out: what the approximation leaves out, in plain words.
-        distance: how far the scores are from the full curvature's, in plain words.
-        damping: how it was chosen.
-        contraction: predicted cost and measured error, in plain words.
-        rows: one per block.
-        remarks: `(block, words)` of those that are attributed in a special way, explicit gradients above all.
-        labels: where the gradients behind the curvature came from.
-    """
-
-    left_out: str
-    distance: str
-    damping: str
-    contraction: str
-    rows: tuple[LayerRow, ...]
-    remarks: tuple[tuple[str, str], ...]
-    labels: str
-
-
-def layer_report(section: ReportSection) -> LayerReport | None:
-    """Of a section whose solver treats layers apart; `None` for other solvers."""
-    settings, plan = section.settings, section.scores.plan
-    if plan is None:
-        return None
-    solver = str(settings.get("solver", ""))
-    coverage = {row.block: row for row in section.coverage}
-    rows = tuple(_row(block, coverage.get(block["block"]), settings) for block in plan["blocks"])
-    notes = settings.get("solver_notes") or {}
-    return LayerReport(
-        left_out=_LEFT_OUT.get(solver, "The curvature of each layer is inverted alone."),
-        distance=distance_words(section),
-        damping=str(settings.get("damping_reason", "")),
-        contraction=_contraction(plan, settings.get("score_rtol", plan["rtol"])),
-        rows=rows,
-        remarks=tuple((row.name, _remark(row)) for row in rows if row.reason or row.rule in _EXPLICIT),
-        labels=str(notes.get("labels", "")) if solver != "identity" else "",
-    )
+_COLUMNS = (
+    Column("layer", left=True, code=True, width=_NAME),
+    Column("rule", left=True, width=12),
+    Column("parameters", where="page"),
+    Column("matrix", where="page"),
+    Column("λ"),
+    Column("positions", where="page"),
+    Column("by", left=True, note="how contracted"),
+    Column("rank"),
+    Column("flop", note="operations"),
+    Column("bytes"),
+)
 
 
 def layer_blocks(section: ReportSection) -> list[PageBlock]:
-    """The same for people; none for other solvers."""
-    report = layer_report(section)
-    if report is None:
+    """Of a section whose solver treats layers apart: what the approximation leaves out and how far that is
+    from the full curvature, damping, cost, and a row for each block; none for other solvers."""
+    settings, plan = section.settings, section.scores.plan
+    if plan is None:
         return []
-    notes = [("What is left out.", f"{report.left_out} {report.distance}")]
-    notes += [("Curvature.", f"Gathered from: {report.labels}.")] if report.labels else []
-    notes += [("Damping λ.", f"{report.damping[0].upper()}{report.damping[1:]}.")] if report.damping else []
-    notes.append(("Contraction.", report.contraction))
-    words = f"{count_of(len(report.rows), 'block')} of parameters: how each was attributed and contracted"
-    folded = words if len(report.rows) > _OPEN else ""
-    costliest = sorted(report.rows, key=lambda row: -row.cost)[:_COSTLIEST]
-    left, rest = len(report.rows) - len(costliest), report.remarks[_REMARKS:]
-    hidden = f"and {left} cheaper ones, listed on the page" if left else ""
+    solver, coverage = str(settings.get("solver", "")), {row.block: row for row in section.coverage}
+    left_out = _LEFT_OUT.get(solver, "The curvature of each layer is inverted alone.")
+    labels = (settings.get("solver_notes") or {}).get("labels") if solver != "identity" else None
+    damping = str(settings.get("damping_reason", ""))
+    notes = [("What is left out.", f"{left_out} {distance_words(section)}")]
+    notes += [("Curvature.", f"Gathered from: {labels}.")] if labels else []
+    notes += [("Damping λ.", f"{damping[0].upper()}{damping[1:]}.")] if damping else []
+    notes.append(("Contraction.", _contraction(plan, settings.get("score_rtol", plan["rtol"]))))
+    each = plan["blocks"]
+    rows = [_row(block, coverage.get(block["block"]), settings) for block in each]
+    words = f"{count_of(len(rows), 'block')} of parameters: how each was attributed and contracted"
+    folded = words if len(rows) > _OPEN else ""
+    costliest = sorted(range(len(rows)), key=lambda k: -each[k]["operations"])[:_COSTLIEST]
+    hidden = len(rows) - len(costliest)
     blocks: list[PageBlock] = [
         Columns(notes, heading="Layer by layer"),
-        _table(report.rows, note="" if folded else f"{words}.", folded=folded, where="page"),
-        _table([row for row in report.rows if row in costliest], note=hidden, where="terminal"),
+        Table(_COLUMNS, rows, note="" if folded else f"{words}.", folded=folded, where="page"),
+        Table(
+            _COLUMNS,
+            [[_end(each[k]["block"]), *rows[k][1:]] for k in sorted(costliest)],
+            note=f"and {hidden} cheaper ones, listed on the page" if hidden else "",
+            where="terminal",
+        ),
     ]
-    if report.remarks:
-        blocks.append(Columns(report.remarks[:_REMARKS]))
-    if rest:
-        blocks.append(Columns(rest, where="page"))
-        blocks.append(Words(f"and {len(rest)} more such remarks", tone="muted", where="terminal"))
+    remarks = [
+        (name, _remark(covered))
+        for name in (block["block"] for block in each)
+        if (covered := coverage.get(name)) and (covered.reason or covered.rule in _EXPLICIT)
+    ]
+    if remarks:
+        blocks.append(Columns(remarks[:_REMARKS]))
+    if remarks[_REMARKS:]:
+        rest = len(remarks) - _REMARKS
+        blocks.append(Columns(remarks[_REMARKS:], where="page"))
+        blocks.append(Words(f"and {rest} more such remarks", tone="muted", where="terminal"))
     return blocks
 
 
-def _table(rows: Sequence[LayerRow], **options: Any) -> Table:
-    columns = [
-        Column("layer", left=True, code=True, width=_NAME),
-        Column("rule", left=True, width=12),
-        Column("parameters", where="page"),
-        Column("matrix", where="page"),
-        Column("λ"),
-        Column("positions", where="page"),
-        Column("by", left=True, note="how contracted"),
-        Column("rank"),
-        Column("flop", note="operations"),
-        Column("bytes"),
-    ]
-    # What tells one layer from another is mostly the end of its name.
-    short = options["where"] == "terminal"
-    cells: list[list[str | Cell]] = [
-        [
-            Cell(
-                f"…{row.name[1 - _NAME :]}" if short and len(row.name) > _NAME else row.name,
-                hint=", ".join(row.parameters),
-            ),
-            row.rule,
-            f"{row.size:,}",
-            row.matrix,
-            row.damping,
-            f"{row.positions:,}",
-            row.method,
-            row.rank,
-            row.operations,
-            row.bytes,
-        ]
-        for row in rows
-    ]
-    return Table(columns, cells, **options)
+def _end(name: str) -> str:
+    """What tells one layer from another is mostly the end of its name."""
+    return f"…{name[1 - _NAME :]}" if len(name) > _NAME else name
 
 
 def distance_words(section: ReportSection) -> str:
@@ -200,26 +121,24 @@ def relative_size(distance: float) -> str:
     )
 
 
-def _row(block: Mapping[str, Any], covered: Coverage | None, settings: Mapping[str, Any]) -> LayerRow:
+def _row(block: Mapping[str, Any], covered: Coverage | None, settings: Mapping[str, Any]) -> list[str | Cell]:
+    """The cells of one block of parameters; the rank is empty where the contraction is exact."""
     g, o, i = block["shape"]
     rank, entries = block.get("rank", 0), block.get("entries", 0)
     ranked = block["method"] in ("low rank", "query rank")
     amount = (settings.get("damping_per_block") or {}).get(block["block"], settings.get("damping"))
-    return LayerRow(
-        name=block["block"],
-        rule="" if covered is None else covered.rule,
-        parameters=() if covered is None else covered.parameters,
-        size=g * o * i if covered is None else covered.size,
-        matrix=f"{o} × {i}" if g == 1 else f"{g} × {o} × {i}",
-        damping="–" if amount is None or settings.get("solver") == "identity" else number(float(amount), 2),
-        positions=block["positions"],
-        method=_METHODS.get(block["method"], block["method"]),
-        rank=(f"{rank}+{entries}" if entries else str(rank)) if ranked else "",
-        operations=quantity(block["operations"]),
-        bytes=quantity(block["bytes"]),
-        cost=float(block["operations"]),
-        reason="" if covered is None else covered.reason,
-    )
+    return [
+        Cell(block["block"], hint="" if covered is None else ", ".join(covered.parameters)),
+        "" if covered is None else covered.rule,
+        f"{g * o * i if covered is None else covered.size:,}",
+        f"{o} × {i}" if g == 1 else f"{g} × {o} × {i}",
+        "–" if amount is None or settings.get("solver") == "identity" else number(float(amount), 2),
+        f"{block['positions']:,}",
+        _METHODS.get(block["method"], block["method"]),
+        (f"{rank}+{entries}" if entries else str(rank)) if ranked else "",
+        quantity(block["operations"]),
+        quantity(block["bytes"]),
+    ]
 
 
 def _approximate(block: Mapping[str, Any]) -> bool:
@@ -227,7 +146,7 @@ def _approximate(block: Mapping[str, Any]) -> bool:
     return block["method"] == "low rank" or block.get("tolerance", 0.0) > 0
 
 
-def _remark(row: LayerRow) -> str:
+def _remark(row: Coverage) -> str:
     if row.rule not in _EXPLICIT:
         return row.reason
     names = ", ".join(row.parameters[:3]) + (", …" if len(row.parameters) > 3 else "")
