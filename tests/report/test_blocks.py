@@ -52,12 +52,13 @@ def picture(title: str) -> Card:
 
 def test_a_card_with_smaller_ones_says_them_all_in_both():
     smaller = [Shown(picture("train 4")), Shown(picture("train 9"))]
+    own = [Cards(smaller, dense=True), Words("and 5 more")]
     entry = Shown(
-        picture("query 1"), [("3", "strong")], [("margin", "0.2")], words="Rests on two.", pictures=smaller
+        picture("query 1"), [("3", "strong")], [("margin", "0.2")], words="Rests on two.", blocks=own
     )
-    cards = Cards([entry, Shown(picture("query 2"), words="Alone.", more="and 5 more")])
+    cards = Cards([entry, Shown(picture("query 2"), words="Alone.")])
     shown, said = page_of(cards), terminal_of(cards)
-    assert shown.count("<img") == 4 and shown.count('<ol class="smaller">') == 1
+    assert shown.count("<img") == 4 and shown.count('<ol class="dense">') == 1
     for words in ("query 1", "Rests on two.", "margin", "train 4", "train 9", "Alone.", "and 5 more"):
         assert words in shown and words in said
 

@@ -16,10 +16,11 @@ from wherefrom.errors import InputError
 from wherefrom.linalg import Estimate
 from wherefrom.report import Card
 from wherefrom.report.log_charts import log_scatter, log_ticks
+from wherefrom.report.numbers import percent
 from wherefrom.studies.geometry.layer_rows import layer_rows, quantiles, violations
 from wherefrom.studies.geometry.shown import steepest_first
 from wherefrom.studies.geometry.study import GeometryResult
-from wherefrom.studies.geometry.verdicts import share_text, what_it_is
+from wherefrom.studies.geometry.verdicts import what_it_is
 
 EXACT = Estimate(2.5, 0.0, 0)
 
@@ -119,7 +120,7 @@ def test_what_cannot_be_shown_is_refused(mlp):
 def test_a_log_scatter_leaves_zeros_out_and_counts_them():
     x, y = torch.tensor([1.0, 10.0, 0.0]).double().numpy(), torch.tensor([1.0, 100.0, 5.0]).double().numpy()
     plot = log_scatter(x, y, ["a", "b", "c"], marked=[1], common=True)
-    assert plot is not None and plot.not_drawn == 1
+    assert plot is not None and plot.left_out == 1
     assert [d.title for d in plot.dots] == ["a"] and [d.title for d in plot.marked] == ["b"]
     # With common axes, 100 is twice as far from 1 as 10 is.
     up = (plot.dots[0].y - plot.marked[0].y) / plot.height
@@ -135,7 +136,7 @@ def test_ticks_of_a_log_axis(low, high):
 
 
 def test_words():
-    assert [share_text(v) for v in (0.0, 1e-5, 0.0123, 0.5, 0.99999, 1.0, math.nan)] == [
+    assert [percent(v) for v in (0.0, 1e-5, 0.0123, 0.5, 0.99999, 1.0, math.nan)] == [
         "0 %",
         "<0.1 %",
         "1.2 %",

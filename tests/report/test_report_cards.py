@@ -161,7 +161,7 @@ def test_ticks_lie_inside_and_are_few(low, width):
 def test_the_scatter_puts_equal_changes_on_the_diagonal():
     check = verification()
     plot = scatter(verification(actual=check.predicted), ["a", "b"])
-    assert all(dot.x + dot.y == pytest.approx(plot.size) for dot in plot.dots)
+    assert all(dot.x + dot.y == pytest.approx(plot.height) for dot in plot.dots)
     assert len(plot.dots) == 6 and plot.left_out == 0
 
 
@@ -170,9 +170,10 @@ def test_the_histogram_counts_every_score_once_and_splits_at_zero():
     plot = histogram(values, flip=False)
     counts = [int(bar.title.split()[0].replace(",", "")) for bar in plot.bars]
     assert sum(counts) == 600
-    assert sum(c for c, bar in zip(counts, plot.bars) if bar.helpful) == (values > 0).sum()
+    assert sum(c for c, bar in zip(counts, plot.bars) if bar.tone == "helpful") == (values > 0).sum()
     turned = histogram(values, flip=True)
-    assert [bar.helpful for bar in turned.bars] == [not bar.helpful for bar in plot.bars]
+    other = {"helpful": "harmful", "harmful": "helpful"}
+    assert [bar.tone for bar in turned.bars] == [other[bar.tone] for bar in plot.bars]
     assert histogram(np.zeros((1, 4)), flip=False).bars
 
 

@@ -172,9 +172,7 @@ class Shown:
         share: a bar in `[0, 1]` below it.
         tone: of the bar.
         words: a sentence or two; it then takes the whole width.
-        pictures: smaller cards that belong to it, in a row below; likewise.
-        more: said after these, such as how many are not shown.
-        blocks: what belongs to it, beside it.
+        blocks: what belongs to it, beside it; likewise.
         hint: what the page says when one points at its caption.
         doubt: why the number in its words is not to be read; they then stand in grey, with a question mark in
             the terminal.
@@ -187,8 +185,6 @@ class Shown:
     share: float | None = None
     tone: Tone = ""
     words: str = ""
-    pictures: Sequence[Shown] = ()
-    more: str = ""
     blocks: Sequence[PageBlock] = ()
     hint: str = ""
     doubt: str = ""
@@ -196,7 +192,7 @@ class Shown:
     @property
     def wide(self) -> bool:
         """Whether it takes the whole width."""
-        return bool(self.words or self.pictures or self.blocks)
+        return bool(self.words or self.blocks)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wherefrom.report.blocks import Tone
 from wherefrom.report.cards import Card
 from wherefrom.report.images import data_uri
 from wherefrom.report.numbers import number, percent
@@ -38,3 +39,12 @@ def card_view(card: Card) -> dict[str, Any]:
 def scale_words(scale: tuple[float, float]) -> str:
     """What black and white of the pictures stand for."""
     return f"black {number(scale[0], 3)}, white {number(scale[1], 3)}"
+
+
+def predicted_runs(card: Card, first: str = "predicted") -> list[tuple[str, Tone]]:
+    """What the model says of an example, right or wrong, and how surely; nothing where that is not known."""
+    if card.predicted is None:
+        return []
+    tone: Tone = "strong" if card.correct is None else "good" if card.correct else "poor"
+    runs: list[tuple[str, Tone]] = [(first, "muted"), (card.predicted, tone)]
+    return runs if card.probability is None else [*runs, (f"with {percent(card.probability)}", "muted")]

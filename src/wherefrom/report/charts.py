@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from wherefrom.evaluation import Verification
+from wherefrom.report.blocks import Chart, Tone
 from wherefrom.report.numbers import number
 
 # Every dot is an element of the page: beyond this many, those of smallest prediction are left out.
@@ -38,49 +40,62 @@ class Tick:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Predicted against actual, in a square of `size` units with its origin at the top left."""
+    """Dots between `width` and `height` units, with the origin at the top left.
 
-    size: float
+    Attributes:
+        dots: all but the marked.
+        identity: the ends `(x1, y1, x2, y2)` of the line on which both axes are equal; `None` where the axes
+            have scales of their own.
+        marked: drawn above the others, in another colour.
+        left_out: examples without a place on the axes, because a value is zero or not finite, or not drawn
+            because there are too many.
+    """
+
+    width: float
+    height: float
     dots: list[Dot]
     ticks_x: list[Tick]
     ticks_y: list[Tick]
+    identity: tuple[float, float, float, float] | None = None
+    marked: Sequence[Dot] = ()
     left_out: int = 0
-
-    @property
-    def width(self) -> float:
-        return self.size
-
-    @property
-    def height(self) -> float:
-        return self.size
-
-    @property
-    def identity(self) -> tuple[float, float, float, float]:
-        """The ends of the line on which both are equal."""
-        return (0.0, self.size, self.size, 0.0)
 
 
 @dataclass(frozen=True)
 class ChartBar:
-    """A bar of the histogram, in the picture's units."""
+    """A bar of a histogram, in the picture's units; the whisker is one standard error to either side."""
 
     x: float
     y: float
     width: float
     height: float
-    helpful: bool
+    tone: Tone
     title: str
+    whisker: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of scores on a logarithmic axis."""
+    """Counts on a logarithmic axis."""
 
     width: float
     height: float
     bars: list[ChartBar]
     ticks_x: list[Tick]
     ticks_y: list[Tick]
+
+
+def scatter_chart(plot: Scatter, label: str, across: str, down: str, caption: str, **shown: Any) -> Chart:
+    """The picture of a scatter, with the names of its axes."""
+    values = {"plot": plot, "label": label, "across": across, "down": down}
+    return Chart("scatter.html.j2", values, caption, **shown)
+
+
+def actual_chart(plot: Scatter, caption: str, **shown: Any) -> Chart:
+    """Predicted changes across, and down what retraining did."""
+    label, down = "Predicted against actual change", "actual change, by retraining"
+    heading = "Predicted against actual"
+    return scatter_chart(plot, label, "predicted change", down, caption, heading=heading, **shown)
 
 
 def scatter(verification: Verification, names: list[str], size: float = 360.0) -> Scatter | None:
@@ -122,10 +137,12 @@ def against_actual(
     ticks = nice_ticks(low, high, 5)
     return Scatter(
         size,
+        size,
         dots,
         [Tick((t - low) * unit, number(t, 2)) for t in ticks],
         [Tick(size - (t - low) * unit, number(t, 2)) for t in ticks],
-        left_out,
+        (0.0, size, size, 0.0),
+        left_out=left_out,
     )
 
 
@@ -154,7 +171,7 @@ def histogram(
                     height - level(count),
                     step - 1.5,
                     level(count),
-                    (middle > 0) != flip,
+                    "helpful" if (middle > 0) != flip else "harmful",
                     words,
                 )
             )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from wherefrom.report.charts import Dot, Tick, nice_ticks
+from wherefrom.report.charts import Dot, Scatter, Tick, nice_ticks
 from wherefrom.report.numbers import number
 
 # Every dot is an element of the page: beyond this many, only every so-manyth is drawn.
@@ -18,29 +17,6 @@ _MOST_DOTS = 2000
 _FINE_DECADES = 3.0
 # Room around the outermost dots, as a share of the axis.
 _ROOM = 0.05
-
-
-@dataclass(frozen=True)
-class LogScatter:
-    """Dots between `width` and `height` units, with the origin at the top left.
-
-    Attributes:
-        dots: all but the marked.
-        marked: drawn above the others, in another colour.
-        identity: the ends `(x1, y1, x2, y2)` of the line on which both axes are equal; `None` where the
-            axes have scales of their own.
-        not_drawn: examples without a place on the axes, because a value is zero or not finite, or left out
-            because there are too many.
-    """
-
-    width: float
-    height: float
-    dots: list[Dot]
-    marked: list[Dot]
-    ticks_x: list[Tick]
-    ticks_y: list[Tick]
-    identity: tuple[float, float, float, float] | None
-    not_drawn: int
 
 
 def log_scatter(
@@ -52,7 +28,7 @@ def log_scatter(
     common: bool = False,
     width: float = 420.0,
     height: float = 340.0,
-) -> LogScatter | None:
+) -> Scatter | None:
     """Dots on logarithmic axes; `None` when no example has two positive values.
 
     Args:
@@ -86,14 +62,14 @@ def log_scatter(
         return [Dot(across(float(places[0, k])), down(float(places[1, k])), 0.0, titles[k]) for k in numbers]
 
     drawn, above = dots(ordinary[::step]), dots([int(k) for k in shown if int(k) in standing])
-    return LogScatter(
+    return Scatter(
         width,
         height,
         drawn,
-        above,
         [Tick(across(math.log10(t)), _label(t)) for t in log_ticks(x_low, x_high)],
         [Tick(down(math.log10(t)), _label(t)) for t in log_ticks(y_low, y_high)],
         (0.0, height, width, 0.0) if common else None,
+        above,
         len(titles) - len(drawn) - len(above),
     )
 

@@ -58,7 +58,13 @@ def quantity(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share in `[0, 1]` as a percentage that never rounds up to certainty."""
+    """A share in `[0, 1]` as a percentage that never rounds to nothing or up to certainty; a dash where it is
+    not known."""
+    if math.isnan(value):
+        return "–"
+    if 0 < value < 1e-3:
+        return "<0.1 %"
     if 0.999 < value < 1:
         return ">99.9 %"
-    return f"{100 * value:.0f} %" if value >= 0.1 else f"{100 * value:.1f} %"
+    whole = value == 0 or 0.0995 <= value < 0.995 or value >= 1
+    return f"{100 * value:.{0 if whole else 1}f} %"

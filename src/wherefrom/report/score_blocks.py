@@ -20,11 +20,11 @@ from wherefrom.report.blocks import (
     Verdicts,
     Words,
 )
-from wherefrom.report.card_view import scale_words
+from wherefrom.report.card_view import predicted_runs, scale_words
 from wherefrom.report.cards import Card
-from wherefrom.report.charts import histogram, scatter
+from wherefrom.report.charts import actual_chart, histogram, scatter
 from wherefrom.report.layers import layer_blocks
-from wherefrom.report.numbers import error_beside, number, percent, shown_error
+from wherefrom.report.numbers import error_beside, number, shown_error
 from wherefrom.report.reading import how_to_read
 from wherefrom.report.sections import ReportSection
 from wherefrom.report.verdicts import resolution, verdicts
@@ -112,16 +112,10 @@ def _query(section: ReportSection, q: int, card: Card) -> Shown:
     """The prediction, and beside it the examples that helped and harmed it."""
     rankings = _rankings(section, q)
     largest = max([abs(float(s)) for ranking in rankings for s in ranking.score] or [1.0]) or 1.0
-    said: list[tuple[str, Tone]] = []
-    if card.predicted is not None:
-        right: Tone = "strong" if card.correct is None else "good" if card.correct else "poor"
-        said += [("Predicted", "muted"), (card.predicted, right)]
-    if card.predicted is not None and card.probability is not None:
-        said.append((f"with {percent(card.probability)}", "muted"))
     true = "True value" if card.probability is None else "True label"
     return Shown(
         card,
-        said,
+        predicted_runs(card, "Predicted"),
         [] if card.label is None else [(true, card.label)],
         words="" if bool(section.scores.converged[q]) else "The solver did not converge for this query.",
         blocks=[_ranked(section, q, ranking, largest) for ranking in rankings],
@@ -187,8 +181,6 @@ def _charts(section: ReportSection, names: list[str]) -> list[PageBlock]:
     plot = None if check is None else scatter(check, names)
     charts: list[PageBlock] = []
     if check is not None and plot is not None:
-        labels = {"label": "Predicted against actual change", "across": "predicted change"}
-        values = {"plot": plot, "marked": [], **labels, "down": "actual change, by retraining"}
         caption = [
             "Each dot: one training example removed, the model retrained, one query measured "
             f"({len(check.removed)} removals × {check.predicted.shape[1]} queries, {check.estimand})."
@@ -209,7 +201,7 @@ def _charts(section: ReportSection, names: list[str]) -> list[PageBlock]:
             caption.append(f"{plot.left_out} dots of smallest prediction are not drawn.")
         gap = number(check.baseline_gap, 2)
         caption.append(f"Difference between the given model and the recipe's on all data: {gap}.")
-        charts.append(Chart("scatter.html.j2", values, " ".join(caption), heading="Predicted against actual"))
+        charts.append(actual_chart(plot, " ".join(caption)))
     words = (
         f"Every query with every one of the {scores.n_train:,} training examples. Usually most of them "
         "hardly matter to a prediction, and the few in the tails carry it."

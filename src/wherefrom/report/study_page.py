@@ -82,8 +82,7 @@ def _plain(block: PageBlock) -> dict[str, Any]:
 
 
 def _shown(entry: Shown) -> dict[str, Any]:
-    smaller = [_shown(one) for one in entry.pictures]
-    made = {"card": card_view(entry.card), "pictures": smaller, "blocks": _on_page(entry.blocks)}
+    made = {"card": card_view(entry.card), "blocks": _on_page(entry.blocks)}
     return {**vars(entry), **made, "wide": entry.wide}
 
 

@@ -178,11 +178,9 @@ def _cards(block: Cards) -> RenderableType | None:
 
 
 def _at_length(entry: Shown) -> list[RenderableType]:
-    smaller = ", ".join(one_line(one.card.title) for one in entry.pictures)
     rest = [
         f"{entry.words} Not resolved: {entry.doubt}." if entry.doubt else entry.words,
         " · ".join(f"{name} {value}" for name, value in entry.lines),
-        " ".join(part for part in (smaller, entry.more) if part),
     ]
     lines: list[RenderableType] = [_caption(entry, whole=True)]
     if entry.blocks and entry.card.image is not None:

@@ -80,7 +80,7 @@ def poisoning_blocks(
         Shown(
             query_card(query),
             [(before, "strong"), ("→", "muted"), (after, "poor")],
-            words=f"{_share(one.others_changed)} of the other predictions change.",
+            words=f"{percent(one.others_changed)} of the other predictions change.",
             blocks=_edits(one.index, one.original, one.edited, one.size, audit.budget, train_card),
         )
         for one, (query, before, after, _) in zip(found, flips)
@@ -142,7 +142,7 @@ def _head(
         "out. Every flip below is a prediction of such a retrained model."
     )
     rows: list[list[str | Cell]] = [
-        [name, Cell("–") if share is None else Cell(_share(share), "strong", share), flipped]
+        [name, Cell("–") if share is None else Cell(percent(share), "strong", share), flipped]
         for name, flipped, share in shares
     ]
     columns = [
@@ -271,10 +271,6 @@ def _wrong(queries: Sequence[int]) -> list[str]:
         return []
     many = "1 query was" if len(queries) == 1 else f"{len(queries)} queries were"
     return [f"{many} mispredicted before and not attacked."]
-
-
-def _share(value: float) -> str:
-    return "0 %" if value == 0 else percent(value)
 
 
 def flip_names(

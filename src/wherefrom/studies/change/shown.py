@@ -14,7 +14,7 @@ from wherefrom.interventions import Outcome, RemovalCurve
 from wherefrom.percentages import percentage
 from wherefrom.report import Beside, Cards, Cell, Chart, Column, Columns, Facts, Shown, Table, Words
 from wherefrom.report.blocks import Tone
-from wherefrom.report.charts import Tick, against_actual, nice_ticks
+from wherefrom.report.charts import Tick, actual_chart, against_actual, nice_ticks
 from wherefrom.report.numbers import number
 
 if TYPE_CHECKING:
@@ -135,14 +135,7 @@ def _scatter(result: ChangeResult, outcome: Outcome) -> Chart:
     caption = "Each dot is a query. On the line, the prediction is exact."
     if bool((outcome.noise > 0).any()):
         caption += " Vertical bars: noise of training (standard error)."
-    values = {
-        "plot": plot,
-        "marked": [],
-        "label": "Predicted against actual change",
-        "across": "predicted change",
-        "down": "actual change, by retraining",
-    }
-    return Chart("scatter.html.j2", values, caption, heading="Predicted against actual", where="page")
+    return actual_chart(plot, caption, where="page")
 
 
 def _edited(result: ChangeResult) -> Cards:

@@ -201,8 +201,10 @@ class FlipResult(Result):
             caption,
             lines,
             words=one.describe(self.class_names),
-            pictures=[Shown(self.train_card(i)) for i in one.indices[:_SHOWN]],
-            more=f"and {hidden:,} more" if hidden > 0 else "",
+            blocks=[
+                Cards([Shown(self.train_card(i)) for i in one.indices[:_SHOWN]], dense=True),
+                *([Words(f"and {hidden:,} more", tone="muted")] if hidden > 0 else []),
+            ],
         )
 
     def _table(self, smallest: list[FlipSet]) -> Table:

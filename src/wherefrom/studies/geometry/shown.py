@@ -13,7 +13,9 @@ from torch import Tensor
 from wherefrom.plain_text import count_of
 from wherefrom.report import Beside, Card, Cards, Cell, Chart, Column, Shown, Table, Verdicts, Words
 from wherefrom.report.blocks import Tone
-from wherefrom.report.log_charts import LogScatter, log_scatter
+from wherefrom.report.card_view import predicted_runs
+from wherefrom.report.charts import Scatter, scatter_chart
+from wherefrom.report.log_charts import log_scatter
 from wherefrom.report.numbers import number, percent
 from wherefrom.studies.geometry.bounds import GradientBounds
 from wherefrom.studies.geometry.gradient_norms import GradientNorms
@@ -21,7 +23,6 @@ from wherefrom.studies.geometry.layer_rows import BoundRow, layer_rows, quantile
 from wherefrom.studies.geometry.verdicts import (
     bound_verdict,
     complexity_verdict,
-    share_text,
     steepness_verdict,
     what_it_is,
 )
@@ -121,17 +122,13 @@ def _bound_chart(bounds: GradientBounds, numbers: Sequence[int]) -> list[Chart]:
         "converged."
         if above
         else "Every dot lies below the line: no example's bound exceeds its gradient in the parameters. The "
-        f"typical bound is {share_text(quantiles(bounds.ratio, 0.5)[0])} of it."
+        f"typical bound is {percent(quantiles(bounds.ratio, 0.5)[0])} of it."
     )
-    values = {
-        "plot": plot,
-        "marked": [],
-        "label": "The bound by the gradient in the input, against the squared gradient in the parameters",
-        "across": "squared gradient in the parameters",
-        "down": "bound from the gradient in the input",
-    }
     said += " Each dot: one training example; both axes logarithmic, on the line both sides are equal."
-    return [Chart("scatter.html.j2", values, said + _undrawn(plot), heading="The bound, example by example")]
+    label = "The bound by the gradient in the input, against the squared gradient in the parameters"
+    across, down = "squared gradient in the parameters", "bound from the gradient in the input"
+    heading = "The bound, example by example"
+    return [scatter_chart(plot, label, across, down, said + _undrawn(plot), heading=heading)]
 
 
 def _norms_chart(norms: GradientNorms, numbers: Sequence[int], steepest: Sequence[int]) -> list[Chart]:
@@ -143,24 +140,19 @@ def _norms_chart(norms: GradientNorms, numbers: Sequence[int], steepest: Sequenc
     plot = log_scatter(parameters.numpy(), inputs.numpy(), titles, marked=steepest)
     if plot is None:
         return []
-    values = {
-        "plot": plot,
-        "marked": plot.marked,
-        "label": "Gradient norm in the input against gradient norm in the parameters",
-        "across": "gradient in the parameters",
-        "down": "gradient in the input",
-    }
+    label = "Gradient norm in the input against gradient norm in the parameters"
+    across, down = "gradient in the parameters", "gradient in the input"
     agreement = _agreement(norms)
     caption = f"{agreement}{' ' if agreement else ''}Each dot: one training example; both axes logarithmic."
     keys: list[tuple[str, Tone]] = [("steepest in the input", "harmful")] if plot.marked else []
-    heading = "Input against parameters"
-    return [Chart("scatter.html.j2", values, caption + _undrawn(plot), keys, heading=heading)]
+    shown = {"keys": keys, "heading": "Input against parameters"}
+    return [scatter_chart(plot, label, across, down, caption + _undrawn(plot), **shown)]
 
 
-def _undrawn(plot: LogScatter) -> str:
-    if not plot.not_drawn:
+def _undrawn(plot: Scatter) -> str:
+    if not plot.left_out:
         return ""
-    return f" {count_of(plot.not_drawn, 'example')} not drawn: a gradient of zero, or too many dots."
+    return f" {count_of(plot.left_out, 'example')} not drawn: a gradient of zero, or too many dots."
 
 
 def _agreement(norms: GradientNorms) -> str:
@@ -206,7 +198,7 @@ def _layers(bounds: GradientBounds, reason: str) -> list[Any]:
         tightest = max(known, key=lambda row: row.tightness).name
         words += f" The bound is tightest in layer {tightest}."
     words += " At a tightness of 100 % the layer's gradient would be as small as the bound allows"
-    words += "." if reach == 1 else f"; a full bar is {share_text(reach)}."
+    words += "." if reach == 1 else f"; a full bar is {percent(reach)}."
     note = (
         "‖·‖₂ of a matrix is its spectral norm. Entering, reaction, gradient and share are means over the "
         "examples. Tightness is the layer's part of the bound over its squared gradient: a median, and the "
@@ -260,9 +252,9 @@ def _layer(row: BoundRow, reach: float) -> list[str | Cell]:
         number(row.activation_norm, 3),
         number(row.jacobian_norm, 3),
         number(row.gradient_norm, 3),
-        share_text(row.share),
-        Cell(share_text(row.tightness), bar=min(1.0, row.tightness / reach) if known else None),
-        f"{share_text(row.low)} to {share_text(row.high)}" if known else "–",
+        percent(row.share),
+        Cell(percent(row.tightness), bar=min(1.0, row.tightness / reach) if known else None),
+        f"{percent(row.low)} to {percent(row.high)}" if known else "–",
     ]
 
 
@@ -272,7 +264,7 @@ def _parts(norms: GradientNorms) -> Table:
     rows: list[list[str | Cell]] = []
     for name, values in norms.layers.items():
         share = quantiles(values.double().square() / total, 0.5)[0]
-        rows.append([name, Cell(share_text(share), bar=share if share == share else None)])
+        rows.append([name, Cell(percent(share), bar=share if share == share else None)])
     return Table(
         [Column("layer", left=True, width=_WIDEST, code=True), Column("share of ‖∇_θ f‖²", tone="helpful")],
         rows,
@@ -308,11 +300,7 @@ def _steepest(result: GeometryResult, steepest: list[int], heading: str) -> list
 
 def _entry(norms: GradientNorms, k: int, card: Card) -> Shown:
     caption: list[tuple[str, Tone]] = [] if card.label is None else [(card.label, "strong")]
-    if card.predicted is not None:
-        tone: Tone = "" if card.correct is None else "good" if card.correct else "poor"
-        caption += [("predicted", "muted"), (card.predicted, tone)]
-        if card.probability is not None:
-            caption.append((f"with {percent(card.probability)}", "muted"))
+    caption += predicted_runs(card)
     lines = [
         ("in the input", number(float(norms.inputs[k]), 3)),
         ("in the parameters", number(float(norms.parameters[k]), 3)),

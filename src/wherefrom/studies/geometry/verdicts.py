@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from wherefrom.report import Verdict
-from wherefrom.report.numbers import number
+from wherefrom.report.numbers import number, percent
 from wherefrom.studies.geometry.layer_rows import quantiles, violations
 
 if TYPE_CHECKING:
@@ -34,17 +33,6 @@ def short_name(scalar: str) -> str:
     )
 
 
-def share_text(value: float) -> str:
-    """A share as a percentage with two digits, never rounded up to the whole; a dash where it is unknown."""
-    if math.isnan(value):
-        return "–"
-    if value < 0.001:
-        return "<0.1 %" if value > 0 else "0 %"
-    if 0.9995 < value < 1:
-        return ">99.9 %"
-    return f"{100 * value:.0f} %" if value >= 0.0995 else f"{100 * value:.1f} %"
-
-
 def bound_verdict(bounds: GradientBounds | None, reason: str) -> Verdict:
     """Whether gradients in the parameters bound those in the input here."""
     question = "Does the gradient in the parameters bound that in the input?"
@@ -55,7 +43,7 @@ def bound_verdict(bounds: GradientBounds | None, reason: str) -> Verdict:
         return Verdict(question, "none", "Not proved here", words)
     n, above = len(bounds.left), violations(bounds)
     ratio = quantiles(bounds.ratio, 0.5, 1.0)
-    figures = (("typical example", share_text(ratio[0])), ("closest", share_text(ratio[1])))
+    figures = (("typical example", percent(ratio[0])), ("closest", percent(ratio[1])))
     if above:
         words = (
             f"For {above:,} of {n:,} examples the left side came out above the right. The theorem rules that "

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from wherefrom.linalg import SpectralDensity
-from wherefrom.report.charts import Tick
+from wherefrom.report.blocks import Tone
+from wherefrom.report.charts import ChartBar, Histogram, Tick
 from wherefrom.report.numbers import number
 
 # Eigenvalues below this share of the largest in size share one bin: their sign is rounding.
@@ -20,29 +21,13 @@ _LEAST = 0.05
 
 
 @dataclass(frozen=True)
-class SpectrumBar:
-    """A bar in the picture's units; `kind` is `"negative"`, `"zero"` or `"positive"`."""
+class SpectrumChart(Histogram):
+    """Numbers of eigenvalues on logarithmic axes, and where the damping lies among them.
 
-    x: float
-    y: float
-    width: float
-    height: float
-    whisker: tuple[float, float]
-    kind: str
-    title: str
+    Bars of negative eigenvalues are harmful, of positive ones helpful, and that of zero is muted.
+    """
 
-
-@dataclass(frozen=True)
-class SpectrumChart:
-    """Numbers of eigenvalues on logarithmic axes, and where the damping lies among them."""
-
-    width: float
-    height: float
-    bars: list[SpectrumBar]
-    ticks_x: list[Tick]
-    ticks_y: list[Tick]
     damping: float | None
-    kinds: list[str]
 
 
 def spectrum_chart(
@@ -107,17 +92,17 @@ def _drawn(
     bars = []
     for j in range(len(mean)):
         if mean[j] > _LEAST:
-            kind = "negative" if j < below else "zero" if j == below else "positive"
+            tone: Tone = "harmful" if j < below else "muted" if j == below else "helpful"
             y = level(float(mean[j]))
             bars.append(
-                SpectrumBar(
+                ChartBar(
                     j * step + 1,
                     y,
                     step - 2,
                     height - y,
-                    (level(float(mean[j] + error[j])), level(float(mean[j] - error[j]))),
-                    kind,
+                    tone,
                     _title(float(mean[j]), float(error[j]), j - below, edges),
+                    (level(float(mean[j] + error[j])), level(float(mean[j] - error[j]))),
                 )
             )
 
@@ -147,7 +132,6 @@ def _drawn(
         ticks,
         [Tick(level(10.0**power), f"{10**power:,}") for power in thinned],
         across(damping) if damping > 0 else None,
-        sorted({bar.kind for bar in bars}),
     )
 
 

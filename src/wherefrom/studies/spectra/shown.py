@@ -22,11 +22,11 @@ _MATRICES = {
 }
 # Eigenvalues named among the facts.
 _LARGEST = 5
-_KEYS: dict[str, tuple[str, Tone]] = {
-    "negative": ("negative: the loss falls away", "harmful"),
-    "zero": ("zero for all purposes", "muted"),
-    "positive": ("positive", "helpful"),
-}
+_KEYS: tuple[tuple[str, Tone], ...] = (
+    ("negative: the loss falls away", "harmful"),
+    ("zero for all purposes", "muted"),
+    ("positive", "helpful"),
+)
 
 
 def spectrum_blocks(report: SpectrumReport) -> list[Any]:
@@ -80,7 +80,7 @@ def _density(report: SpectrumReport) -> list[Any]:
         "spectrum.html.j2",
         {"chart": chart, "used": number(report.damping, 3)},
         "Whiskers: one standard error of the estimate.",
-        keys=[key for kind, key in _KEYS.items() if kind in chart.kinds or kind == "positive"],
+        keys=[key for key in _KEYS if key[1] in ("helpful", *(bar.tone for bar in chart.bars))],
         where="page",
     )
     return [Words(words, heading="How curved, in how many directions", where="page"), drawn]
@@ -114,9 +114,9 @@ def _directions(report: SpectrumReport) -> list[Any]:
         words = (
             f"The means of the gradients of the {classes.classes} classes explain "
             f"{percent(classes.explained_by_class)} of the top {len(values)} directions together (a random "
-            f"direction: {_chance(classes.chance_class)}). With one mean for each pair of true and possible "
+            f"direction: {percent(classes.chance_class)}). With one mean for each pair of true and possible "
             f"class ({classes.dimension_pair} dimensions) it is {percent(classes.explained_by_pair)} "
-            f"(random: {_chance(classes.chance_pair)})."
+            f"(random: {percent(classes.chance_pair)})."
         )
     if not report.top.converged:
         words += " Not all of these have converged: see their ±."
@@ -169,8 +169,3 @@ def _estimate(estimate: Estimate | None) -> str:
     if estimate.standard_error == 0:
         return number(estimate.value, 4)
     return f"{number(estimate.value, 3)} ± {number(estimate.standard_error, 1)}"
-
-
-def _chance(share: float) -> str:
-    """What a random direction would give, which is often next to nothing."""
-    return percent(share) if share >= 1e-3 else "under 0.1 %"
