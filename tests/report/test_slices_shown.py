@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,12 +124,22 @@ def test_clusters_that_harm_are_shown_with_what_is_known_of_them():
     assert "± unknown by the solver" in html and "1 more cluster that harms less" in html
 
 
-@pytest.mark.parametrize("harms", [(0.05,), (-1.0, -2.0)])
+@pytest.mark.parametrize("harms", [(0.05, 0.01), (-1.0, -2.0)])
 def test_no_cluster_that_surely_harms_is_said_plainly(harms):
     html = page_of(*cluster_blocks(clusters(*harms), card))
-    said = (
-        "The one cluster of training examples does not harm" if len(harms) == 1 else "None of the 2 clusters"
-    )
-    assert said in html
+    assert "None of the 2 clusters" in html
     # A sentence about the list stands only above one.
     assert ("Each is listed" in html) == (html.count('class="case"') > 0)
+
+
+@pytest.mark.parametrize("converged", [True, False])
+def test_all_training_examples_are_no_cluster(converged):
+    html = page_of(*cluster_blocks(replace(clusters(5.0), converged=converged), card))
+    assert "form no clusters of different harm" in html and 'class="case"' not in html
+    assert ("did NOT converge" in html) is not converged
+
+
+def test_of_a_large_cluster_the_size_is_not_to_be_read():
+    direction = "More than 10 % of the training set: a direction, no reliable size."
+    assert page_of(*cluster_blocks(clusters(1.0, -2.0), card)).count(direction) == 1
+    assert direction not in page_of(*cluster_blocks(clusters(1.0, *[-2.0] * 9), card))

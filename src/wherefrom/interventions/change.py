@@ -115,15 +115,16 @@ class Change:
         if not self.converged:
             return f"The solver did not converge, so the prediction is not to be used. {self.reason}"
         share = percentage(self.left_over)
+        known = "" if self.trust is not None and self.trust.retraining else ": retrain to know"
         said = (
             f"One more step would change the prediction by {share}: "
             + {
                 "good": "the edit is small enough for this order.",
-                "fair": "take its sign as likely and its size as rough, and retrain to know.",
-                "poor": "the edit is too large for this order, retrain to know."
+                "fair": f"take its sign as likely and its size as rough{known}.",
+                "poor": f"the edit is too large for this order{known}."
                 if not self.left_over <= _LARGE
-                else "the step is small, but the fit behind it is not to be trusted for signs or sizes, "
-                "retrain to know.",
+                else "the step is small, but the fit behind it is not to be trusted for signs or sizes"
+                f"{known}.",
             }[self.level]
         )
         if not self.exact_curvature:

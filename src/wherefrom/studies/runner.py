@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,11 @@ def _ask(
         solver=solver, progress=progress, run_dir=run_dir, fitted=study.needs_fit
     )
     result = study.run(attributor, task, say)
-    trust = _trust(study, result.trust, attributor, run_dir)
+    result = result.with_trust(_trust(study, result.trust, attributor, run_dir))
     for name, (header, rows) in result.tables().items():
         write_table(folder / f"{name}.csv", header, rows)
     result.save(folder)
-    return Answer(task, result, replace(result.section(), trust=trust), folder)
+    return Answer(task, result, result.section(), folder)
 
 
 def _trust(study: Study, found: Trust, attributor: Attributor, run_dir: Path | None) -> Trust:

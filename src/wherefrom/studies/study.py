@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
@@ -105,9 +106,15 @@ class Result(ABC):
 
     trust: Trust
 
+    def with_trust(self, trust: Trust) -> Result:
+        """The same answer where more is known of its trust: the verdict that another study measured."""
+        made = copy.copy(self)
+        object.__setattr__(made, "trust", trust)
+        return made
+
     @abstractmethod
     def section(self) -> Section:
-        """What people see of it, with its trust at the head."""
+        """What people see of it, with its trust at the head; no sentence says more than that."""
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:

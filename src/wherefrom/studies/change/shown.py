@@ -161,8 +161,7 @@ def _notes(result: ChangeResult) -> dict[str, list[tuple[str, str]]]:
         (
             "One more step",
             "what a further step towards the optimum of the edited data would add: the error of having "
-            "stopped early. Where it is small beside the prediction, the prediction can be trusted as far as "
-            "the model is at its optimum; where it is not, only retraining tells.",
+            "stopped early, and no other. Where it is large beside the prediction, only retraining tells.",
         )
     ]
     if outcome is not None:

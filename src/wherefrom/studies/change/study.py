@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
@@ -180,6 +180,12 @@ class ChangeResult(Result):
     edited: list[DataEdits]
     curve: RemovalCurve | None
     trust: Trust
+
+    def with_trust(self, trust: Trust) -> ChangeResult:
+        """The prediction says no more than its head."""
+        change = replace(self.change, trust=trust)
+        outcome = None if self.outcome is None else replace(self.outcome, change=change)
+        return replace(self, change=change, outcome=outcome, trust=trust)
 
     def section(self) -> Section:
         """Each query's change, and the curve of growing groups."""

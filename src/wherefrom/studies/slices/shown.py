@@ -72,9 +72,7 @@ def cluster_blocks(
     most = min(max(certain, _LEAST_CLUSTERS), _MOST_CLUSTERS)
     listed = [cluster for cluster in groups if cluster.harm > 0][:most]
     if certain:
-        head = f"{certain} of {total} cluster{_s(total)} of training examples {_verb(certain, 'harm')}"
-    elif total == 1:
-        head = "The one cluster of training examples does not harm"
+        head = f"{certain} of {total} clusters of training examples {_verb(certain, 'harm')}"
     else:
         head = f"None of the {total} clusters of training examples harms"
     head += f" the {len(groups[0].changes):,} validation examples by more than all errors of that prediction."
@@ -83,9 +81,13 @@ def cluster_blocks(
             f" Each is listed with the predicted change of the mean {groups.measurement} "
             f"({number(groups.measured, 3)} now) when all its members are removed."
         )
+    if total == 1:  # all training examples: nobody would remove them
+        listed, head = [], "The training examples form no clusters of different harm: there is none to show."
     blocks: list[PageBlock] = [Words(head, heading="Clusters that hurt together")]
     if not groups.converged:
         blocks.append(Words("The solver did NOT converge.", tone="poor"))
+    if total == 1:
+        return blocks
     cards = [_cluster(groups, rank, card, class_names, top) for rank in range(len(listed))]
     blocks.append(Cards(cards, shown=len(cards)))
     hidden = total - len(listed)
@@ -261,6 +263,8 @@ def _cluster(
     words = (
         f"{error_beside(cluster.standard_error)} by the sample, {error_beside(cluster.error)} by the solver."
     )
+    if len(cluster) > LARGE_SHARE * groups.n_train:
+        words += f" More than {percent(LARGE_SHARE)} of the training set: a direction, no reliable size."
     members = [Shown(card(int(i)), [(number(float(groups.harm[i]), 3), "")]) for i in cluster.members[:top]]
     heading = "Its most harmful members, with the harm of each alone"
     return Shown(

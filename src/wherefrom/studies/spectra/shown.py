@@ -29,14 +29,18 @@ _KEYS: tuple[tuple[str, Tone], ...] = (
 )
 
 
-def spectrum_blocks(report: SpectrumReport) -> list[Any]:
-    """The shape of the loss at the trained parameters."""
+_ALONE = " That is the shape alone: what retraining said of the scores stands at the head."
+
+
+def spectrum_blocks(report: SpectrumReport, retraining: str | None = None) -> list[Any]:
+    """The shape of the loss at the trained parameters, beside what retraining said of the scores there."""
     verdict = report.verdict
     asked = Verdict(
         "Does the shape of the loss speak for influence here?",
         verdict.level,
         verdict.answer,
-        f"Damping that follows: {number(verdict.damping, 3)}, {verdict.damping_reason}.",
+        f"Damping that follows: {number(verdict.damping, 3)}, {verdict.damping_reason}."
+        + (_ALONE if retraining is not None else ""),
         reasons=verdict.reasons,
     )
     return [

@@ -74,7 +74,7 @@ class SpectrumResult(Result):
 
     def section(self) -> Section:
         """The verdict, the density, the layers."""
-        return Section(self.name, self.trust, spectrum_blocks(self.report))
+        return Section(self.name, self.trust, spectrum_blocks(self.report, self.trust.retraining))
 
     def tables(self) -> dict[str, tuple[Sequence[str], Rows]]:
         """`layers.csv`, and the nodes and weights of the density, `density.csv`."""
