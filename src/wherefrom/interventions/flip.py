@@ -16,7 +16,7 @@ from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.interventions.flip_search import Found, class_codes, greedy, iterated_newton, largest_set
 from wherefrom.interventions.flip_sets import FlipSet
 from wherefrom.interventions.flips import Flips
-from wherefrom.interventions.linear_refits import LinearRefits, why_not_linear, with_ones
+from wherefrom.interventions.linear_refits import LinearRefits, why_not_linear
 from wherefrom.task import Examples, as_given, check_examples, class_numbers
 
 FlipOrder = Literal["auto", "first", "newton"]
@@ -85,7 +85,7 @@ def find_flips(
     refits = LinearRefits(fitted, reduction) if chosen == "newton" else None
     for rank in ranks:
         if refits is not None:
-            found.append(_by_newton(fitted, refits, examples, scores, decision, rank, labels, most))
+            found.append(_by_newton(refits, examples, scores, decision, rank, labels, most))
         else:
             single = compute_scores(fitted, queries, decision.measurement(rank)).values.double().cpu()
             directions = decision.directions(scores, rank)
@@ -110,7 +110,6 @@ def _check(fitted: Fit, max_size: int | None, order: str, reduction: str, rivals
 
 
 def _by_newton(
-    fitted: Fit,
     refits: LinearRefits,
     examples: Examples,
     scores: Float[Tensor, "q c"],
@@ -120,7 +119,7 @@ def _by_newton(
     most: int,
 ) -> Found:
     """`iterated_newton` for all queries and one rival each, in blocks that fit the memory."""
-    features = _features(fitted, examples, refits)
+    features = refits.read(examples)[0].double()
     fixed = scores.to(features.device) - features @ refits.start.T
     directions = decision.directions(scores, rank).to(features.device)
     predicted = decision.labels(scores)
@@ -140,15 +139,6 @@ def _by_newton(
     return Found(
         *(torch.cat([getattr(part, name) for part in parts]).cpu() for name in Found.__dataclass_fields__)
     )
-
-
-def _features(fitted: Fit, examples: Examples, refits: LinearRefits) -> Float[Tensor, "q d"]:
-    size = fitted.engine.batch_size
-    parts = []
-    for start in range(0, len(examples), size):
-        at: Any = fitted.engine.linearise(examples, slice(start, min(start + size, len(examples))))
-        parts.append(at.features[:, 0])
-    return with_ones(torch.cat(parts), bias=refits.has_bias)
 
 
 def _smallest(

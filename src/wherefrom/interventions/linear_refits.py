@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wherefrom.errors import UnsupportedError
-from wherefrom.gradients.linear_head import LinearHeadLinearisation
 from wherefrom.influence import Fit
 from wherefrom.interventions.edited_objective import Reduction
+from wherefrom.interventions.head_matrices import HeadMatrices, why_no_head
 from wherefrom.linalg import LinearOperator, batched_cg
 from wherefrom.memory import fitting
 from wherefrom.solvers import preconditioner_of
@@ -24,7 +24,7 @@ _FEW_CLASSES = 4
 _ARRAYS, _SHARE, _CEILING = 8, 0.25, 256 * 2**20
 
 
-class LinearRefits:
+class LinearRefits(HeadMatrices):
     """`argmin s/n Σ_{i∉U} ℓ(z_i, θ) + R(θ) + (λ/2)‖θ−θ̂‖² − ∇J(θ̂)ᵀ(θ−θ̂)` for many sets `U`, when the outputs
     are affine in `θ` and the loss is convex.
 
@@ -47,26 +47,16 @@ class LinearRefits:
         reason = why_not_linear(fitted)
         if reason:
             raise UnsupportedError(reason)
+        super().__init__(fitted)
         objective = self.objective = fitted.objective
         self.loss, self.n, self.reduction = objective.loss, objective.n, reduction
-        assert fitted.engine.head is not None
-        self.has_bias = fitted.engine.head.has_bias
-        features, outputs, targets = [], [], []
-        for start in range(0, self.n, fitted.engine.batch_size):
-            at = fitted.engine.linearise(
-                objective.examples, slice(start, min(start + fitted.engine.batch_size, self.n))
-            )
-            assert isinstance(at, LinearHeadLinearisation)  # as `why_not_linear` has checked
-            features.append(at.features[:, 0])
-            outputs.append(at.outputs)
-            targets.append(at.targets)
-        self.features = with_ones(torch.cat(features), bias=self.has_bias)
-        made, self._targets = torch.cat(outputs).double(), torch.cat(targets)
+        features, outputs, self._targets = self.read(objective.examples)
+        self.features, made = features.double(), outputs.double()
         self._shape = made.shape[1:]
         if self._targets.is_floating_point():
             self._targets = self._targets.double()
         self.classes = self._shape.numel()
-        self.start = self._matrices(objective.parameters.flat().double()[:, None])[0]
+        self.start = self.to_heads(objective.parameters.flat().double()[:, None])[0]
         self._fixed = made.reshape(self.n, -1) - self.features @ self.start.T  # of what is not studied
         self._penalty: LinearOperator = fitted.damping.add_to(objective.regulariser.hessian())
         self._preconditioner = preconditioner_of(fitted.prepared)
@@ -146,7 +136,7 @@ class LinearRefits:
         return self._applied(self._penalty, moved)
 
     def _applied(self, operator: LinearOperator, values: Float[Tensor, "m c d"]) -> Float[Tensor, "m c d"]:
-        return self._matrices(operator.matmat(self._columns(values).to(operator.dtype)).double())
+        return self.to_heads(operator.matmat(self.to_columns(values).to(operator.dtype)).double())
 
     def _gradient(self, theta: Float[Tensor, "m c d"], w: Float[Tensor, "m n 1"]) -> Float[Tensor, "m c d"]:
         own = self._pull_back(w * self._output_gradients(theta))
@@ -199,37 +189,10 @@ class LinearRefits:
     def _preconditioned(self, r: Float[Tensor, "m c d"]) -> Float[Tensor, "m c d"]:
         return r if self._preconditioner is None else self._applied(self._preconditioner, r)
 
-    def _columns(self, matrices: Float[Tensor, "m c d"]) -> Float[Tensor, "p m"]:
-        """In the order of the parameter vector: the weight row by row, then the bias."""
-        m = len(matrices)
-        if not self.has_bias:
-            return matrices.reshape(m, -1).T
-        return torch.cat([matrices[:, :, :-1].reshape(m, -1), matrices[:, :, -1]], dim=1).T
-
-    def _matrices(self, columns: Float[Tensor, "p m"]) -> Float[Tensor, "m c d"]:
-        m, rows = columns.shape[1], columns.T
-        if not self.has_bias:
-            return rows.reshape(m, self.classes, -1)
-        weight = rows[:, : -self.classes].reshape(m, self.classes, -1)
-        return torch.cat([weight, rows[:, -self.classes :, None]], dim=2)
-
 
 def why_not_linear(fitted: Fit) -> str:
     """Why the model cannot be refitted as a linear one; empty if it can."""
-    head = fitted.engine.head
-    if head is None:
-        return "the outputs are not affine in the studied parameters: the model is no linear head"
     objective = fitted.objective
-    if not head.single_position:
-        return "the linear head sees several positions of an example"
-    if not objective.loss.convex:
-        return f"loss {objective.loss.name!r} is not known to be convex"
     if not isinstance(objective.targets(objective.examples.batch([0])), Tensor):
         return "targets are no single tensor"
-    return ""
-
-
-def with_ones(features: Float[Tensor, "n d"], *, bias: bool) -> Float[Tensor, "n e"]:
-    """Features in float64, with a one for the bias."""
-    wide = features.double()
-    return torch.cat([wide, torch.ones_like(wide[:, :1])], dim=1) if bias else wide
+    return why_no_head(fitted)

@@ -17,24 +17,17 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from wherefrom.errors import UnsupportedError
-from wherefrom.gradients.linear_head import LinearHeadLinearisation
 from wherefrom.influence import Fit
+from wherefrom.interventions.head_matrices import HeadMatrices, why_no_head
 from wherefrom.solvers import preconditioner_of
 from wherefrom.task.regulariser import WeightDecay
 
 
 def head_obstacle(fitted: Fit) -> str | None:
     """Why the fast path does not apply to this task; `None` if it does."""
-    head = fitted.engine.head
-    if head is None:
-        return "the studied parameters are not those of one final linear layer"
-    if not head.single_position:
-        return "the linear layer maps several positions of an example"
     if not isinstance(fitted.objective.regulariser, WeightDecay):
         return "the regulariser is a function of its own, not weight decay"
-    if not fitted.objective.loss.convex:
-        return f"loss {fitted.objective.loss.name!r} is not convex in the outputs"
-    return None
+    return why_no_head(fitted) or None
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ class Evaluation:
     weights: Float[Tensor, "B m"]
 
 
-class HeadProblem:
+class HeadProblem(HeadMatrices):
     """`J_b(W) = (1/n) Σ_i ℓ(W ẽ_i) + ½ Σ_j α_j W_j²` with some `ẽ_i` exchanged in each `b`.
 
     Attributes:
@@ -86,13 +79,11 @@ class HeadProblem:
         reason = head_obstacle(fitted)
         if reason is not None:
             raise UnsupportedError(f"no linear head to attack: {reason}")
-        assert fitted.engine.head is not None
-        self.fitted = fitted
+        super().__init__(fitted)
         self.objective = fitted.objective
         self.loss = fitted.objective.loss
-        self.module = fitted.engine.head.module
-        self.has_bias = fitted.engine.head.has_bias
-        self.features, self._shape, self.targets = self.read(fitted.objective.examples)
+        self.features, outputs, self.targets = self.read(fitted.objective.examples)
+        self._shape = outputs.shape[1:]
         self.n = len(self.features)
         self.start = self.to_heads(fitted.objective.parameters.flat()[:, None])[0]
         frozen = None if self.has_bias else self.module.bias
@@ -103,40 +94,6 @@ class HeadProblem:
         self.damping = fitted.damping.value
         self._typical = fitted.minimum.typical_gradient
         self._inverse = preconditioner_of(fitted.prepared)
-
-    def read(self, examples: Any) -> tuple[Float[Tensor, "n d"], tuple[int, ...], Any]:
-        """Features, the shape of one example's outputs, and targets of a set of examples."""
-        features, targets = [], []
-        shape: tuple[int, ...] = ()
-        size = self.fitted.engine.batch_size
-        for start in range(0, len(examples), size):
-            at = self.fitted.engine.linearise(examples, slice(start, min(start + size, len(examples))))
-            assert isinstance(at, LinearHeadLinearisation)
-            features.append(self.with_one(at.features[:, 0]))
-            targets.append(at.targets)
-            shape = tuple(at.outputs.shape[1:])
-        return torch.cat(features), shape, tree_map(lambda *leaves: torch.cat(leaves), *targets)
-
-    def with_one(self, features: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
-        """A column of ones for the bias, if that is studied."""
-        if not self.has_bias:
-            return features
-        return torch.cat([features, features.new_ones(*features.shape[:-1], 1)], dim=-1)
-
-    def to_heads(self, columns: Float[Tensor, "p B"]) -> Float[Tensor, "B c d"]:
-        """Flat parameter vectors as heads, the bias as last column."""
-        width = self.module.in_features
-        weight = columns[: self.module.out_features * width].T.reshape(-1, self.module.out_features, width)
-        if not self.has_bias:
-            return weight
-        bias = columns[self.module.out_features * width :].T
-        return torch.cat([weight, bias[:, :, None]], dim=2)
-
-    def to_columns(self, heads: Float[Tensor, "B c d"]) -> Float[Tensor, "p B"]:
-        """Inverse of `to_heads`."""
-        width = self.module.in_features
-        weight = heads[:, :, :width].reshape(len(heads), -1)
-        return (torch.cat([weight, heads[:, :, width]], dim=1) if self.has_bias else weight).T
 
     def outputs(
         self, heads: Float[Tensor, "B c d"], features: Float[Tensor, "*B m d"]

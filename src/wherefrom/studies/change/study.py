@@ -7,30 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
-import torch
 
 from wherefrom import interventions
 from wherefrom.errors import InputError
-from wherefrom.influence import Attributor, Fit, Trust, as_fit, resolve_measurement, trust_of
-from wherefrom.influence.measurements import measured_now
+from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
 from wherefrom.interventions import Intervention, Order, Outcome, RemovalCurve, removal_curve
 from wherefrom.interventions.edited_objective import Reduction
-from wherefrom.losses import Logistic, SmoothHinge
 from wherefrom.report import Card, Section
-from wherefrom.report.describe import label_text
 from wherefrom.studies.cards import query_cards, train_cards
-from wherefrom.studies.change.edit_checks import check_edits
-from wherefrom.studies.change.edit_words import (
-    parse_indices,
-    parse_label,
-    parse_pair,
-    parse_sizes,
-    parse_times,
-)
+from wherefrom.studies.change.edit_checks import AskedEdit, asked_edits, check_edits
+from wherefrom.studies.change.edit_words import parse_indices, parse_sizes
 from wherefrom.studies.change.shown import change_blocks
 from wherefrom.studies.selection import choose_queries
 from wherefrom.studies.study import Result, Rows, Say, Study, option, quiet, table_of
 from wherefrom.studies.task import Task
+from wherefrom.task import Data
 
 _NOTHING = (
     "nothing is changed: expected at least one of --remove 17,212, --relabel 5=3, --upweight 8=2, or a "
@@ -76,10 +67,14 @@ class DataChange(Study):
                 f"--retrain needs a recipe, and the task {task.name!r} defines no recipe(train, seed) -> "
                 "model. Add one, or leave --retrain out."
             )
-        check_edits(task, self.remove, self.relabel, self.upweight)
+        check_edits(self.asked(task), Data(task.train))
         parse_sizes(self.grow, len(self._ranking))
         if not (self.remove or self.relabel or self.upweight or task.change is not None):
             raise InputError(_NOTHING)
+
+    def asked(self, task: Task) -> list[AskedEdit]:
+        """The edits that the options name."""
+        return asked_edits(task, self.remove, self.relabel, self.upweight)
 
     @property
     def _ranking(self) -> list[int]:
@@ -109,11 +104,12 @@ class DataChange(Study):
             change = outcome.change
         else:
             change = intervention.change(queries, task.measurement, order=order, reduction=reduction)
+        assert change.before is not None  # every prediction of an intervention knows it
         return ChangeResult(
             task.name,
             change,
             outcome,
-            _measured(fitted, queries, task.measurement),
+            change.before.numpy(),
             numbers,
             train_cards(task, fitted),
             query_cards(task, fitted, queries, numbers),
@@ -214,21 +210,9 @@ class ChangeResult(Result):
 def _edits(task: Task, influence: Fit, options: DataChange) -> tuple[Intervention, list[DataEdits]]:
     made = Intervention(influence)
     edited: list[DataEdits] = []
-    for text in options.remove:
-        indices = parse_indices(text, "--remove")
-        made = made.remove(indices)
-        edited += [DataEdits(i, "removed") for i in indices]
-    for text in options.relabel:
-        indices, word = parse_pair(text, "--relabel", "5=3")
-        loss = influence.objective.loss
-        label = parse_label(word, task.class_names, signed=isinstance(loss, (Logistic, SmoothHinge)))
-        made = made.relabel(indices, label)
-        name = label_text(torch.tensor([label]), task.class_names, loss)
-        edited += [DataEdits(i, f"relabelled {name}") for i in indices]
-    for text in options.upweight:
-        indices, word = parse_pair(text, "--upweight", "8=2")
-        made = made.upweight(indices, parse_times(word))
-        edited += [DataEdits(i, f"counts {parse_times(word):g} times") for i in indices]
+    for one in options.asked(task):
+        made = getattr(made, one.kind)(one.indices, *one.values)
+        edited += [DataEdits(i, one.done) for i in one.indices]
     if task.change is not None:
         own = task.change(influence)
         if not isinstance(own, Intervention):
@@ -248,10 +232,3 @@ def _done(made: Intervention, i: int) -> str:
         return "removed"
     parts = ["another content"] if i in made.edits.contents else []
     return ", ".join([*parts, *([] if weight == 1 else [f"counts {weight:g} times"])])
-
-
-def _measured(fitted: Fit, queries: Any, measurement: Any) -> np.ndarray:
-    """The measurement under the given model."""
-    objective = fitted.objective
-    examples = objective.read(queries, role="queries")
-    return measured_now(objective, examples, resolve_measurement(measurement, objective.loss)).numpy()
