@@ -43,7 +43,7 @@ def test_the_terminal_is_readable_at_80_columns(shown):
     out, text = shown
     # A path is never broken: it is there to be copied.
     assert max(map(len, text.replace(str(out), "out").splitlines())) <= 80
-    for expected in ("Test accuracy", "in truth", "most helpful", "Pearson", "Slope", "demo.html"):
+    for expected in ("Test accuracy", "True label", "Most helpful", "Pearson", "Slope", "demo.html"):
         assert expected in text, expected
 
 
