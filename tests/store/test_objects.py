@@ -12,7 +12,7 @@ import torch
 from wherefrom.errors import StoreError
 from wherefrom.influence import Resolution
 from wherefrom.linalg import Eigenpairs
-from wherefrom.store import read_object, write_object, write_tensors
+from wherefrom.store import read_object, read_tensors, write_object, write_tensors
 
 
 def test_everything_comes_back_as_it_was(tmp_path):
@@ -70,3 +70,13 @@ def test_a_file_names_nothing_but_results(tmp_path, words):
     write_tensors(tmp_path / "a.safetensors", {}, {"kind": "wherefrom-scores-2", "value": words})
     with pytest.raises(StoreError, match="holds no result"):
         read_object(tmp_path / "a.safetensors")
+
+
+def test_the_same_content_is_the_same_file(tmp_path):
+    words = {name: f"“{name}” \n \x01 / é" for name in ("kind", "value", "more", "words", "of", "it")}
+    tensors = {"b": torch.eye(2), "a": torch.arange(3)}
+    for k in range(8):
+        write_tensors(tmp_path / f"{k}.safetensors", tensors, words)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    found, said = read_tensors(tmp_path / "0.safetensors")
+    assert said == words and all(torch.equal(found[name], tensors[name]) for name in tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], words: Mappin
         except SafetensorError as error:
             raise OSError(str(error)) from error
         with temporary.open("rb+") as stream:
+            _sort_header(stream)
+            stream.seek(0)
             at, _, found = _checksum(stream)
             stream.seek(at)
             stream.write(found)
@@ -79,6 +82,17 @@ def read_tensors(
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path} cannot be read ({error}). {advice}") from error
     return tensors, words
+
+
+def _sort_header(stream: BinaryIO) -> None:
+    """The format's library writes words in any order: sorted, the same content is the same file."""
+    length = int.from_bytes(stream.read(_LENGTH), "little")
+    header = json.loads(stream.read(length))
+    words = dict(sorted(header.pop("__metadata__").items()))
+    made = json.dumps({"__metadata__": words, **header}, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(made) <= length:
+        stream.seek(_LENGTH)
+        stream.write(made.ljust(length))
 
 
 def _checksum(stream: BinaryIO) -> tuple[int, bytes, bytes]:
