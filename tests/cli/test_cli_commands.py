@@ -21,11 +21,27 @@ def test_version():
     assert result.output.strip() == f"wherefrom {wherefrom.__version__}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["audit", "--help"], ["demo", "--help"]])
+COMMANDS = ("audit", "labels", "slices", "flip", "change", "attack", "spectrum", "geometry", "run", "demo")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_fits_80_columns(arguments):
     result = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, arguments)
     assert result.exit_code == 0
     assert max(map(len, result.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("slices", "With a validation set it also finds clusters of training examples that hurt it"),
+        ("run", "--help after the file shows its options."),
+    ],
+)
+def test_paragraphs_of_help_break_only_where_the_line_is_full(command, line):
+    runner = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    shown = [text.strip() for text in runner.invoke(app, [command, "--help"]).output.splitlines()]
+    assert line in shown
 
 
 def test_a_missing_argument_is_a_usage_error():

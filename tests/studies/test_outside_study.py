@@ -43,7 +43,9 @@ def test_its_options_have_one_default_and_one_text(tmp_path):
     [
         ("x = 1\n", "defines no study"),
         (STUDY + STUDY.replace("Largest", "Other"), "defines 2 studies, Largest and Other"),
+        ("def (:\n", "study file"),
         ("def (:\n", "line 1"),
+        ("raise ValueError(1)\n", "study file"),
     ],
 )
 def test_files_without_one_study_are_refused(tmp_path, text, message):

@@ -12,23 +12,24 @@ from typing import Any
 from wherefrom.errors import InputError, WherefromError
 
 
-def run_python(path: Path, defines: str) -> Any:
+def run_python(path: Path, defines: str, kind: str = "task") -> Any:
     """The module of a file.
 
     Args:
         path: of the file.
         defines: what is expected of it, for errors.
+        kind: of file, for errors.
 
     Raises:
         InputError: no such file, it is not Python, or it fails.
     """
     if not path.is_file():
-        raise InputError(f"task file {path} does not exist; expected a Python file that defines {defines}")
+        raise InputError(f"{kind} file {path} does not exist; expected a Python file that defines {defines}")
     if path.suffix != ".py":
-        raise InputError(f"task file {path} is not a Python file; expected a name that ends in .py")
+        raise InputError(f"{kind} file {path} is not a Python file; expected a name that ends in .py")
     spec = importlib.util.spec_from_file_location(f"wherefrom_task_{path.stem}", path)
     if spec is None:
-        raise InputError(f"task file {path} cannot be read as a Python module")
+        raise InputError(f"{kind} file {path} cannot be read as a Python module")
     module = importlib.util.module_from_spec(spec)
     # Classes looked up by module name must be found there, as must modules beside the task file.
     sys.modules[spec.name] = module
@@ -36,11 +37,11 @@ def run_python(path: Path, defines: str) -> Any:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     # From the text as it is now: compiled files that Python keeps are told apart by second and size only.
-    guarded(path, lambda: exec(compile(path.read_bytes(), str(path), "exec"), vars(module)))
+    guarded(path, lambda: exec(compile(path.read_bytes(), str(path), "exec"), vars(module)), kind)
     return module
 
 
-def guarded(path: Path, call: Callable[[], Any]) -> Any:
+def guarded(path: Path, call: Callable[[], Any], kind: str = "task") -> Any:
     """Run the user's code; what it raises becomes an error that names the line.
 
     Raises:
@@ -51,7 +52,7 @@ def guarded(path: Path, call: Callable[[], Any]) -> Any:
     except WherefromError:
         raise
     except SyntaxError as error:
-        raise InputError(f"task file {path} cannot be loaded: line {error.lineno}: {error.msg}") from error
+        raise InputError(f"{kind} file {path} cannot be loaded: line {error.lineno}: {error.msg}") from error
     except Exception as error:
         lines = [
             frame.lineno
@@ -60,5 +61,5 @@ def guarded(path: Path, call: Callable[[], Any]) -> Any:
         ]
         where = f"line {lines[-1]}: " if lines else ""
         raise InputError(
-            f"task file {path} cannot be loaded: {where}{type(error).__name__}: {error}"
+            f"{kind} file {path} cannot be loaded: {where}{type(error).__name__}: {error}"
         ) from error

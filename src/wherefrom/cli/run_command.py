@@ -11,7 +11,7 @@ import typer
 
 from wherefrom.cli.context import errors
 from wherefrom.cli.python_file import run_python
-from wherefrom.cli.study_command import parameter, study_command
+from wherefrom.cli.study_command import help_text, parameter, study_command
 from wherefrom.errors import InputError
 from wherefrom.studies.study import Study
 
@@ -33,6 +33,7 @@ def run(**given: Any) -> None:
     typer.main.get_command(app)(context.args, prog_name=f"wherefrom run {study}")
 
 
+run.__doc__ = help_text(run)
 _STUDY = Annotated[Path, typer.Argument(help="Python file that defines a wherefrom.Study.")]
 run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [parameter("context", typer.Context), parameter("study", _STUDY)]
@@ -45,7 +46,7 @@ def load_study(path: Path) -> type[Study]:
     Raises:
         InputError: no such file, it fails, or it defines none or several.
     """
-    module = run_python(path, "a wherefrom.Study")
+    module = run_python(path, "a wherefrom.Study", "study")
     found = [
         value
         for value in vars(module).values()

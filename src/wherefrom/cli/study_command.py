@@ -62,8 +62,14 @@ def study_command(kind: type[Study]) -> Callable[..., None]:
     parameters += [parameter("solver", SolverOption, None), parameter("traceback", TracebackOption, False)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__name__ = kind.name
-    command.__doc__ = inspect.getdoc(kind)
+    command.__doc__ = help_text(kind)
     return command
+
+
+def help_text(of: Any) -> str:
+    """Its docstring, each paragraph on one line: the terminal breaks lines where it is full."""
+    parts = (inspect.getdoc(of) or "").split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in parts)
 
 
 def parameter(name: str, annotation: Any, *default: Any) -> inspect.Parameter:

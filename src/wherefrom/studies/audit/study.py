@@ -38,9 +38,7 @@ class Audit(Study):
     review: int = option(
         2000, "Training examples ranked by self-influence, of largest loss (0: none).", least=0
     )
-    poison: int = option(
-        0, "Attack the training set with up to so many edited examples (0, the default: no).", least=0
-    )
+    poison: int = option(0, "Attack the training set with up to so many edited examples (0: no).", least=0)
     shape: bool = option(False, "Show the curvature and the gradients of the loss too.")
 
     def run(self, attributor: Attributor, task: Task, say: Say = quiet) -> AuditResult:
