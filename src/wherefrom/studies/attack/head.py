@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from wherefrom.errors import UnsupportedError
+from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.influence import Fit
 from wherefrom.interventions.head_matrices import HeadMatrices, why_no_head
 from wherefrom.solvers import preconditioner_of
@@ -28,6 +28,21 @@ def head_obstacle(fitted: Fit) -> str | None:
     if not isinstance(fitted.objective.regulariser, WeightDecay):
         return "the regulariser is a function of its own, not weight decay"
     return why_no_head(fitted) or None
+
+
+def require_recipe(fitted: Fit, recipe: object) -> str | None:
+    """`head_obstacle`, which is none or needs a recipe.
+
+    Raises:
+        InputError: there is none.
+    """
+    obstacle = head_obstacle(fitted)
+    if obstacle is not None and recipe is None:
+        raise InputError(
+            f"recipe= is needed to retrain this model for an attack: {obstacle}. Pass recipe(train, seed) -> "
+            "model, or study the last linear layer alone (parameters=) with its weight_decay"
+        )
+    return obstacle
 
 
 @dataclass(frozen=True)

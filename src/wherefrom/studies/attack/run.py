@@ -22,7 +22,7 @@ from wherefrom.studies.attack.budget import Budget, as_budget
 from wherefrom.studies.attack.edited_data import edited_training_set
 from wherefrom.studies.attack.features import FeatureReader
 from wherefrom.studies.attack.general_attack import attack_model
-from wherefrom.studies.attack.head import HeadProblem, head_obstacle
+from wherefrom.studies.attack.head import HeadProblem, require_recipe
 from wherefrom.studies.attack.head_attack import HeadAttack
 from wherefrom.studies.attack.outcome import Method
 from wherefrom.studies.attack.predictions import classes_of, correct, outputs_on
@@ -98,13 +98,7 @@ def run_attack(
         raise InputError(
             f"recipe={recipe!r}: expected a function recipe(train, seed) that returns the trained model"
         )
-    obstacle = head_obstacle(fitted)
-    if obstacle is not None and recipe is None:
-        raise InputError(
-            f"recipe= is needed to retrain this model between the steps: {obstacle}. Pass "
-            "recipe(train, seed) -> model, or study the last linear layer alone (parameters=) with its "
-            "weight_decay"
-        )
+    obstacle = require_recipe(fitted, recipe)
     asked = objective.read(queries, role="queries")
     check_examples(objective, asked, progress=False)
     predicted = classes_of(objective.loss, outputs_on(objective, asked))

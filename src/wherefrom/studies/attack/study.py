@@ -15,7 +15,7 @@ from wherefrom.influence.continuous_input import ContinuousInput, find_input
 from wherefrom.report import Describer, Section
 from wherefrom.store import write_tensors
 from wherefrom.studies.attack.edited_data import edited_training_set
-from wherefrom.studies.attack.head import head_obstacle
+from wherefrom.studies.attack.head import head_obstacle, require_recipe
 from wherefrom.studies.attack.options import AttackOptions, make_budget, settled
 from wherefrom.studies.attack.poisoning import PoisoningAudit, audit_poisoning
 from wherefrom.studies.attack.result import AttackResult
@@ -200,12 +200,7 @@ def require_attackable(task: Task, fitted: Fit, asked: AttackOptions) -> Continu
     where = find_input(objective)
     first = torch.tensor([0])
     edited_training_set(objective, where, first, where.read(objective.examples.batch(first)).detach())
-    obstacle = head_obstacle(fitted)
-    if obstacle is not None and task.recipe is None:
-        raise InputError(
-            f"recipe= is needed to retrain this model for an attack: {obstacle}. Define recipe(train, "
-            "seed) -> model, or study the last linear layer alone (parameters=) with its weight_decay"
-        )
+    require_recipe(fitted, task.recipe)
     return where
 
 

@@ -17,12 +17,12 @@ from wherefrom.influence import Attributor
 from wherefrom.memory import fitting
 from wherefrom.progress import progress_bar
 from wherefrom.studies.geometry.chain import ChainLayer, ChainReader, Kind
-from wherefrom.studies.geometry.evaluation import as_examples, norms, objective_of
+from wherefrom.studies.geometry.evaluation import checked, norms
 from wherefrom.studies.geometry.gradient_norms import slices, squared_block_norms
 from wherefrom.studies.geometry.layer_factors import activation_norms, smallest_gram_values, weight_norm
 from wherefrom.studies.geometry.scalars import Scalar, resolve_scalar
 from wherefrom.studies.geometry.spectral_norms import BatchJacobian, SpectralNorms, largest_singular_values
-from wherefrom.task import Objective, check_batch_independence, check_model
+from wherefrom.task import Objective
 
 # Share of the memory budget for the vectors of the iteration.
 _BASIS_SHARE = 0.2
@@ -141,13 +141,10 @@ def gradient_bounds(
         UnsupportedError: a layer outside the theorem (see `layers`), no layer within it, or outputs that
             depend on no floating-point input or on several.
     """
-    objective = objective_of(of)
     whole("iterations", iterations, 2)
     choice("layers", layers, ("every", "cut"))
+    objective, read = checked(of, examples)
     measure = resolve_scalar(scalar, objective.loss)
-    check_model(objective.model)
-    check_batch_independence(objective)
-    read = as_examples(objective, examples)
     reader = ChainReader(objective, strict=layers == "every")
     gradients = LayerGradients(GradientEngine(objective), strict=False)
     generator = torch.Generator().manual_seed(seed)

@@ -14,9 +14,9 @@ from wherefrom.gradients import GradientEngine
 from wherefrom.influence import Attributor
 from wherefrom.linalg.estimates import Estimate
 from wherefrom.progress import progress_bar
-from wherefrom.studies.geometry.evaluation import InputGraph, as_examples, graphs, objective_of
+from wherefrom.studies.geometry.evaluation import InputGraph, checked, graphs
 from wherefrom.studies.geometry.gradient_norms import slices
-from wherefrom.task import Objective, check_batch_independence, check_model
+from wherefrom.task import Objective
 
 
 def geometric_complexity(
@@ -43,12 +43,9 @@ def geometric_complexity(
         InputError: `probes` below 1; dropout or batch normalisation in training mode; unreadable examples.
         UnsupportedError: the outputs depend on no floating-point input, or on several.
     """
-    objective = objective_of(of)
     if probes is not None:
         whole("probes", probes, 1, expected="a whole number of at least 1, or None for the exact value")
-    check_model(objective.model)
-    check_batch_independence(objective)
-    read = as_examples(objective, examples)
+    objective, read = checked(of, examples)
     engine = GradientEngine(objective)
     engine.check_derivatives()
     size = engine.batch_size

@@ -15,7 +15,13 @@ from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.gradients import Evaluated
 from wherefrom.influence import Attributor, Measurement
 from wherefrom.studies.geometry.graph import leaves
-from wherefrom.task import Examples, Objective, differentiable_attention
+from wherefrom.task import (
+    Examples,
+    Objective,
+    check_batch_independence,
+    check_model,
+    differentiable_attention,
+)
 
 
 class InputGraph:
@@ -92,9 +98,13 @@ def graphs() -> Iterator[None]:
         yield
 
 
-def objective_of(given: Objective | Attributor) -> Objective:
-    """The objective of an attributor, or itself."""
-    return given.objective if isinstance(given, Attributor) else given
+def checked(of: Objective | Attributor, examples: Any) -> tuple[Objective, Examples]:
+    """The objective (of an attributor), whose model must treat examples apart, and the examples as it reads
+    them."""
+    objective = of.objective if isinstance(of, Attributor) else of
+    check_model(objective.model)
+    check_batch_independence(objective)
+    return objective, as_examples(objective, examples)
 
 
 def as_examples(objective: Objective, examples: Any) -> Examples:

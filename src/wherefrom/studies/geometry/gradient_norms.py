@@ -13,9 +13,9 @@ from torch import Tensor
 from wherefrom.gradients import GradientEngine, LayerGradients
 from wherefrom.influence import Attributor, Measurement
 from wherefrom.progress import progress_bar
-from wherefrom.studies.geometry.evaluation import InputGraph, as_examples, norms, objective_of
+from wherefrom.studies.geometry.evaluation import InputGraph, checked, norms
 from wherefrom.studies.geometry.scalars import Scalar, resolve_scalar
-from wherefrom.task import Examples, Objective, check_batch_independence, check_model
+from wherefrom.task import Examples, Objective
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,8 @@ def gradient_norms(
             normalisation in training mode; examples that cannot be read.
         UnsupportedError: the outputs depend on no floating-point input, or on several.
     """
-    objective = objective_of(of)
+    objective, read = checked(of, examples)
     measure = resolve_scalar(scalar, objective.loss)
-    check_model(objective.model)
-    check_batch_independence(objective)
-    read = as_examples(objective, examples)
     layers = LayerGradients(GradientEngine(objective), strict=False)
     inputs, blocks = [], []
     with progress_bar("gradient norms", len(read)) as bar:

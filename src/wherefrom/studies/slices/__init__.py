@@ -7,9 +7,9 @@ from wherefrom.studies.slices.clusters import (
     label_words,
     share_words,
 )
-from wherefrom.studies.slices.groups import Groups, resolve_groups
+from wherefrom.studies.slices.groups import ALL_QUERIES, Groups, resolve_groups
 from wherefrom.studies.slices.harmful import harmful_groups
-from wherefrom.studies.slices.influence import ALL_QUERIES, group_influence
+from wherefrom.studies.slices.influence import group_influence
 from wherefrom.studies.slices.ranking import GroupRanking
 from wherefrom.studies.slices.table import CERTAIN, LARGE_SHARE, GroupInfluence
 

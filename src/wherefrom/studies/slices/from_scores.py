@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wherefrom.influence import Attributor, Measurement, Scores
-from wherefrom.studies.slices.groups import Groups
+from wherefrom.influence import Attributor, Measurement
+from wherefrom.influence.measurements import measured_now
+from wherefrom.studies.slices.groups import Groups, queries_in_groups
 from wherefrom.studies.slices.sums import standard_error
 from wherefrom.studies.slices.table import GroupInfluence
 
 
 def groups_from_scores(
-    attributor: Attributor,
-    scores: Scores,
-    measured: Measurement,
-    train: Groups,
-    asked: Groups,
-    values: Tensor,
+    attributor: Attributor, queries: Any, train: Groups, query_groups: Any, measured: Measurement
 ) -> GroupInfluence:
     """The table for an attributor that gives no gradients: scores are summed over the training group and
     averaged over the query group. Errors of single scores are added up, as nothing says how far they cancel.
 
     Args:
-        attributor, measured: as of `group_influence`.
-        scores: of all queries.
-        train, asked: the groups.
-        values: the measurement of each query now.
+        attributor, queries, query_groups, measured: as of `group_influence`.
+        train: the training groups.
     """
+    examples = attributor.objective.read(queries, role="queries")
+    asked = queries_in_groups(query_groups, len(examples))
+    values = measured_now(attributor.objective, examples, measured).double()
+    scores = attributor.scores(queries, measured)
     n = attributor.objective.n
     mean = torch.stack([scores.values[part].double().mean(0) for part in asked.members], dim=1)  # (n, Q)
     error = torch.stack([scores.error[part].double().mean(0) for part in asked.members], dim=1)

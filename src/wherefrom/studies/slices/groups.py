@@ -14,6 +14,7 @@ from torch import Tensor
 from wherefrom.errors import InputError
 from wherefrom.influence import check_indices
 
+ALL_QUERIES = "all queries"
 # Names listed in an error.
 _LISTED = 8
 
@@ -90,6 +91,11 @@ def resolve_groups(groups: Any, n: int, role: str) -> Groups:
     codes = torch.tensor([numbers[name] for name in names])
     members = tuple((codes == number).nonzero()[:, 0] for number in range(len(order)))
     return Groups(tuple(order), members, n, role)
+
+
+def queries_in_groups(groups: Any, q: int) -> Groups:
+    """The same of the queries; one group of all of them for `None`."""
+    return resolve_groups({ALL_QUERIES: range(q)} if groups is None else groups, q, "query_groups")
 
 
 def _from_sets(groups: Mapping[Any, Any], n: int, role: str) -> Groups:

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from wherefrom.influence import Attributor, Fit, Measurement, resolve_measurement
-from wherefrom.influence.measurements import measured_now
 from wherefrom.influence.room import require_room_for_scores
 from wherefrom.progress import progress_bar
 from wherefrom.studies.slices.from_scores import groups_from_scores
-from wherefrom.studies.slices.groups import Groups, resolve_groups
+from wherefrom.studies.slices.groups import queries_in_groups, resolve_groups
 from wherefrom.studies.slices.sums import (
     change_of_each,
     damping_error,
@@ -25,7 +24,6 @@ from wherefrom.studies.slices.table import GroupInfluence
 
 # Score and error of one training example for one query group.
 _NUMBERS = 2
-ALL_QUERIES = "all queries"
 
 
 def group_influence(
@@ -62,10 +60,10 @@ def group_influence(
     measured = resolve_measurement(measurement, attributor.objective.loss)
     train = resolve_groups(train_groups, attributor.objective.n, "train_groups")
     if not isinstance(attributor, Fit):
-        return _from_scores(attributor, queries, train, query_groups, measured)
+        return groups_from_scores(attributor, queries, train, query_groups, measured)
     fitted = attributor
     gradients = fitted.measure_gradients(queries, measured)
-    asked = _query_groups(query_groups, len(gradients))
+    asked = queries_in_groups(query_groups, len(gradients))
     require_room_for_scores(fitted.objective, len(asked), "query groups", _NUMBERS)
     n, q, dtype = fitted.objective.n, len(asked), fitted.objective.dtype
     scores, score_error = torch.empty(n, q, dtype=dtype), torch.empty(n, q, dtype=dtype)
@@ -108,17 +106,3 @@ def group_influence(
         settings={**fitted.settings(), "measurement": measured.name},
         damping_error=damped,
     )
-
-
-def _query_groups(given: Any, q: int) -> Groups:
-    return resolve_groups({ALL_QUERIES: torch.arange(q)} if given is None else given, q, "query_groups")
-
-
-def _from_scores(
-    attributor: Attributor, queries: Any, train: Groups, query_groups: Any, measured: Measurement
-) -> GroupInfluence:
-    examples = attributor.objective.read(queries, role="queries")
-    asked = _query_groups(query_groups, len(examples))
-    values = measured_now(attributor.objective, examples, measured).double()
-    scores = attributor.scores(queries, measured)
-    return groups_from_scores(attributor, scores, measured, train, asked, values)
