@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
+
+from typer.testing import CliRunner
+
+from wherefrom.cli.main import app
 
 TABLE = """
 import torch
@@ -56,3 +61,15 @@ def write(folder: Path, text: str, *, name: str = "my_task.py") -> Path:
     file = folder / name
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def run(*arguments: object, columns: int = 80):
+    """A command in a terminal so wide."""
+    width = {"COLUMNS": str(columns), "TERMINAL_WIDTH": str(columns)}
+    return CliRunner(env=width).invoke(app, list(map(str, arguments)))
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

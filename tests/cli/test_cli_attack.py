@@ -8,17 +8,11 @@ import re
 
 import pytest
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from tests.cli.attack_problem import HEAD, NETWORK
-from tests.cli.audit_problem import TABLE, TEXT, write
-from wherefrom.cli.main import app
+from tests.cli.audit_problem import TABLE, TEXT, run, write
 
 BUDGET = ["--budget", "48"]
-
-
-def run(*arguments: str):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "80"})
 
 
 def attack(folder, text=HEAD, *options):

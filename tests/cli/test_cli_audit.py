@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import wherefrom
-from tests.cli.audit_problem import TABLE, TEXT, write
+from tests.cli.audit_problem import TABLE, TEXT, csv_rows, run, write
 from wherefrom.cli.main import app
 from wherefrom.cli.python_file import run_python
 from wherefrom.cli.task_file import load_task, task_from
@@ -27,14 +26,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "audit_digits.py"
 
 def audit(*arguments: object, code: int = 0) -> str:
     # Wide enough that no message is broken: what is tested is what is said.
-    result = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["audit", *map(str, arguments)])
+    result = run("audit", *arguments, columns=400)
     assert result.exit_code == code, result.output
     return result.output
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +57,17 @@ def test_the_files_agree_with_one_another(audited):
     scores = load_scores(out / "scores.safetensors")
     assert scores.values.shape == (3, 40) and summary["n"] == 40
     numbers = summary["queries"]
-    for row in table(out / "scores.csv"):
+    for row in csv_rows(out / "scores.csv"):
         q, i = numbers.index(int(row["query"])), int(row["train"])
         assert float(row["score"]) == pytest.approx(float(scores.values[q, i]))
         assert float(row["predicted_change"]) == pytest.approx(float(row["score"]) / 40)
         assert row["train_label"] in ("below", "above")
-    checked = table(out / "verification.csv")
+    checked = csv_rows(out / "verification.csv")
     assert len(checked) == 5 * 3 == summary["verification"]["removed"] * 3
     predicted, actual = ([float(row[name]) for row in checked] for name in ("predicted", "actual"))
     assert np.corrcoef(predicted, actual)[0, 1] == pytest.approx(summary["verification"]["pearson"])
     assert summary["verification"]["pearson"] > 0.95
-    own = [float(row["self_influence"]) for row in table(out / "self_influence.csv")]
+    own = [float(row["self_influence"]) for row in csv_rows(out / "self_influence.csv")]
     assert len(own) == 40 and own == sorted(own, reverse=True)
     assert "below" in (out / "audit.html").read_text(encoding="utf-8")
 
@@ -152,7 +146,7 @@ def test_only_the_examples_of_largest_loss_are_ranked_where_asked(tmp_path):
     audit(file, *options, "--review", 6)
     task = load_task(file)
     losses = torch.nn.functional.cross_entropy(task.model(task.train[0]), task.train[1], reduction="none")
-    ranked = {int(row["train"]) for row in table(tmp_path / "out" / "self_influence.csv")}
+    ranked = {int(row["train"]) for row in csv_rows(tmp_path / "out" / "self_influence.csv")}
     assert ranked == set(losses.topk(6).indices.tolist())
     assert "Ranked were 6 of the" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     audit(file, *options, "--review", 0)

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
 import wherefrom
-from tests.cli.audit_problem import TABLE, TEXT, write
-from wherefrom.cli.main import app
+from tests.cli.audit_problem import TABLE, TEXT, csv_rows, run, write
 from wherefrom.errors import InputError
 from wherefrom.studies.change.edit_words import parse_indices, parse_label, parse_pair, parse_times
-
-
-def run(*arguments: object):
-    return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, list(map(str, arguments)))
-
-
-def table(path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +28,7 @@ def changed(tmp_path_factory):
 
 def test_the_files_say_what_retraining_does(changed):
     _, out = changed
-    rows = table(out / "change.csv")
+    rows = csv_rows(out / "change.csv")
     summary = json.loads((out / "change.json").read_text())
     assert len(rows) == 5 and [int(row["query"]) for row in rows] == summary["queries"]
     assert [one["train"] for one in summary["edited"]] == [3, 10, 11, 12, 4, 6, 9, 5, 8]
@@ -82,11 +70,11 @@ def test_a_group_that_grows(tmp_path):
     assert ran.exit_code == 0, ran.output
     assert max(len(line) for line in ran.output.splitlines() if str(out) not in line) <= 80
     assert "As the group grows" in ran.output
-    rows = table(out / "growth.csv")
+    rows = csv_rows(out / "growth.csv")
     assert [row["removed"] for row in rows] == ["1", "3", "6"]
     for row in rows:
         assert float(row["predicted"]) == pytest.approx(float(row["actual"]), rel=0.01, abs=1e-5)
-    everything = [float(row["actual"]) for row in table(out / "change.csv")]
+    everything = [float(row["actual"]) for row in csv_rows(out / "change.csv")]
     assert float(rows[-1]["actual"]) == pytest.approx(sum(everything) / 4)
     page = (out / "change.html").read_text()
     assert "As the group grows" in page and "polyline" in page
@@ -122,7 +110,7 @@ def test_orders_and_reductions_without_retraining(tmp_path, order):
     assert ran.exit_code == 0, ran.output
     summary = json.loads((out / "change.json").read_text())
     assert (summary["order"], summary["reduction"]) == (order, "sum") and "retrained:" not in ran.output
-    assert "actual" not in table(out / "change.csv")[0]
+    assert "actual" not in csv_rows(out / "change.csv")[0]
 
 
 def test_texts_can_be_removed(tmp_path):
@@ -179,11 +167,6 @@ def test_words_of_edits(tmp_path):
         parse_label("cow", ["dog", "cat"])
 
 
-def test_help_fits_80_columns():
-    ran = run("change", "--help")
-    assert ran.exit_code == 0 and max(map(len, ran.output.splitlines())) <= 80
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -215,7 +198,7 @@ def test_the_page_shows_the_text_of_the_query_and_what_is_not_resolved(tmp_path)
     assert "How far to trust this" in ran.output
     summary = json.loads((out / "change.json").read_text())
     assert summary["trust"]["level"] == "good" and summary["trust"]["words"] in " ".join(page.split())
-    rows = table(out / "change.csv")
+    rows = csv_rows(out / "change.csv")
     assert [row["resolved"] == "True" for row in rows] == summary["resolved"]
     for row, reason in zip(rows, summary["reasons"]):
         assert (row["reason"] == reason) and (reason == "") == (row["resolved"] == "True")

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
 import wherefrom
-from tests.cli.audit_problem import TABLE, TEXT, write
-from wherefrom.cli.main import app
+from tests.cli.audit_problem import TABLE, TEXT, csv_rows, run, write
 from wherefrom.interventions import Confirmation, FlipSet
 from wherefrom.studies.flip.study import outcome_words
-
-
-def run(*arguments: object):
-    return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +36,7 @@ def test_the_sets_in_the_files_flip_the_predictions(flipped):
         kept = [i for i in range(40) if i not in one["indices"]]
         label = int(recipe((x[kept], y[kept]), 0)(x[40 + one["query"]][None]).argmax())
         assert label != one["predicted"] and one["confirmed_size"] == one["size"] == len(one["indices"])
-    with (out / "flips.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = csv_rows(out / "flips.csv")
     assert len(rows) == 20
     assert [row["size"] for row in rows] == [str(one["size"] or "") for one in summary["sets"]]
     robustness = summary["robustness"]
@@ -138,8 +130,3 @@ def test_a_loss_without_classes_is_refused(tmp_path):
     task = write(tmp_path, text.replace("nn.Linear(3, 2)", "nn.Linear(3, 1)"))
     ran = run("flip", task, "--out", tmp_path / "out")
     assert ran.exit_code == 2 and "predicts no class" in " ".join(ran.output.split())
-
-
-def test_help_fits_80_columns():
-    ran = run("flip", "--help")
-    assert ran.exit_code == 0 and max(map(len, ran.output.splitlines())) <= 80

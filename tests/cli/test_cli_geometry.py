@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from tests.cli.audit_problem import TABLE, TEXT, write
+from tests.cli.audit_problem import TABLE, TEXT, csv_rows, run, write
 from wherefrom.api import Influence
-from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
 from wherefrom.studies.geometry.study import Geometry
@@ -46,14 +42,9 @@ model = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2)).double(
 
 
 def invoke(*arguments: object, columns: int = 80, code: int = 0) -> str:
-    result = CliRunner(env={"COLUMNS": str(columns)}).invoke(app, ["geometry", *map(str, arguments)])
+    result = run("geometry", *arguments, columns=columns)
     assert result.exit_code == code, result.output
     return result.output
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +64,7 @@ def test_the_terminal_says_what_was_found_in_80_columns(found):
 def test_the_files_hold_what_autograd_says(found):
     folder, _ = found
     task = load_task(folder / "my_task.py")
-    table = rows(folder / "out" / "geometry_examples.csv")
+    table = csv_rows(folder / "out" / "geometry_examples.csv")
     assert len(table) == 40
     norms = [float(row["input_norm"]) for row in table]
     assert norms == sorted(norms, reverse=True)
@@ -90,7 +81,7 @@ def test_the_files_hold_what_autograd_says(found):
         assert float(row["right"]) == pytest.approx(squared) and float(row["left"]) <= squared
         assert row["label"] == task.class_names[int(y[i])]
         assert row["predicted"] == task.class_names[int(scores.argmax())]
-    layers = rows(folder / "out" / "geometry_layers.csv")
+    layers = csv_rows(folder / "out" / "geometry_layers.csv")
     assert [row["name"] for row in layers] == ["0", "2"]
     for row, module in zip(layers, (task.model[0], task.model[2])):
         assert float(row["weight_norm"]) == pytest.approx(
@@ -172,11 +163,6 @@ def test_what_cannot_be_done_is_said(tmp_path, text, options, message):
 def test_options_are_checked():
     with pytest.raises(InputError, match="probes=1"):
         Geometry(probes=1)
-
-
-def test_help_fits_80_columns():
-    result = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, ["geometry", "--help"])
-    assert result.exit_code == 0 and max(map(len, result.output.splitlines())) <= 80
 
 
 def test_from_python(tmp_path):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.cli.audit_problem import TABLE, TEXT, write
+from tests.cli.audit_problem import TABLE, TEXT, csv_rows, run, write
 from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
@@ -28,14 +26,9 @@ FLIPPED = (
 
 
 def invoke(*arguments: object, command: str = "labels", columns: int = 80, code: int = 0) -> str:
-    result = CliRunner(env={"COLUMNS": str(columns)}).invoke(app, [command, *map(str, arguments)])
+    result = run(command, *arguments, columns=columns)
     assert result.exit_code == code, result.output
     return result.output
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +58,7 @@ def test_the_files_agree_with_the_library(found):
     folder, _ = found
     task = load_task(folder / "my_task.py")
     audit = task.attributor_of(progress=False).labels(task.validation, class_names=task.class_names)
-    table = rows(folder / "out" / "labels.csv")
+    table = csv_rows(folder / "out" / "labels.csv")
     assert [int(row["train"]) for row in table] == audit.order().tolist()
     assert {int(row["train"]) for row in table[:3]} == {3, 17, 30}
     for row in table:
@@ -121,7 +114,7 @@ def test_texts_without_validation(tmp_path):
     assert "no validation examples" in said and "harm," not in said
     html = " ".join((tmp_path / "out" / "labels.html").read_text(encoding="utf-8").split())
     assert "<blockquote" in html and "<b>No validation examples</b> were given" in html
-    assert {row["harm"] for row in rows(tmp_path / "out" / "labels.csv") if "harm" in row} == set()
+    assert {row["harm"] for row in csv_rows(tmp_path / "out" / "labels.csv") if "harm" in row} == set()
 
 
 def test_another_sign_and_fewer_examples(tmp_path):
@@ -129,7 +122,7 @@ def test_another_sign_and_fewer_examples(tmp_path):
     said = invoke(file, "--out", tmp_path / "out", "--by", "self_influence", "--review", 10, "--solver", "cg")
     assert "10 training examples looked at (of 40" in " ".join(said.split())
     assert "cannot tell. Only 10 of 40 training examples were looked at" in " ".join(said.split())
-    own = [float(row["self_influence"]) for row in rows(tmp_path / "out" / "labels.csv")]
+    own = [float(row["self_influence"]) for row in csv_rows(tmp_path / "out" / "labels.csv")]
     assert len(own) == 10 and own == sorted(own, reverse=True)
     settings = json.loads((tmp_path / "out" / "labels.json").read_text())["settings"]
     assert settings["solver"] == "cg"
@@ -179,11 +172,6 @@ def test_what_cannot_be_done_is_said(tmp_path, text, options, message):
 def test_options_are_checked():
     with pytest.raises(InputError, match="top=0"):
         Labels(top=0)
-
-
-def test_help_fits_80_columns():
-    result = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, ["labels", "--help"])
-    assert result.exit_code == 0 and max(map(len, result.output.splitlines())) <= 80
 
 
 def test_from_python(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import wherefrom
-from tests.cli.audit_problem import TABLE, write
+from tests.cli.audit_problem import TABLE, csv_rows, write
 from wherefrom.cli.main import app
 from wherefrom.influence import load_scores
 
@@ -35,11 +34,6 @@ def summary(out: Path) -> dict:
         raise AssertionError(f"{constant} is no JSON")
 
     return json.loads((out / "audit.json").read_text(), parse_constant=refuse)
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +82,7 @@ def test_the_scores_are_those_of_the_library(audited):
 
 def test_a_bound_that_is_not_known_is_an_empty_cell(audited):
     out, _ = audited
-    rows = table(out / "scores.csv")
+    rows = csv_rows(out / "scores.csv")
     assert rows and all(row["bound"] == "" and float(row["error"]) >= 0 for row in rows)
 
 
@@ -118,7 +112,7 @@ def test_without_probes_the_error_reads_as_not_measured(tmp_path):
     said = audit(file, "--out", tmp_path / "out", "--remove", 0, "--queries", 2)
     assert "Not measured" in said and "unknown" in said and "∞" not in said
     assert summary(tmp_path / "out")["scores"]["distance"] is None
-    assert {row["error"] for row in table(tmp_path / "out" / "scores.csv")} == {""}
+    assert {row["error"] for row in csv_rows(tmp_path / "out" / "scores.csv")} == {""}
     html = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "± unknown" in html and "∞" not in html
 

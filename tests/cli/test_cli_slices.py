@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.cli.audit_problem import TABLE, write
+from tests.cli.audit_problem import TABLE, csv_rows, run, write
 from wherefrom.cli.main import app
 from wherefrom.cli.task_file import load_task
 from wherefrom.errors import InputError
@@ -25,14 +24,7 @@ validation = (x[40:], y[40:])
 
 
 def invoke(folder, text, *arguments):
-    file = write(folder, text)
-    runner = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
-    return runner.invoke(app, ["slices", str(file), "--out", str(folder / "out"), *arguments])
-
-
-def read(path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return run("slices", write(folder, text), "--out", folder / "out", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +47,13 @@ def test_the_terminal_shows_groups_and_clusters_in_80_columns(ran):
 
 def test_the_files_hold_every_number(ran):
     out, _ = ran
-    rows = read(out / "slices.csv")
+    rows = csv_rows(out / "slices.csv")
     assert len(rows) == 4 and {row["query_group"] for row in rows} == {"young", "old"}
     for row in rows:
         assert float(row["change"]) == pytest.approx(float(row["per_example"]) * int(row["train_count"]))
-    carriers = read(out / "carriers.csv")
+    carriers = csv_rows(out / "carriers.csv")
     assert [row["rank"] for row in carriers] == ["1", "2", "3"] * 2
-    clusters, members = read(out / "clusters.csv"), read(out / "members.csv")
+    clusters, members = csv_rows(out / "clusters.csv"), csv_rows(out / "members.csv")
     assert len(clusters) == 6 and sorted(int(row["train"]) for row in members) == list(range(40))
     harm = dict.fromkeys(range(1, 7), 0.0)
     for row in members:
@@ -98,7 +90,7 @@ def test_an_audit_shows_the_groups_a_task_names(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "Groups: who carries whose error" in (tmp_path / "out" / "audit.html").read_text()
-    assert len(read(tmp_path / "out" / "slices.csv")) == 4
+    assert len(csv_rows(tmp_path / "out" / "slices.csv")) == 4
 
 
 @pytest.mark.parametrize(
@@ -125,8 +117,3 @@ def test_tasks_that_cannot_be_sliced(tmp_path, text, message):
 def test_options_that_cannot_be(options, message):
     with pytest.raises(InputError, match=message):
         Slices(**options)
-
-
-def test_help_fits_80_columns():
-    result = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, ["slices", "--help"])
-    assert result.exit_code == 0 and max(map(len, result.output.splitlines())) <= 80
