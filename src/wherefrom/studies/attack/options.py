@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 from wherefrom.errors import InputError
 from wherefrom.influence.continuous_input import ContinuousInput
@@ -23,7 +23,7 @@ _USUAL = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
 
 @dataclass(frozen=True)
 class AttackOptions:
-    """What the command line or the task file chooses; fields that are `None` take the default of `CHOSEN`.
+    """What the command line or the task file chooses, and the defaults.
 
     Attributes:
         edits: numbers of edited training examples that are tried.
@@ -37,22 +37,25 @@ class AttackOptions:
             `refit_every`.
     """
 
-    edits: tuple[int, ...] | None = None
-    budget: float | int | Budget | None = None
-    norm: Literal["linf", "l2"] | str | None = None
-    steps: int | None = None
-    queries: int | None = None
-    together: bool | None = None
+    edits: tuple[int, ...] = (1, 2, 10)
+    budget: float | int | Budget = 0.5
+    norm: str = "linf"
+    steps: int = 40
+    queries: int = 100
+    together: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-CHOSEN = AttackOptions(edits=(1, 2, 10), budget=0.5, norm="linf", steps=40, queries=100, together=False)
 _OWN = ("edits", "budget", "norm", "steps", "queries", "together")
 _MORE = (*_BUDGET, "step_size", "candidates", "refit_every")
 
 
-def settled(task: Task, options: AttackOptions) -> AttackOptions:
+def settled(task: Task, asked: Mapping[str, Any]) -> AttackOptions:
     """The command line's choices over the task file's, and those over the defaults.
+
+    Args:
+        task: with its `attack`.
+        asked: fields of `AttackOptions` by name, `None` where the command line chooses nothing.
 
     Raises:
         InputError: an unknown name in the task file's `attack`, or a value out of range.
@@ -63,11 +66,9 @@ def settled(task: Task, options: AttackOptions) -> AttackOptions:
             f"attack= of the task gives {', '.join(map(repr, unknown))}; expected only "
             f"{', '.join((*_OWN, *_MORE))}"
         )
-    chosen = {}
-    for name in _OWN:
-        given = getattr(options, name)
-        given = task.attack.get(name) if given is None else given
-        chosen[name] = getattr(CHOSEN, name) if given is None else given
+    named = (*task.attack.items(), *asked.items())
+    given = {name: value for name, value in named if value is not None}
+    chosen = {**vars(AttackOptions()), **{name: given[name] for name in _OWN if name in given}}
     edits = chosen["edits"]
     chosen["edits"] = (edits,) if isinstance(edits, int) else edits
     if not (
@@ -80,10 +81,9 @@ def settled(task: Task, options: AttackOptions) -> AttackOptions:
     for name in ("queries", "steps"):
         if not _is_count(chosen[name]):
             raise InputError(f"{name}={chosen[name]!r}: expected a whole number, at least 1")
-    more = {**{name: task.attack[name] for name in _MORE if name in task.attack}, **options.more}
-    given = {**task.attack, **({} if options.norm is None else {"norm": options.norm})}
-    _require_budget(chosen["budget"], more, given)
-    return replace(options, **chosen, more=more)
+    chosen["more"] = {name: task.attack[name] for name in _MORE if name in task.attack}
+    _require_budget(chosen["budget"], chosen["more"], given)
+    return AttackOptions(**chosen)
 
 
 def _is_count(value: Any) -> bool:
@@ -143,10 +143,10 @@ def make_budget(objective: Objective, where: ContinuousInput, options: AttackOpt
             )
     if grid is None:
         # Whether the originals lie on the grid is known only for pictures that say so.
-        small = options.norm == "linf" and float(options.budget or 0) <= 0.5
+        small = options.norm == "linf" and float(options.budget) <= 0.5
         grid = "same" if small and known else "free"
     budget = Budget.grey_levels(
-        options.budget,  # type: ignore[arg-type]
+        options.budget,
         norm=options.norm,  # type: ignore[arg-type]
         low=low,
         high=high,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from wherefrom.report import Describer, Section
 from wherefrom.store import write_tensors
 from wherefrom.studies.attack.edited_data import edited_training_set
 from wherefrom.studies.attack.head import head_obstacle, require_recipe
-from wherefrom.studies.attack.options import AttackOptions, make_budget, settled
+from wherefrom.studies.attack.options import make_budget, settled
 from wherefrom.studies.attack.poisoning import PoisoningAudit, audit_poisoning
 from wherefrom.studies.attack.result import AttackResult
 from wherefrom.studies.attack.run import run_attack
@@ -62,10 +62,10 @@ class Attack(Study):
     together: bool = option(False, "Attack all queries at once, not each by itself.")
 
     @property
-    def asked(self) -> AttackOptions:
+    def asked(self) -> dict[str, Any]:
         """The choices that were made, for `settled`."""
         edits = None if self.edits is None else _numbers(self.edits)
-        return AttackOptions(edits, self.budget, self.norm, self.steps, self.queries, self.together or None)
+        return {**vars(self), "edits": edits, "together": self.together or None}
 
     def check(self, task: Task) -> None:
         """Refuse options out of range."""
@@ -84,7 +84,6 @@ class Attack(Study):
         options = settled(task, asked)
         objective = fitted.objective
         budget, remark = make_budget(objective, where, options)
-        assert options.queries is not None and options.edits is not None and options.steps is not None
         queries, numbers = spread_queries(fitted, task.queries, options.queries)
         obstacle = head_obstacle(fitted)
         cards = (train_cards(task, fitted), query_cards(task, fitted, queries, numbers))
@@ -188,7 +187,7 @@ class AttackReport(Result):
         write_tensors(folder / "edits.safetensors", tensors, {"made by": "wherefrom attack"})
 
 
-def require_attackable(task: Task, fitted: Fit, asked: AttackOptions) -> ContinuousInput:
+def require_attackable(task: Task, fitted: Fit, asked: Mapping[str, Any]) -> ContinuousInput:
     """What is asked before anything long: are the inputs continuous, can an edit be written into this
     training set, and can the model be trained again?
 
