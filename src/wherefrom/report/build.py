@@ -111,20 +111,46 @@ def build_section(
 
 
 def write_page(
-    attributor: Attributor, path: str | Path, queries: Any, scores: Scores, **section: Any
+    attributor: Attributor,
+    path: str | Path,
+    queries: Any,
+    scores: Scores,
+    *,
+    name: str | None = None,
+    verification: Verification | None = None,
+    self_scores: SelfScores | None = None,
+    blocks: Sequence[PageBlock] = (),
+    describe_train: Describe | None = None,
+    describe_query: Describe | None = None,
+    class_names: Sequence[str] | None = None,
+    top: int = 5,
 ) -> Path:
     """Write one self-contained page about these scores and return its path; `write_report` takes the sections
     of several models.
 
     Args:
-        attributor, queries, scores, **section: as for `build_section`.
+        attributor, queries, scores, name, verification, self_scores, blocks, describe_train, describe_query,
+            class_names, top: as for `build_section`.
         path: of the page.
 
     Raises:
         InputError: scores, self-scores or a verification of another fit or of other queries.
         StoreError: the page cannot be written.
     """
-    return write_report(path, [build_section(attributor, queries, scores, **section)])
+    section = build_section(
+        attributor,
+        queries,
+        scores,
+        name=name,
+        verification=verification,
+        self_scores=self_scores,
+        blocks=blocks,
+        describe_train=describe_train,
+        describe_query=describe_query,
+        class_names=class_names,
+        top=top,
+    )
+    return write_report(path, [section])
 
 
 def measurement_now(attributor: Attributor, examples: Examples, name: str) -> Float[Tensor, " q"] | None:

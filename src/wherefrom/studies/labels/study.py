@@ -68,8 +68,7 @@ class Labels(Study):
     question: ClassVar[str] = "Which of these labels are wrong?"
     lead: ClassVar[str] = (
         "Signs that a training label is a mistake, from the trained model alone: what it makes of the "
-        "example, what it would make of it had it never seen it, and what the label does to the loss of "
-        "other examples."
+        "example, what it would make of it had it never seen it, and how it bears on other examples."
     )
 
     top: int = option(12, "Most suspicious examples listed and shown.", least=1)
