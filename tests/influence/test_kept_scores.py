@@ -121,6 +121,12 @@ def test_a_result_is_found_for_the_same_options_queries_measurement_and_fit_alon
     assert found() == 1 and found(fit(None)) == 9 and found(fit(None)) == 10
 
 
+def test_what_no_file_can_hold_is_computed_again(tmp_path):
+    made = [object(), object()]
+    found = [kept(fit(tmp_path / "run"), "result", lambda one=one: one) for one in made]
+    assert found == made and not list((tmp_path / "run").rglob("*.safetensors"))
+
+
 def method(rate: float = 0.5, steps: tuple[int, ...] = (5, 60), run_dir=None):
     names: dict = {}
     exec(TRACIN + TASK, names)

@@ -130,6 +130,11 @@ def test_what_else_was_retrained_stays_beside_the_verdict():
     found = trust_of(fit(), retrained="every flip was counted", retraining="ranking only")
     assert "every flip was counted, and retraining agrees with the order" in found.words
     assert found.retrained == "every flip was counted" and found.verdict == "ranking only"
+    assert found.words.endswith("What was retrained here stands by itself.")
+    alone = trust_of(fit(), retrained="every flip was counted").words
+    assert "agrees with the rest, only retraining tells. What was retrained here stands" in alone
+    assert "stands by itself" not in trust_of(fit(), retrained="all", retraining="yes").words
+    assert "stands by itself" not in trust_of(fit(), retraining="no").words
 
 
 def test_of_similarities_no_size_is_ever_said():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,7 +92,7 @@ def kept(
     Args:
         attributor: with a `run_dir`, or nothing is kept.
         what: is computed.
-        compute: returns a value that `write_object` takes.
+        compute: what is kept if `write_object` takes it.
         of: every option that `compute` depends on.
         queries, measurement: the same, where it takes any.
 
@@ -113,7 +114,8 @@ def kept(
         found: T = read_object(path)
         return found
     made = compute()
-    write_object(path, made)
+    with suppress(TypeError):  # labels of a user's own kind cannot be kept, and are computed again
+        write_object(path, made)
     return made
 
 

@@ -33,6 +33,8 @@ _SO: dict[Level, str] = {
 }
 _ORDER_ONLY = "The scores are an order of likeness, without a size"
 _NEXT = "whether retraining agrees, only retraining tells."
+_ELSE = "whether retraining agrees with the rest, only retraining tells."
+_STANDS = "What was retrained here stands by itself."
 _UNDECIDED = "the retraining that was done does not decide it."
 # And where it has.
 _SETTLED: dict[Verdict, str] = {
@@ -144,7 +146,10 @@ def trust_of(
         level = "poor"
         if verdict != "no":
             verdict, advice, settled = "cannot tell", _NOT_CONVERGED, None
-    so = settled or f"{_so(level, sized)}; {_NEXT if retraining is None else _UNDECIDED}"
+    rest = _UNDECIDED if retraining is not None else _ELSE if retrained else _NEXT
+    so = settled or f"{_so(level, sized)}; {rest}"
+    if retrained and verdict != "yes":
+        so += f" {_STANDS}"
     words = f"How far to trust this: {', '.join(found[:-1])}, and {found[-1]}. {so}"
     return Trust(
         level, checked, attributor.approximation, converged, retraining, words, verdict, advice, retrained

@@ -90,7 +90,8 @@ def _ask(
     study: Study, task: Task, folder: Path, solver: str | None, progress: bool, keep: bool, say: Say
 ) -> Answer:
     study.check(task)
-    say(f"{task.name}: checking model and data{', fitting the curvature' if study.needs_fit else ''}")
+    fits = study.needs_fit and task.attributor is None
+    say(f"{task.name}: checking model and data{', fitting the curvature' if fits else ''}")
     run_dir = folder / RUN if keep and study.needs_fit else None
     attributor = study.prepared(task).attributor_of(
         solver=solver, progress=progress, run_dir=run_dir, fitted=study.needs_fit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import torch
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
 from wherefrom.influence.continuous_input import ContinuousInput, find_input
+from wherefrom.influence.kept_scores import kept
 from wherefrom.report import Describer, Section
 from wherefrom.store import write_tensors
 from wherefrom.studies.attack.edited_data import edited_training_set
@@ -95,7 +96,14 @@ class Attack(Study):
         }
         if obstacle is None and not options.together:
             say(f"{task.name}: attacking {len(numbers)} queries, each by itself")
-            audit = audit_poisoning(fitted, queries, edits=options.edits, **shared)
+            audit = kept(
+                fitted,
+                "poisoning",
+                lambda: audit_poisoning(fitted, queries, edits=options.edits, **shared),
+                of=[options.edits, {**shared, "budget": asdict(budget)}],
+                queries=queries,
+                measurement=task.measurement,
+            )
             trust = trust_of(fitted, retrained=_RETRAINED)
             return AttackReport(task.name, task.class_names, audit, numbers, cards, remark, trust)
         say(f"{task.name}: attacking {len(numbers)} queries at once")
