@@ -167,6 +167,8 @@ def test_what_cannot_be_done_is_said(tmp_path, text, options, message):
     said = invoke(write(tmp_path, text), "--out", tmp_path / "out", *options, columns=400, code=2)
     assert message in said
     assert not (tmp_path / "out" / "labels.csv").exists()
+    if "--by" in options:
+        assert "fitting" not in said  # before anything long
 
 
 def test_options_are_checked():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, SelfScores, Trust, trust_of
 from wherefrom.report import (
     Card,
@@ -54,6 +55,7 @@ _UNSIZED_HEADS = {**_HEADS, "harm": "against"}
 # Signs with a column and a line of their own; the file has all.
 _SHOWN = ("loss", "left_out_loss", "self_influence", "harm", "relabel")
 _SIGNED = ("harm", "relabel")
+_OF_VALIDATION = ("harm", "relative_harm", "relabel")
 _WIDEST = 10
 
 
@@ -74,6 +76,18 @@ class Labels(Study):
     top: int = option(12, "Most suspicious examples listed and shown.", least=1)
     review: int = option(0, "Training examples looked at, of largest loss (0: all).", least=0)
     by: str = option(COMBINED, "Sign they are ranked by: combined, loss, margin, self_influence, harm, …")
+
+    def check(self, task: Task) -> None:
+        """Refuse a sign that there is none of, or that needs a validation set where the task has none."""
+        if self.by not in WORDS:
+            raise InputError(
+                f"by={self.by!r} is none of the signals; expected one of {', '.join(map(repr, WORDS))}"
+            )
+        if self.by in _OF_VALIDATION and task.validation is None:
+            raise InputError(
+                f"by={self.by!r} needs validation=, examples the model was not trained on: name them in the "
+                "task file, or rank by another sign"
+            )
 
     def run(
         self, attributor: Attributor, task: Task, say: Say = quiet, self_scores: SelfScores | None = None
