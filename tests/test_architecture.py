@@ -24,7 +24,7 @@ FLOORS = [
     {"api"},
     {"cli", "__main__", "__init__"},
 ]
-FLOOR = {"errors": -2, "arguments": -1, "names": -1, "percentages": -1} | {
+FLOOR = {"version": -2, "errors": -2, "arguments": -1, "names": -1, "percentages": -1} | {
     name: number for number, names in enumerate(FLOORS) for name in names
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -52,8 +52,9 @@ from wherefrom.studies.slices import group_influence as slices
 from wherefrom.studies.slices import harmful_groups
 from wherefrom.studies.study import Result, Study, option
 from wherefrom.task import Objective
+from wherefrom.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "CG",
     "EKFAC",

@@ -11,7 +11,7 @@ from tests.cli.audit_problem import TABLE, write
 from tests.studies.outside import TASK, TRACIN
 from wherefrom.cli.main import app
 from wherefrom.errors import InputError, StoreError
-from wherefrom.influence import compute
+from wherefrom.influence import compute, kept_scores
 from wherefrom.influence.kept_scores import kept, scores_of, self_scores_of
 
 DRAW = torch.Generator().manual_seed(0)
@@ -87,6 +87,15 @@ def test_other_settings_find_nothing(tmp_path, changed):
     other = fit(tmp_path / "run", **changed)
     torch.testing.assert_close(scores_of(other, QUERIES).values, other.scores(QUERIES).values)
     assert len(list((tmp_path / "run" / "scores").iterdir())) == 2
+
+
+def test_another_version_finds_nothing(tmp_path, solved, monkeypatch):
+    self_scores_of(fit(tmp_path))
+    self_scores_of(fit(tmp_path))
+    assert solved == [30]
+    monkeypatch.setattr(kept_scores, "VERSION", "9.9.9")
+    self_scores_of(fit(tmp_path))
+    assert solved == [30, 30]
 
 
 def test_another_measurement_finds_nothing(tmp_path):

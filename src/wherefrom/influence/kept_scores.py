@@ -23,6 +23,7 @@ from wherefrom.influence.self_scores import SelfScores
 from wherefrom.store import fingerprint, read_object, write_object
 from wherefrom.store.run_directory import SCORES
 from wherefrom.task import Objective
+from wherefrom.version import VERSION
 
 T = TypeVar("T")
 
@@ -87,7 +88,8 @@ def kept(
     measurement: Measured | None = None,
 ) -> T:
     """`compute()`, or what an earlier study of the same run directory kept of it. It is found again for the
-    same model, data and settings of the method alone, and for the same of all that is named here.
+    same model, data, settings of the method and version of this package alone, and for the same of all that
+    is named here.
 
     Args:
         attributor: with a `run_dir`, or nothing is kept.
@@ -167,7 +169,7 @@ def _of(kept: SelfScores, wanted: Tensor) -> SelfScores:
 
 def _place(attributor: Attributor, of: Any) -> Path:
     assert attributor.run_dir is not None  # callers keep nothing without one
-    name = fingerprint([identity_with_settings(attributor), of])[:24]
+    name = fingerprint([VERSION, identity_with_settings(attributor), of])[:24]
     return attributor.run_dir / SCORES / f"{name}.safetensors"
 
 
