@@ -33,7 +33,7 @@ from wherefrom.solvers.names import SOLVER_NAMES, named_solver
 from wherefrom.testing import check_solver
 
 
-@pytest.mark.parametrize("name", [name for name in SOLVER_NAMES if name not in ("auto", "identity")])
+@pytest.mark.parametrize("name", [name for name in SOLVER_NAMES if name != "auto"])
 def test_every_solver_by_its_name(name):
     operator = check_solver(Exact()).prepared.operator
     check_solver(named_solver(name, operator))
