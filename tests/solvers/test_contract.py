@@ -143,6 +143,69 @@ def test_one_written_outside_for_all_parameters_scores_as_exactly_as_the_exact_o
     torch.testing.assert_close(found.values, exact.values, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("solver", [CG(rtol=1e-5), Exact(), EKFAC()], ids=["cg", "exact", "ekfac"])
+def test_small_gradients_keep_their_digits_with_and_without_errors(solver):
+    """Squares of 1e-25 are no numbers of float32: every way to a solution is at unit size."""
+    model, (x, y), _ = problem()
+    made = wherefrom.Influence(
+        model.float(),
+        (x.float(), y),
+        loss="cross_entropy",
+        curvature="ggn",
+        damping=0.1,
+        solver=solver,
+        progress=False,
+    ).fit()
+    rhs = made.train_gradients.rows(slice(0, 3)).T
+    plain = made.solve(rhs).x
+    for use in (made.solve, made.apply):
+        torch.testing.assert_close(use(rhs * 1e-25).x * 1e25, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_what_states_no_error_pays_for_none(monkeypatch):
+    """With block inverses an error takes products with the full curvature; a solution alone takes none."""
+    model, train, queries = problem()
+    options = {"loss": "cross_entropy", "curvature": "ggn", "solver": EKFAC(), "progress": False}
+    made = wherefrom.Influence(model, train, **options).fit()
+    calls = []
+    product = type(made.prepared.operator).matmat
+    monkeypatch.setattr(
+        type(made.prepared.operator), "matmat", lambda self, v: (calls.append(1), product(self, v))[1]
+    )
+    made.relabel_scores(queries)
+    made.input_influence(queries)
+    made.parameter_influence([0, 3])
+    assert calls == []
+    made.remove([0]).change(queries)
+    assert calls
+
+
+@pytest.mark.parametrize(
+    "solver", [EKFAC(probes=1), KFAC(probes=1), EvenLayers(probes=1)], ids=["e", "k", "even"]
+)
+def test_errors_of_changes_and_of_harm_have_the_size_of_the_true_ones(solver):
+    """Against the full curvature with the same damping, which is what the error is of."""
+    model, train, queries = problem()
+    options = {"loss": "cross_entropy", "curvature": "ggn", "damping": 0.05, "progress": False}
+    found = wherefrom.Influence(model, train, solver=solver, **options).fit()
+    exact = wherefrom.Influence(model, train, solver=Exact(), **options).fit()
+    true, expected = [], []
+    for i in range(6):
+        one = found.remove([i]).change(queries, order="first")
+        other = exact.remove([i]).change(queries, order="first")
+        true.append(one.values - other.values)
+        expected.append(one.error)
+    labels, truth = found.labels(queries), exact.labels(queries)
+    for off, error in (
+        (torch.cat(true), torch.cat(expected)),
+        (labels.signals["harm"] - truth.signals["harm"], labels.errors["harm"]),
+    ):
+        ratio = float(off.double().norm() / error.double().norm())
+        assert 1 / 3 < ratio < 3
+    unknown = wherefrom.Influence(model, train, solver=EKFAC(probes=0), **options).fit()
+    assert bool(torch.isinf(unknown.remove([0]).change(queries).error).all())
+
+
 class Wrong(Dense):
     """Breaks a promise."""
 
@@ -176,8 +239,9 @@ class PreparedWrong(PreparedDense):
             )
         return solution
 
-    def apply(self, rhs: Tensor) -> Tensor:
-        return 2 * self.solve(rhs).x if self.fault == "apply" else self.solve(rhs).x
+    def apply(self, rhs: Tensor) -> Solution:
+        solution = self.solve(rhs)
+        return replace(solution, x=2 * solution.x) if self.fault == "apply" else solution
 
 
 @pytest.mark.parametrize(

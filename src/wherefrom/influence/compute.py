@@ -135,7 +135,7 @@ def parameter_influence(fitted: Fit, examples: Any) -> Float[Tensor, "k p"]:
         gradients = fitted.measure_gradients(examples, resolve_measurement("loss", fitted.objective.loss))
         index = torch.arange(len(gradients))
     size = fitted.pairing.block_size()
-    return torch.cat([-fitted.apply(gradients.rows(part).T).T for part in index.split(size)])
+    return torch.cat([-fitted.apply(gradients.rows(part).T).x.T for part in index.split(size)])
 
 
 def _are_indices(examples: Any) -> bool:

@@ -284,8 +284,8 @@ class Fit(Attributor):
         self.objective.check_unchanged()
         return self.pairing.solve(rhs)
 
-    def apply(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        """`C_λ⁻¹ v` alone, without what is known of its error where that costs more."""
+    def apply(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        """The same, without the work that only its error needs."""
         refuse_autocast()
         self.objective.check_unchanged()
         return self.pairing.apply(rhs)

@@ -154,7 +154,7 @@ def output_spread(fitted: Fit, index: Int[Tensor, " k"]) -> Float[Tensor, "k o o
         for part in index.to(objective.device).split(size):
             at = engine.linearise(objective.examples, part)
             rows = at.vjp_each(_units(at.outputs, width))
-            parts.append(_spread(rows, fitted.apply, objective.n).cpu())
+            parts.append(_spread(rows, lambda rhs: fitted.apply(rhs).x, objective.n).cpu())
             bar.advance(len(part))
     spread = torch.cat(parts)
     return 0.5 * (spread + spread.mT)
@@ -232,5 +232,5 @@ class _Whole:
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if self._prepared is self._fitted.prepared:
-            return self._fitted.apply(rhs)
-        return self._prepared.apply(rhs)
+            return self._fitted.apply(rhs).x
+        return self._prepared.apply(rhs).x

@@ -125,18 +125,13 @@ class Steps:
         self, solution: Solution, floor: float | None = None
     ) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"], Float[Tensor, " q"]]:
         """`−∇m_qᵀ x` with its expected error and its bound."""
-        fitted = self._fitted
-        r = solution.error_directions.shape[0]
-        directions = torch.cat([solution.x, solution.error_directions[:, :, 0].T], dim=1)
-        values, estimates, bounds = [], [], []
-        for _, inner, sizes in self._gradients.products(directions):
-            values.append(-inner[:, 0])
-            errors = inner[:, 1 : 1 + r].norm(dim=1)
-            estimates.append(
-                torch.hypot(errors, fitted.pairing.rounding_estimate(solution, sizes, inner[:, :1].T)[0])
-            )
-            bounds.append(fitted.pairing.score_bound(solution, sizes, floor)[0].to(inner.dtype))
-        return torch.cat(values).cpu(), torch.cat(estimates).cpu(), torch.cat(bounds).cpu()
+        pairing = self._fitted.pairing
+        values, errors, bounds = [], [], []
+        for _, made, expected, sizes in pairing.products(self._gradients, solution):
+            values.append(-made[:, 0])
+            errors.append(expected[:, 0])
+            bounds.append(pairing.score_bound(solution, sizes, floor)[0].to(made.dtype))
+        return torch.cat(values).cpu(), torch.cat(errors).cpu(), torch.cat(bounds).cpu()
 
 
 class _LeftOver:
@@ -187,7 +182,7 @@ def _one_more(edited: EditedObjective, step: Float[Tensor, "p 1"]) -> Float[Tens
     """The next step with `C_λ`, as long as the objective falls along it: where the curvature in use is
     smaller than the objective's own (a Gauss-Newton matrix of a network), the whole of it is too long."""
     left = _gradient_left(edited, step)
-    more = edited.fitted.solve(left).x
+    more = edited.fitted.apply(left).x
     slope, after = float((more * left).sum()), float((more * _gradient_left(edited, step + more)).sum())
     return more * (slope / (slope - after)) if slope > 0 > after else more
 

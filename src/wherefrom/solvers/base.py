@@ -50,9 +50,9 @@ class PreparedSolver(ABC):
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         """Solve for all columns, with error directions. Never returns a column that is not finite."""
 
-    def apply(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        """`C_λ⁻¹` of the columns, without what is known of its error where that costs more."""
-        return self.solve(rhs).x
+    def apply(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        """The same `x` as `solve`, without the work that only its error needs."""
+        return self.solve(rhs)
 
     def pairwise(self, pairing: Pairing, gradients: ExampleGradients, refine: int = 0) -> PairScores:
         """`∇mᵀ C_λ⁻¹ g_i` of queries and all training examples, each with its error.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -80,33 +81,33 @@ class PreparedBlocks(PreparedSolver):
             "rules": dict(sorted(_count_rules(layers).items())),
         }
 
-    def apply(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        return self._inverse.matmat(rhs)
+    def apply(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        """The block inverse of the columns; its residual, which takes a product, is not a number."""
+        k = rhs.shape[1]
+        return Solution(
+            x=self._inverse.matmat(rhs),
+            converged=torch.ones(k, dtype=torch.bool),
+            reason="",
+            iterations=torch.zeros(k, dtype=torch.long),
+            residual_norm=rhs.new_full((k,), math.nan),
+            rhs_norm=rhs.norm(dim=0),
+            error_directions=rhs.new_zeros(0, *rhs.shape),
+            error_known=False,
+        )
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         """The block inverse of the columns. What it misses, `C_λ⁻¹ (v − C_λ M⁻¹ v)`, is approximated by two
         steps of conjugate gradients preconditioned by `M`, and is the error direction; with `probes=0`
-        nothing is measured, and the residual is not a number."""
-        k = rhs.shape[1]
-        x = self.apply(rhs)
-        size, error = rhs.new_full((k,), math.nan), rhs.new_zeros(0, *rhs.shape)
-        if self._probed:
-            residual = rhs - self.operator.matmat(x)
-            iteration = BlockIteration(
-                self.operator, self._inverse, functools.partial(measured, self.operator, seed=0)
-            )
-            size = residual.norm(dim=0)
-            error = iteration.run(residual, torch.zeros_like(size), _PROBE_STEPS).x[None]
-        return Solution(
-            x=x,
-            converged=torch.ones(k, dtype=torch.bool),
-            reason="",
-            iterations=torch.zeros(k, dtype=torch.long),
-            residual_norm=size,
-            rhs_norm=rhs.norm(dim=0),
-            error_directions=error,
-            error_known=self._probed,
-        )
+        nothing is measured."""
+        solution = self.apply(rhs)
+        if not self._probed:
+            return solution
+        residual = rhs - self.operator.matmat(solution.x)
+        size = residual.norm(dim=0)
+        refuse = functools.partial(measured, self.operator, seed=0)
+        iteration = BlockIteration(self.operator, self._inverse, refuse)
+        missing = iteration.run(residual, torch.zeros_like(size), _PROBE_STEPS).x
+        return replace(solution, residual_norm=size, error_directions=missing[None], error_known=True)
 
     def pairwise(self, pairing: Pairing, gradients: ExampleGradients, refine: int = 0) -> PairScores:
         """By a contraction of factored gradients, layer by layer."""

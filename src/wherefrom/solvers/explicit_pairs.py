@@ -86,18 +86,11 @@ def explicit_self_scores(pairing: Pairing, index: Int[Tensor, " k"]) -> OwnScore
 
 
 def _score(pairing: Pairing, block: SolvedBlock, values: Tensor, error: Tensor, bound: Tensor) -> None:
-    """One pass over the training set: products with the solutions and with their error directions
-    together."""
-    solution = block.solution
-    r, p, k = solution.error_directions.shape
-    directions = torch.cat([solution.x, solution.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
-    for where, inner, sizes in pairing.train.products(directions):
-        made = inner[:, :k].T
-        values[block.where, where] = made.cpu()
-        errors = inner[:, k:].reshape(inner.shape[0], r, k).norm(dim=1).T
-        rounding = pairing.rounding_estimate(solution, sizes, made)
-        error[block.where, where] = torch.hypot(errors, rounding).cpu()
-        bound[block.where, where] = pairing.score_bound(solution, sizes).to(values.dtype).cpu()
+    """Scores, errors and bounds of a block of queries, in one pass over the training set."""
+    for where, made, expected, sizes in pairing.products(pairing.train, block.solution):
+        values[block.where, where] = made.T.cpu()
+        error[block.where, where] = expected.T.cpu()
+        bound[block.where, where] = pairing.score_bound(block.solution, sizes).to(values.dtype).cpu()
 
 
 def _refine(

@@ -116,7 +116,7 @@ class LayerwisePairs:
             return math.inf, math.nan, None
         device = pairing.objective.device
         rhs = gradients.rows(torch.tensor(gradients.examples.spread(count), device=device)).T
-        solution = pairing.prepared.solve(rhs)
+        solution = pairing.solve(rhs)
         missing = solution.error_directions[0]
         train = pairing.train
         index = torch.tensor(train.examples.spread(_PROBED_TRAIN), device=device)

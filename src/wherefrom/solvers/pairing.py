@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,28 +112,21 @@ class Pairing:
         self.damping = damping
         self.most_damping = most_damping
         self.departs = departs
-        self.largest = max(largest, 0.0) + most_damping
+        self._largest = max(largest, 0.0) + most_damping
         self.progress = progress
         self.objective = train.engine.objective
 
     def solve(self, rhs: Float[Tensor, "p k"]) -> Solution:
         """`C_λ⁻¹ v`, refused if it is not finite."""
-        self._require_finite(rhs)
-        with progress_display(self.progress):
-            solution = solve_scaled(self.prepared.solve, rhs)
-        self._require_solved(solution.x)
-        return solution
+        return self._solved(self.prepared.solve, rhs)
 
-    def apply(self, rhs: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        """`C_λ⁻¹ v` alone, without what is known of its error."""
-        self._require_finite(rhs)
-        with progress_display(self.progress):
-            x = self.prepared.apply(rhs)
-        self._require_solved(x)
-        return x
+    def apply(self, rhs: Float[Tensor, "p k"]) -> Solution:
+        """The same, without the work that only its error needs."""
+        return self._solved(self.prepared.apply, rhs)
 
-    def blocks(self, gradients: ExampleGradients) -> Iterator[SolvedBlock]:
-        """Query gradients and `C_λ⁻¹` of them, in blocks that fit the memory budget."""
+    def blocks(self, gradients: ExampleGradients, *, errors: bool = True) -> Iterator[SolvedBlock]:
+        """Query gradients and `C_λ⁻¹` of them, in blocks that fit the memory budget; without `errors`,
+        nothing is found out about these."""
         size = self.block_size()
         for start in range(0, len(gradients), size):
             where = slice(start, min(start + size, len(gradients)))
@@ -142,9 +135,20 @@ class Pairing:
             ):
                 rows, shaken = self._rows(gradients, where)
                 rhs = rows.T
-                solution = self.solve(rhs)
-                solution = replace(solution, rhs_shaken=shaken, overlap=self.overlap(solution.x))
+                solution = self.solve(rhs) if errors else self.apply(rhs)
+                if errors:
+                    solution = replace(solution, rhs_shaken=shaken, overlap=self.overlap(solution.x))
             yield SolvedBlock(where, rhs, solution)
+
+    def products(
+        self, gradients: ExampleGradients, solution: Solution
+    ) -> Iterator[tuple[slice, Float[Tensor, "b k"], Float[Tensor, "b k"], GradientSizes]]:
+        """For consecutive gradients: which, their products with the solution `(b, k)`, the errors expected in
+        these, and the sizes of the gradients. One pass, with solution and error directions together."""
+        for where, inner, sizes in gradients.products(solution.columns):
+            values, missed = solution.errors_of(inner)
+            rounding = self.rounding_estimate(solution, sizes, values.T).T
+            yield where, values, torch.hypot(missed, rounding), sizes
 
     def block_size(self) -> int:
         """Queries solved together."""
@@ -161,7 +165,7 @@ class Pairing:
             missing = self.most_damping * solution.x.norm(dim=0)
             solution = replace(solution, residual_norm=solution.residual_norm + missing)
             floor -= self.most_damping
-        return score_bound(solution, gradients, floor=floor, largest=self.largest)
+        return score_bound(solution, gradients, floor=floor, largest=self._largest)
 
     def rounding_estimate(
         self,
@@ -200,15 +204,18 @@ class Pairing:
         ]
         return torch.cat([rows for rows, _ in parts]), torch.cat([sizes.shaken for _, sizes in parts])
 
-    def _require_finite(self, rhs: Tensor) -> None:
+    def _solved(
+        self, solve: Callable[[Float[Tensor, "p k"]], Solution], rhs: Float[Tensor, "p k"]
+    ) -> Solution:
         if not bool(torch.isfinite(rhs).all()):
             raise NonFiniteError(
                 "a gradient holds NaN or infinity: the loss is not differentiable at these parameters"
             )
-
-    def _require_solved(self, x: Tensor) -> None:
-        if not bool(torch.isfinite(x).all()):
+        with progress_display(self.progress):
+            solution = solve_scaled(solve, rhs)
+        if not bool(torch.isfinite(solution.x).all()):
             raise NonFiniteError(
                 f"solver {self.solver!r} returned NaN or infinity: raise damping (now "
                 f"{self.most_damping:g}) or use dtype=torch.float64"
             )
+        return solution

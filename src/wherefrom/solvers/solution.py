@@ -27,7 +27,7 @@ class Solution:
         rhs_shaken: rounding moved `v` itself by about `eps` times this; `None` where that is not known.
         overlap: typical `‖x ∘ g‖ / (‖x‖ ‖g‖)` of the gradients that meet `x`; `None` for `1/√p`, that of
             vectors without structure.
-        error_known: whether the error directions say anything; without them the error is not known.
+        error_known: whether the error directions say anything of the error.
     """
 
     x: Float[Tensor, "p k"]
@@ -47,6 +47,17 @@ class Solution:
         return torch.where(
             self.rhs_norm > 0, self.residual_norm / self.rhs_norm, torch.zeros_like(self.rhs_norm)
         )
+
+    @property
+    def columns(self) -> Float[Tensor, "p m"]:
+        """`x` and the error directions beside it, `(p, (1 + r) k)`: `errors_of` reads products with these."""
+        r, p, k = self.error_directions.shape
+        return torch.cat([self.x, self.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
+
+    def errors_of(self, products: Float[Tensor, "b m"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k"]]:
+        """`uᵀx` and its error as far as the directions say, from the products of some `u` with `columns`."""
+        r, _, k = self.error_directions.shape
+        return products[:, :k], products[:, k:].reshape(len(products), r, k).norm(dim=1)
 
 
 def solution_from(

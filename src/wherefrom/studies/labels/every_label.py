@@ -74,7 +74,7 @@ def relabel_scores(
     blocks: list[Tensor] = []
     given: list[Tensor] = []
     with progress_bar("relabelling", len(gradients), enabled=fitted.options.progress) as bar:
-        for block in fitted.pairing.blocks(gradients):
+        for block in fitted.pairing.blocks(gradients, errors=False):
             parts, given = [], []
             for where, at in engine.training_passes():
                 numbers = torch.arange(where.start, where.stop)

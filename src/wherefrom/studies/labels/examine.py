@@ -129,8 +129,7 @@ def validation_direction(fitted: Fit, classes: ClassLabels, validation: Any) -> 
         disagreements += int((classes.scores(outputs).argmax(1).cpu() != labels).sum())
     gradient = ExampleGradients(fitted.engine, examples, objective.loss).mean().to(objective.dtype)
     solution = fitted.solve(gradient[:, None])
-    columns = torch.cat([solution.x, solution.error_directions[:, :, 0].T], dim=1)
-    return Direction(columns, len(examples), disagreements, bool(solution.converged.all()))
+    return Direction(solution.columns, len(examples), disagreements, bool(solution.converged.all()))
 
 
 def margin(

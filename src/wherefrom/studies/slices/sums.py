@@ -29,14 +29,9 @@ def score_examples(fitted: Fit, solution: Solution, scores: Tensor, errors: Tens
     Returns:
         `‖g_i‖²`, with what rounding of the outputs adds to it, `(n,)`.
     """
-    r, p, k = solution.error_directions.shape
-    directions = torch.cat([solution.x, solution.error_directions.permute(1, 0, 2).reshape(p, r * k)], dim=1)
     squares = torch.empty(len(scores), dtype=torch.float64)
-    for where, inner, sizes in fitted.train_gradients.products(directions):
-        scores[where] = inner[:, :k].cpu()
-        missed = inner[:, k:].reshape(len(inner), r, k).norm(dim=1)
-        rounding = fitted.pairing.rounding_estimate(solution, sizes, inner[:, :k].T).T
-        errors[where] = torch.hypot(missed, rounding).cpu()
+    for where, made, expected, sizes in fitted.pairing.products(fitted.train_gradients, solution):
+        scores[where], errors[where] = made.cpu(), expected.cpu()
         squares[where] = (sizes.norm + sizes.shaken).square().cpu()
     return squares
 
@@ -85,7 +80,7 @@ def change_of_each(fitted: Fit, gradients: ExampleGradients, groups: Groups) -> 
                 fitted.train_gradients.sum(members).to(fitted.objective.dtype)
                 for members in groups.members[block]
             ]
-            for where, inner, _ in gradients.products(fitted.apply(torch.stack(sums, 1))):
+            for where, inner, _ in gradients.products(fitted.apply(torch.stack(sums, 1)).x):
                 made[where, block] = inner.double().cpu() / fitted.objective.n
             bar.advance(len(sums))
     return made
