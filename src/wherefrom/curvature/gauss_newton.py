@@ -47,7 +47,7 @@ class GaussNewtonOperator(FactoredOperator):
     `matmat` costs one forward product, one output-space product and one backward product per column and pass,
     on graphs kept between calls when they fit the memory budget. `to_dense` costs `(s·c)·n·p²` operations, or
     `c²·n·d²/2` for a linear head. It is `F Fᵀ / n` with one column `J_iᵀ l_ir` of `F` for every example and
-    root of `S_i`.
+    root of `S_i`. `run_dir` keeps what solvers of layers gather of it.
     """
 
     def __init__(self, engine: GradientEngine, metric: OutputMetric, run_dir: str | Path | None = None):
@@ -71,7 +71,7 @@ class GaussNewtonOperator(FactoredOperator):
             at.vjp(self.metric.apply(at.jvp(vectors), at, where))
             for where, at in self.engine.training_passes()
         )
-        return total / self.engine.objective.n
+        return total.div_(self.engine.objective.n)
 
     def sampled(self, indices: Int[Tensor, " b"]) -> LinearOperator:
         return _MinibatchGaussNewton(self, indices)
@@ -128,7 +128,10 @@ class GaussNewtonOperator(FactoredOperator):
         if coefficients.shape[1] > self.engine.columns:
             parts = coefficients.split(self.engine.columns, dim=1)
             return torch.cat([self.factor_apply(part) for part in parts], dim=1)
-        total = torch.zeros(coefficients.shape[1], self.size, dtype=self.dtype, device=self.device).T
+        return sum_over_batches(self._factor_products(coefficients))
+
+    def _factor_products(self, coefficients: Float[Tensor, "m k"]) -> Iterator[Float[Tensor, "p k"]]:
+        """What each batch adds to `F c`."""
         start = 0
         for where, at in self.roots.passes():
             r, b = self.metric.count(at), at.outputs.shape[0]
@@ -136,9 +139,8 @@ class GaussNewtonOperator(FactoredOperator):
             mixed = torch.zeros(own.shape[2], *at.outputs.shape, dtype=self.dtype, device=self.device)
             for place, roots in self.roots.parts(at, where):
                 mixed += torch.einsum("brk,rbo->kbo", own[:, place], by_example(roots)).reshape(mixed.shape)
-            total += at.vjp(mixed)
+            yield at.vjp(mixed)
             start += b * r
-        return total
 
     def factor_adjoint(self, vectors: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
         if vectors.shape[1] > self.engine.columns:

@@ -66,7 +66,7 @@ class Attributor(OneAtATime, NotPickled, ABC):
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.progress = progress
 
-    def _ready(self, method: str) -> None:
+    def _ready(self) -> None:
         self.objective.check_unchanged()
 
     @property

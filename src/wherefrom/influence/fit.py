@@ -122,7 +122,7 @@ class Fit(Attributor):
     @property
     def minimum(self) -> MinimumCheck:
         """Whether the trained parameters are a minimum of the objective, with a verdict in plain words."""
-        self._ready("minimum")
+        self._ready()
         return self._minimum
 
     def _fit(self) -> None:

@@ -69,31 +69,29 @@ def _autocast_is_on(device: str) -> bool:
 
 
 class OneAtATime:
-    """Public methods of classes that inherit from it run inside `alone()`, once `_ready` says that they may;
-    objects may be shared by threads."""
+    """Public methods of classes that inherit from it run inside `alone()`, unless `_ready` refuses; objects
+    may be shared by threads."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, method in list(vars(cls).items()):
             if isinstance(method, types.FunctionType) and (name == "__init__" or not name.startswith("_")):
-                setattr(cls, name, _wrapped(method))
+                setattr(cls, name, _wrapped(method, checked=name != "__init__"))
 
-    def _ready(self, method: str) -> None:
-        """Refuse a method that cannot be used as things are; asked before each that is called from outside.
+    def _ready(self) -> None:
+        """Refuse to be used as things are; asked before each method that is called from outside.
 
         Raises:
             InputError: what is missing or has changed.
         """
 
 
-def _wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
-    name = method.__name__
-
+def _wrapped(method: Callable[..., Any], *, checked: bool) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with alone() as outermost:
-            if outermost and name != "__init__":
-                self._ready(name)
+            if outermost and checked:
+                self._ready()
             return method(self, *args, **kwargs)
 
     return call

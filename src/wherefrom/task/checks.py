@@ -70,7 +70,7 @@ def check_examples(objective: Objective, examples: Examples, *, progress: bool =
         NonFiniteError, InputError: naming the first offending example.
     """
     values = objective.parameters.values
-    with users_code(objective, "the model's forward pass", "train", objective.examples.batch([0])):
+    with users_code(objective, "the model's forward pass", "train", lambda: objective.examples.batch([0])):
         batch_size = objective.pass_size
     seen = Seen(len(examples), batch_size)
     with torch.no_grad(), progress_bar(f"checking {examples.role}", len(examples), enabled=progress) as bar:
@@ -169,7 +169,8 @@ def check_inputs_untouched(objective: Objective) -> None:
 
 @contextmanager
 def users_code(objective: Objective, what: str, role: str, given: Any) -> Iterator[None]:
-    """Name the role, the tensors and the computation's dtype in what the user's own code raises on them."""
+    """Name the role, the tensors and the computation's dtype in what the user's own code raises on them.
+    `given` are these, or a function that reads them where they are to be named."""
     try:
         yield
     except (WherefromError, MemoryError, torch.OutOfMemoryError):
@@ -177,7 +178,11 @@ def users_code(objective: Objective, what: str, role: str, given: Any) -> Iterat
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if is_allocation_failure(error):
             raise
-        tensors = [leaf for leaf in tree_flatten(given)[0] if isinstance(leaf, Tensor)]
+        tensors = [
+            leaf
+            for leaf in tree_flatten(given() if callable(given) else given)[0]
+            if isinstance(leaf, Tensor)
+        ]
         found = ", ".join(f"{tuple(leaf.shape)} {_short(leaf.dtype)}" for leaf in tensors) or "no tensors"
         raise InputError(
             f"{what} failed on a batch of {role} ({found}) in {_short(objective.dtype)}: "

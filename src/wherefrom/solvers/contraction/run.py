@@ -20,7 +20,7 @@ from wherefrom.solvers.contraction.plan import BlockPlan, Plan
 from wherefrom.solvers.contraction.planner import BlockShape, make_plan
 from wherefrom.solvers.contraction.scorers import BlockScorer, ExplicitScorer, ProductScorer
 from wherefrom.solvers.contraction.token_scorer import TokenScorer
-from wherefrom.task import Examples, Measure
+from wherefrom.task import Examples, Measure, sum_over_batches
 
 # Queries and training examples on which an approximate plan is checked.
 _CHECKED_QUERIES = 64
@@ -80,18 +80,21 @@ class GradientSource:
     def mean_and_norm(self) -> tuple[Float[Tensor, " p"], float]:
         """`(1/n) Σ g_i` in float64, and the root mean square of `‖g_i‖` over some 500 examples spread over
         the set (all of fewer than a thousand)."""
-        n, blocks = len(self.examples), self.layers.blocks
-        parts = [torch.zeros(block.size, dtype=torch.float64, device=block.index.device) for block in blocks]
+        n = len(self.examples)
         squares, count, step = 0.0, 0, max(1, n // _TYPICAL)
-        for where, capture in self.layers.captures(self.examples):
-            some = slice(-where.start % step, None, step)
-            for part, form in zip(parts, self.forms(capture)):
-                part += form.total().reshape(-1)
-                squares += float(form.select(some).squared_norms().sum())
-            count += len(range(where.stop - where.start)[some])
-        mean = torch.zeros(self.layers.objective.p, dtype=torch.float64, device=parts[0].device)
-        for block, part in zip(blocks, parts):
-            mean[block.index.reshape(-1)] = part / n
+
+        def totals() -> Iterator[Tensor]:
+            nonlocal squares, count
+            for where, capture in self.layers.captures(self.examples):
+                some = slice(-where.start % step, None, step)
+                forms = self.forms(capture)
+                squares += sum(float(form.select(some).squared_norms().sum()) for form in forms)
+                count += len(range(where.stop - where.start)[some])
+                yield torch.cat([form.total().reshape(-1).double() for form in forms])
+
+        index = torch.cat([block.index.reshape(-1) for block in self.layers.blocks])
+        mean = torch.zeros(self.layers.objective.p, dtype=torch.float64, device=index.device)
+        mean[index] = sum_over_batches(totals()) / n
         return mean, (squares / count) ** 0.5
 
     def spread(self, count: int) -> Tensor:
