@@ -126,6 +126,16 @@ def test_a_task_file_is_run_as_it_is_now(tmp_path):
     assert not (tmp_path / "__pycache__").exists()
 
 
+def test_what_else_is_on_the_page_knows_the_verdict_of_retraining(tmp_path):
+    (answer,) = run_study(
+        Audit(queries=2, remove=4, shape=True), load_task(write(tmp_path, TABLE)), tmp_path / "out"
+    )
+    verdict = answer.result.trust.retraining
+    found = {type(one).__name__: one.trust.retraining for one in answer.result.embedded.results}
+    assert verdict is not None and found["SpectrumResult"] == verdict
+    assert found["GeometryResult"] is None  # which describes the model, and predicts nothing
+
+
 def test_texts_and_a_task_function(tmp_path):
     audit(write(tmp_path, TEXT), "--out", tmp_path / "out", "--remove", 2)
     html = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")

@@ -82,7 +82,7 @@ def check_minimum(
         verdict = "minimum"
         words = (
             f"At a minimum: the gradient left over is {removals:.2g} times what removing a single example "
-            "changes, so scores are the first-order effect of changing the training data at these parameters"
+            "changes: next to nothing, as the first-order effect of changing the training data needs it"
             + (
                 f", with directions of less curvature than the damping {damping:.3g} held back."
                 if damping

@@ -44,9 +44,11 @@ class KeptTrust:
         known = RunDirectory(self._path, {"of": self._of}).read(_RECORD)
         if known is None:
             return trust
-        return trust_of(
-            self._attributor,
-            converged=trust.converged,
-            retraining=known["retraining"],
-            retrained=trust.retrained,
-        )
+        return with_retraining(trust, self._attributor, known["retraining"])
+
+
+def with_retraining(trust: Trust, attributor: Attributor, verdict: str | None) -> Trust:
+    """The trust of an answer of this attributor where a verdict of retraining is known besides."""
+    if verdict is None:
+        return trust
+    return trust_of(attributor, converged=trust.converged, retraining=verdict, retrained=trust.retrained)

@@ -14,6 +14,7 @@ from wherefrom.store import write_atomically
 from wherefrom.store.json_values import dump_json
 from wherefrom.studies.attack.study import Attack, require_attackable
 from wherefrom.studies.geometry.study import Geometry
+from wherefrom.studies.kept_trust import with_retraining
 from wherefrom.studies.labels import has_class_labels
 from wherefrom.studies.labels.study import Labels
 from wherefrom.studies.slices.study import Slices
@@ -30,6 +31,13 @@ class Embedded:
     tables: dict[str, tuple[Sequence[str], Rows]] = field(default_factory=dict)
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
+
+    def ask(self, study: Study, attributor: Attributor, task: Task, verdict: str | None, say: Say) -> Result:
+        """Its answer, which says no more than the audit's retraining allows."""
+        result = study.run(attributor, task, say)
+        if study.needs_fit and result.trust.retraining is None:
+            result = result.with_trust(with_retraining(result.trust, attributor, verdict))
+        return result
 
     def add(self, study: Study, result: Result, *, page: bool = False) -> None:
         """The answer of one study with its files; `page` alone where a terminal has enough already."""
@@ -72,7 +80,12 @@ def require_embeddable(audit: Any, attributor: Attributor, task: Task) -> None:
 
 
 def embedded_studies(
-    audit: Any, attributor: Attributor, task: Task, self_scores: SelfScores | None, say: Say
+    audit: Any,
+    attributor: Attributor,
+    task: Task,
+    self_scores: SelfScores | None,
+    verdict: str | None,
+    say: Say,
 ) -> Embedded:
     """The studies that the task and the options ask for.
 
@@ -80,30 +93,31 @@ def embedded_studies(
         audit: its options.
         attributor, task: of the audit.
         self_scores: that were computed already.
+        verdict: of retraining, if there was any.
         say: called with each stage.
     """
     found = Embedded()
     if task.train_groups is not None or task.query_groups is not None:
         slices = Slices(top=audit.top)
         slices.check(task)
-        found.add(slices, slices.run(attributor, task, say), page=True)
+        found.add(slices, found.ask(slices, attributor, task, verdict, say), page=True)
     ranked = self_scores is not None or (audit.review and not attributor.has_self_scores)
     if ranked and has_class_labels(attributor.objective):
         labels = Labels()
         found.show(labels, labels.run(attributor, task, self_scores=self_scores), page=True)
     if audit.poison:
         attack = attack_of(audit)
-        found.add(attack, attack.run(attributor, task, say))
+        found.add(attack, found.ask(attack, attributor, task, verdict, say))
     if audit.shape:
-        _add_shape(found, attributor, task, say)
+        _add_shape(found, attributor, task, verdict, say)
     return found
 
 
-def _add_shape(found: Embedded, attributor: Attributor, task: Task, say: Say) -> None:
-    """LossSpectrum and geometry; inputs that have no gradient leave out the latter, which is said."""
+def _add_shape(found: Embedded, attributor: Attributor, task: Task, verdict: str | None, say: Say) -> None:
+    """The spectrum and the geometry; inputs that have no gradient leave out the latter, which is said."""
     spectrum, geometry = LossSpectrum(), Geometry()
-    found.add(spectrum, spectrum.run(attributor, task, say))
+    found.add(spectrum, found.ask(spectrum, attributor, task, verdict, say))
     try:
-        found.add(geometry, geometry.run(attributor, task, say))
+        found.add(geometry, found.ask(geometry, attributor, task, verdict, say))
     except UnsupportedError as error:
         say(f"{task.name}: no gradients in the input: {error}")

@@ -56,7 +56,8 @@ class Audit(Study):
         scores = scores_of(attributor, queries, task.measurement, refine=refine)
         self_scores = self._self_scores(attributor, task, say)
         verification = self._verified(attributor, task, queries, scores, say)
-        embedded = embedded_studies(self, attributor, task, self_scores, say)
+        verdict = None if verification is None else verification.judgement().verdict
+        embedded = embedded_studies(self, attributor, task, self_scores, verdict, say)
         section = build_section(
             attributor,
             queries,

@@ -11,6 +11,7 @@ import numpy as np
 from wherefrom import interventions
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
+from wherefrom.influence.kept_scores import kept
 from wherefrom.interventions import Intervention, Order, Outcome, RemovalCurve, removal_curve
 from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.report import Card, Section
@@ -103,7 +104,14 @@ class DataChange(Study):
             )
             change = outcome.change
         else:
-            change = intervention.change(queries, task.measurement, order=order, reduction=reduction)
+            change = kept(
+                fitted,
+                "predicted change",
+                lambda: intervention.change(queries, task.measurement, order=order, reduction=reduction),
+                of=[intervention.edits, order, reduction],
+                queries=queries,
+                measurement=task.measurement,
+            )
         assert change.before is not None  # every prediction of an intervention knows it
         return ChangeResult(
             task.name,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
-from wherefrom.influence import Attributor, Trust, as_fit, trust_of
+from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
+from wherefrom.influence.kept_scores import kept
 from wherefrom.interventions import Flips, FlipSet, Robustness, find_flips
 from wherefrom.percentages import percentage
 from wherefrom.plain_text import count_of
@@ -74,7 +75,7 @@ class Flip(Study):
         # The tolerance is for shares such as 0.07 whose product with n falls short of a whole number.
         most = max(1, min(int(self.max_share * n * (1 + 1e-12)), n - 1))
         say(f"{task.name}: smallest sets, up to {most:,} of {n:,}, for {len(numbers)} predictions")
-        flips = find_flips(fitted, queries, max_size=most, reduction=task.reduction)
+        flips = self._found(fitted, queries, most, task)
         if confirm and task.recipe is not None:
             count = sum(one.size is not None for one in flips)
             say(f"{task.name}: retraining without each of {count} sets")
@@ -91,6 +92,15 @@ class Flip(Study):
             self.top,
             trust_of(fitted, retrained=_RETRAINED) if confirm else trust_of(fitted),
         )
+
+    @staticmethod
+    def _found(fitted: Fit, queries: Any, most: int, task: Task) -> Flips:
+        def search() -> tuple[tuple[FlipSet, ...], str]:
+            flips = find_flips(fitted, queries, max_size=most, reduction=task.reduction)
+            return flips.sets, flips.order
+
+        sets, order = kept(fitted, "flips", search, of=[most, task.reduction], queries=queries)
+        return Flips(sets, fitted.objective.n, most, order, task.reduction, fitted, queries)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, SelfScores, Trust, trust_of
+from wherefrom.influence.kept_scores import kept
 from wherefrom.report import (
     Card,
     Cards,
@@ -24,6 +25,7 @@ from wherefrom.report.numbers import number
 from wherefrom.studies.cards import train_cards
 from wherefrom.studies.labels.agreement import Agreement
 from wherefrom.studies.labels.audit import COMBINED, LabelAudit, Suspect
+from wherefrom.studies.labels.classes import require_examples
 from wherefrom.studies.labels.proposals import PROPOSALS_RIGHT
 from wherefrom.studies.labels.signals import label_signals
 from wherefrom.studies.selection import largest_losses
@@ -102,12 +104,21 @@ class Labels(Study):
         indices = None
         if self_scores is None and self.review:
             indices = largest_losses(attributor, objective.examples, self.review)
-        audit = label_signals(
+        index = indices if self_scores is None else self_scores.index.tolist()
+        trusted = None
+        if task.validation is not None:
+            trusted = require_examples(objective, task.validation, "validation").fingerprint()
+        audit = kept(
             attributor,
-            task.validation,
-            indices=indices,
-            self_scores=self_scores,
-            class_names=task.class_names,
+            "signs of wrong labels",
+            lambda: label_signals(
+                attributor,
+                task.validation,
+                indices=indices,
+                self_scores=self_scores,
+                class_names=task.class_names,
+            ),
+            of=[index, task.class_names, trusted],
         )
         audit.suspicion(self.by)  # an unknown sign is refused before anything is written
         trust = trust_of(attributor, converged=audit.converged)

@@ -111,8 +111,7 @@ def _clusters(fitted: Fit, task: Task, count: int) -> HarmfulGroups:
         fitted,
         "harmful clusters",
         lambda: harmful_groups(fitted, task.validation, clusters=count or "auto", measurement=measurement),
-        of=[count],
-        queries=task.validation,
+        of=[count, fitted.objective.read(task.validation, role="validation").fingerprint()],
         measurement=measurement,
     )
 
