@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from sklearn.utils import shuffle
 
 import wherefrom
 from wherefrom.api import as_examples, as_task, refit
+from wherefrom.api.from_sklearn import _GIVEN
 from wherefrom.errors import InputError, UnsupportedError
 
 N = 90
@@ -167,6 +170,17 @@ def test_sample_weights_are_refused_even_where_they_left_no_trace():
         wherefrom.from_sklearn(fitted, X, y)
     with pytest.raises(UnsupportedError, match="sample_weight is not supported"):
         wherefrom.from_sklearn(fitted, X, y, sample_weight=np.ones(len(X)))
+
+
+def test_it_takes_every_option_of_an_influence_function_with_the_same_default():
+    """All but those that the estimator decides; the damping follows the objective."""
+    whole = inspect.signature(wherefrom.Influence).parameters
+    own = inspect.signature(wherefrom.from_sklearn).parameters
+    taken = set(own) - {"fitted", "X", "y", "refused"}
+    assert taken == set(whole) - {"model", "train"} - set(_GIVEN)
+    for name in taken - {"damping"}:
+        assert own[name].default == whole[name].default, name
+        assert own[name].annotation == whole[name].annotation, name
 
 
 def test_bad_arguments_are_refused():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from wherefrom.errors import StoreError
+from wherefrom.errors import StoreError, UnsupportedError
 from wherefrom.influence import Resolution
 from wherefrom.linalg import Eigenpairs
 from wherefrom.store import read_object, read_tensors, write_object, write_tensors
@@ -46,7 +46,7 @@ class Own:
 
 @pytest.mark.parametrize("value", [Own(), object(), {1, 2}, [lambda: 0]])
 def test_what_is_no_result_of_this_package_is_not_written(tmp_path, value):
-    with pytest.raises(TypeError, match="cannot be kept"):
+    with pytest.raises(UnsupportedError, match="cannot be kept"):
         write_object(tmp_path / "a.safetensors", value)
     assert not list(tmp_path.iterdir())
 

@@ -15,6 +15,9 @@ from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.gradients import HvpMode
 from wherefrom.solvers import RelativeDamping, Solver
 
+# Arguments of `Influence` that the estimator decides.
+_GIVEN = ("loss", "weight_decay", "regulariser", "form", "forward", "target", "collate")
+
 
 def from_sklearn(
     fitted: Any,
@@ -61,7 +64,7 @@ def from_sklearn(
             "sample_weight is not supported: every example has the weight 1/n in the objective"
         )
     for name in sorted(refused):
-        if name not in ("loss", "weight_decay", "regulariser", "form", "forward", "target", "collate"):
+        if name not in _GIVEN:
             raise TypeError(f"from_sklearn() got an unexpected keyword argument {name!r}")
         raise InputError(
             f"{name}= is given by the estimator; build an Influence yourself for another objective"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wherefrom.errors import StoreError
+from wherefrom.errors import StoreError, UnsupportedError
 from wherefrom.store.tensors import RECOMPUTE, read_tensors, write_tensors
 
 _KIND = "wherefrom-object-1"
@@ -26,7 +26,7 @@ def write_object(path: str | Path, value: Any) -> None:
     words, all or nothing.
 
     Raises:
-        TypeError: there is something else in it.
+        UnsupportedError: there is something else in it.
         StoreError: the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
@@ -71,7 +71,7 @@ def _encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
     if is_dataclass(value) and kind.__module__.startswith(f"{_PACKAGE}."):
         made = {one.name: _encoded(getattr(value, one.name), tensors) for one in fields(value) if one.init}
         return {"object": [kind.__module__, kind.__qualname__, made]}
-    raise TypeError(f"a {kind.__name__} cannot be kept in a file")
+    raise UnsupportedError(f"a {kind.__name__} cannot be kept in a file")
 
 
 def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:

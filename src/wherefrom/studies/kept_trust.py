@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wherefrom.influence import Attributor, Trust, trust_of
-from wherefrom.influence.kept_scores import identity_with_settings
+from wherefrom.influence.kept import identity_with_settings
 from wherefrom.store import RunDirectory
 from wherefrom.store.run_directory import TRUST
 

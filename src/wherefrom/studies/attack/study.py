@@ -12,7 +12,7 @@ import torch
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
 from wherefrom.influence.continuous_input import ContinuousInput, find_input
-from wherefrom.influence.kept_scores import kept
+from wherefrom.influence.kept import kept
 from wherefrom.report import Describer, Section
 from wherefrom.store import write_tensors
 from wherefrom.studies.attack.edited_data import edited_training_set

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from wherefrom.evaluation import Verification, verify_removals
 from wherefrom.influence import Attributor, Fit, Scores, SelfScores, Trust
-from wherefrom.influence.kept_scores import scores_of, self_scores_of
+from wherefrom.influence.kept import scores_of, self_scores_of
 from wherefrom.report import DEFAULT_TITLE, ReportSection, Section, audit_section, build_section
 from wherefrom.report.page import LEAD
 from wherefrom.studies.audit import files

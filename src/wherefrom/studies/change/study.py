@@ -11,7 +11,7 @@ import numpy as np
 from wherefrom import interventions
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
-from wherefrom.influence.kept_scores import kept
+from wherefrom.influence.kept import kept
 from wherefrom.interventions import Intervention, Order, Outcome, RemovalCurve, removal_curve
 from wherefrom.interventions.edited_objective import Reduction
 from wherefrom.report import Card, Section

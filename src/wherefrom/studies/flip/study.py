@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
-from wherefrom.influence.kept_scores import kept
+from wherefrom.influence.kept import kept
 from wherefrom.interventions import Flips, FlipSet, Robustness, find_flips
 from wherefrom.percentages import percentage
 from wherefrom.plain_text import count_of

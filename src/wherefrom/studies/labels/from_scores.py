@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wherefrom.errors import UnsupportedError
 from wherefrom.influence import Attributor, SelfScores
-from wherefrom.influence.kept_scores import scores_of, self_scores_of
+from wherefrom.influence.kept import scores_of, self_scores_of
 from wherefrom.influence.scores import check_indices
 from wherefrom.studies.labels.audit import LabelAudit
 from wherefrom.studies.labels.classes import ClassLabels, class_labels, require_examples

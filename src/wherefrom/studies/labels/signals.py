@@ -13,7 +13,7 @@ from torch import Tensor
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, SelfScores, output_spread
 from wherefrom.influence.identity import require_same
-from wherefrom.influence.kept_scores import self_scores_of
+from wherefrom.influence.kept import self_scores_of
 from wherefrom.influence.scores import check_indices
 from wherefrom.progress import progress_bar
 from wherefrom.studies.labels.audit import LabelAudit

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, SelfScores, Trust, trust_of
-from wherefrom.influence.kept_scores import kept
+from wherefrom.influence.kept import kept
 from wherefrom.report import (
     Card,
     Cards,

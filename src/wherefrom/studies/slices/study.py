@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from wherefrom.errors import InputError
 from wherefrom.influence import Attributor, Fit, Trust, as_fit, trust_of
-from wherefrom.influence.kept_scores import kept
+from wherefrom.influence.kept import kept
 from wherefrom.report import Card, PageBlock, Section, Words
 from wherefrom.studies.cards import train_cards
 from wherefrom.studies.slices.clusters import HarmfulGroups

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from wherefrom.influence import Attributor, Trust, as_fit, trust_of
-from wherefrom.influence.kept_scores import kept
+from wherefrom.influence.kept import kept
 from wherefrom.report import Section
 from wherefrom.studies.spectra.class_means import ClassMeans
 from wherefrom.studies.spectra.report import SpectrumReport, spectrum_report

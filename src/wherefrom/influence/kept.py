@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wherefrom.errors import InputError
+from wherefrom.errors import InputError, UnsupportedError
 from wherefrom.influence.attributor import Attributor, Measured
 from wherefrom.influence.fit import Fit
-from wherefrom.influence.identity import fit_identity, identity_of
+from wherefrom.influence.identity import fit_identity
 from wherefrom.influence.measurements import resolve_measurement
 from wherefrom.influence.scores import Scores, check_indices
-from wherefrom.influence.scores_file import load_scores, save_scores
 from wherefrom.influence.self_scores import SelfScores
 from wherefrom.store import fingerprint, read_object, write_object
 from wherefrom.store.run_directory import SCORES
@@ -62,20 +61,15 @@ def scores_of(
         StoreError: what was kept is damaged, or cannot be written.
     """
 
-    def computed() -> Scores:
-        return attributor.scores(queries, measurement, **({"refine": refine} if refine else {}))
-
-    if attributor.run_dir is None:
-        return computed()
-    objective = attributor.objective
-    measured = resolve_measurement(measurement, objective.loss)
-    identity = identity_of(attributor.identity, objective.read(queries, role="queries"), measured)
-    path = _place(attributor, [identity, refine])
-    if path.exists():
-        return load_scores(path)
-    made = computed()
-    save_scores(made, path)
-    return made
+    options = {"refine": refine} if refine else {}
+    return kept(
+        attributor,
+        "scores",
+        lambda: attributor.scores(queries, measurement, **options),
+        of=[refine],
+        queries=queries,
+        measurement=measurement,
+    )
 
 
 def kept(
@@ -116,7 +110,7 @@ def kept(
         found: T = read_object(path)
         return found
     made = compute()
-    with suppress(TypeError):  # labels of a user's own kind cannot be kept, and are computed again
+    with suppress(UnsupportedError):  # labels of a user's own kind cannot be kept, and are computed again
         write_object(path, made)
     return made
 

@@ -11,8 +11,9 @@ from tests.cli.audit_problem import TABLE, write
 from tests.studies.outside import TASK, TRACIN
 from wherefrom.cli.main import app
 from wherefrom.errors import InputError, StoreError
-from wherefrom.influence import compute, kept_scores
-from wherefrom.influence.kept_scores import kept, scores_of, self_scores_of
+from wherefrom.influence import compute
+from wherefrom.influence import kept as kept_results
+from wherefrom.influence.kept import kept, scores_of, self_scores_of
 
 DRAW = torch.Generator().manual_seed(0)
 X = torch.randn(30, 3, generator=DRAW, dtype=torch.float64)
@@ -93,7 +94,7 @@ def test_another_version_finds_nothing(tmp_path, solved, monkeypatch):
     self_scores_of(fit(tmp_path))
     self_scores_of(fit(tmp_path))
     assert solved == [30]
-    monkeypatch.setattr(kept_scores, "VERSION", "9.9.9")
+    monkeypatch.setattr(kept_results, "VERSION", "9.9.9")
     self_scores_of(fit(tmp_path))
     assert solved == [30, 30]
 
